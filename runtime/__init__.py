@@ -1,0 +1,1 @@
+"""The device's side: torch-free walking of a compiled model tree."""
