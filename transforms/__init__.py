@@ -1,0 +1,32 @@
+"""Compression techniques, and cutting networks apart. `TECHNIQUES` holds every technique by name."""
+
+from modeltree.errors import unknown
+from transforms.compose import compose
+from transforms.fire import Fire
+from transforms.gap import GlobalAveragePooling
+from transforms.ksvd import KSVD
+from transforms.lifting import export
+from transforms.mobilenet import MobileNet
+from transforms.mobilenet_v2 import MobileNetV2
+from transforms.network import Network, Unit, analyse
+from transforms.prune import FilterPruning
+from transforms.svd import SVD
+from transforms.technique import Technique, Variant
+from transforms.tucker import Tucker2
+
+TECHNIQUES: dict[str, Technique] = {
+    technique.name: technique
+    for technique in (
+        SVD(), KSVD(), GlobalAveragePooling(), MobileNet(), MobileNetV2(), Fire(), FilterPruning(), Tucker2(),
+    )
+}  # fmt: skip
+
+
+def technique(name: str) -> Technique:
+    """The technique of that name; an unknown one lists the known."""
+    if name not in TECHNIQUES:
+        raise unknown("technique", name, TECHNIQUES)
+    return TECHNIQUES[name]
+
+
+__all__ = ["TECHNIQUES", "Network", "Technique", "Unit", "Variant", "analyse", "compose", "export", "technique"]
