@@ -1,0 +1,1 @@
+"""What every other package agrees on: layers, networks, links, profiles, costs, and the model tree. No torch."""

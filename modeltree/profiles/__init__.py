@@ -1,0 +1,113 @@
+"""Device profiles: what an operator costs on a device, in time.
+
+Latency is linear in MACs with one coefficient per operator kind [Wang 2020, sec. V-B], plus a cost per layer and per
+output element for what MACs do not see. A profile is one JSON file; those shipped lie beside this module, and
+`benchmarks/fit_profiles.py` and `benchmarks/measure_cpu_profile.py` write them.
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from modeltree.errors import ConfigError, DataError, FormatError, unknown
+from modeltree.files import write_bytes
+from modeltree.layers import KINDS, LayerSpec
+from modeltree.units import ms_from_ns, ms_from_us
+
+PROFILES = ("cloud_cpu", "cloud_gpu", "phone", "pi4", "tx2")
+"""Names of the shipped profiles."""
+
+PROFILE_VERSION = 1
+"""The version of the file format that we read and write."""
+
+ELEMENT_KINDS = ("pool", "elementwise", "move")
+MAC_KINDS = tuple(kind for kind in KINDS if kind not in ELEMENT_KINDS)
+
+_FOLDER = Path(__file__).parent
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One measured latency that a profile was fitted to."""
+
+    network: str
+    latency_ms: float
+    note: str = ""
+
+
+class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one image costs on one device, batch 1, 32-bit floats.
+
+    origin : where the coefficients come from, in words: measured, fitted or estimated, and by whom.
+    fitted_to : the measurements behind them.
+    ns_per_mac : for each of `MAC_KINDS`. ns_per_element : for each of `ELEMENT_KINDS`, per number in the output.
+    overhead_us : once per layer with weights (launch, batch normalisation that is not folded, cache misses).
+    jpeg_ns_per_pixel : to encode or decode one RGB pixel.
+
+    Raises
+    ------
+    ConfigError : a coefficient is missing, unknown, negative or not finite, or the version is not ours.
+    """
+
+    name: str
+    description: str
+    origin: str
+    fitted_to: tuple[Measurement, ...]
+    ns_per_mac: dict[str, float]
+    ns_per_element: dict[str, float]
+    overhead_us: float
+    jpeg_ns_per_pixel: float
+    version: int = PROFILE_VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != PROFILE_VERSION:
+            raise ConfigError(f"version is {self.version}: we read {PROFILE_VERSION}; measure the device again")
+        for field, kinds in (("ns_per_mac", MAC_KINDS), ("ns_per_element", ELEMENT_KINDS)):
+            if set(getattr(self, field)) != set(kinds):
+                raise ConfigError(f"{field} has {sorted(getattr(self, field))}: it must have exactly {sorted(kinds)}")
+        scalars = {"overhead_us": self.overhead_us, "jpeg_ns_per_pixel": self.jpeg_ns_per_pixel}
+        for what, value in (self.ns_per_mac | self.ns_per_element | scalars).items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"coefficient {what} is {value}: it must be finite and at least 0")
+
+    def layer_ms(self, spec: LayerSpec) -> float:
+        """Time of one layer. Counts dense MACs: without sparse kernels a zero costs as much as any other weight."""
+        if spec.kind in self.ns_per_element:
+            return ms_from_ns(self.ns_per_element[spec.kind] * spec.elements)
+        return ms_from_ns(self.ns_per_mac[spec.kind] * spec.dense_macs) + ms_from_us(self.overhead_us)
+
+    def compute_ms(self, layers: Iterable[LayerSpec]) -> float:
+        """Time of layers run one after the other."""
+        return math.fsum(map(self.layer_ms, layers))
+
+    def jpeg_ms(self, height: int, width: int) -> float:
+        """Time to encode (or decode) an RGB image of that size as JPEG."""
+        return ms_from_ns(self.jpeg_ns_per_pixel * height * width)
+
+
+def load_profile(name_or_path: str | Path) -> DeviceProfile:
+    """A shipped profile by name, or a JSON file (a path that ends in `.json` or names a folder).
+
+    Raises
+    ------
+    ConfigError : an unknown name. DataError : the file cannot be read. FormatError : it is not a profile.
+    """
+    text = str(name_or_path)
+    if text in PROFILES:
+        path = _FOLDER / f"{text}.json"
+    elif text.endswith(".json") or Path(text).name != text:
+        path = Path(text)
+    else:
+        raise unknown("device profile", text, PROFILES)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=DeviceProfile)
+    except OSError as error:
+        raise DataError(f"cannot read profile {path}: {error.strerror or error}: check the path") from error
+    except (msgspec.MsgspecError, ConfigError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{path} is not a device profile: {error}: mend it or measure the device again") from error
+
+
+def save_profile(profile: DeviceProfile, path: str | Path) -> None:
+    """Write a profile as indented JSON, whole or not at all."""
+    write_bytes(Path(path), msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")

@@ -1,0 +1,249 @@
+"""Bandwidth traces: how fast a link was (or might be) over time, and how long bytes take on it.
+
+A trace is piecewise constant and plays in a loop. Time is in seconds, bandwidth in Mbit/s (10**6 bit/s).
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from modeltree.errors import DataError
+from modeltree.files import write_text
+from modeltree.units import bytes_per_ms, mbps, ms_from_s
+
+DEFAULT_RTT_MS = 40.0
+"""Round trip assumed for a trace that names none and whose scene we do not know; a guess, measure your own link."""
+
+SCENE_RTT_MS = {
+    "4g_weak_indoor": 80.0,
+    "4g_indoor_static": 50.0,
+    "4g_indoor_slow": 55.0,
+    "4g_outdoor_quick": 70.0,
+    "5g_outdoor_slow": 25.0,
+    "wifi_weak_indoor": 30.0,
+    "wifi_weak_outdoor": 35.0,
+    "wifi_outdoor_slow": 25.0,
+}
+"""Typical round trips to a near server, by scene. Chosen, not measured: traces record bandwidth only."""
+
+PACKET_BYTES = 1500
+BIN_MS = 100
+MAX_PACKET_MS = 10**9
+"""Latest delivery we read from a packet file (about 11 days), so that a broken line cannot ask for all memory."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """A piecewise-constant, looping bandwidth.
+
+    name, origin : one line each; origin says where the numbers come from.
+    time_s, bandwidth_mbps : (intervals,), float64, read-only; value i holds over [time_s[i], time_s[i + 1]).
+    end_s : end of the last interval, where the trace starts again.
+    rtt_ms : round-trip time of the link.
+
+    Raises
+    ------
+    DataError : no interval, NaN or infinity, a negative bandwidth, time that does not rise from 0, or only zeros.
+    """
+
+    name: str
+    time_s: np.ndarray
+    bandwidth_mbps: np.ndarray
+    end_s: float
+    rtt_ms: float
+    origin: str
+
+    def __post_init__(self) -> None:
+        for field in ("time_s", "bandwidth_mbps"):
+            values = np.array(getattr(self, field), dtype=np.float64)
+            values.setflags(write=False)
+            object.__setattr__(self, field, values)
+        for field in ("name", "origin"):
+            text = getattr(self, field)
+            if text != text.strip() or len(text.splitlines()) > 1:
+                raise DataError(f"{field} of a trace is {text!r}: it must be one line without space around it")
+        _check(self)
+
+    def at(self, time_s: float) -> float:
+        """Bandwidth in Mbit/s at a time, which may lie beyond the end (the trace plays in a loop)."""
+        return float(self.bandwidth_mbps[self._interval(time_s % self.end_s)])
+
+    def transfer_ms(self, size_bytes: float, start_s: float) -> float:
+        """Time to carry `size_bytes` beginning at `start_s`: the bandwidth integrated exactly, looping if need be.
+
+        The round trip is not in it. 0 bytes take 0 ms; an outage is waited out. O(log intervals).
+        """
+        if not (math.isfinite(size_bytes) and size_bytes >= 0 and math.isfinite(start_s)):
+            raise DataError(f"transfer of {size_bytes} bytes at {start_s} s: both must be finite, the size at least 0")
+        if size_bytes == 0:
+            return 0.0
+        start = start_s % self.end_s
+        first = self._interval(start)
+        total = float(self._carried_bytes[-1])
+        target = float(self._carried_bytes[first] + self._rates[first] * (start - self.time_s[first])) + size_bytes
+        loops, rest = divmod(target, total)
+        if rest == 0:  # the last byte arrives within the loop before, not at the start of the next
+            loops, rest = loops - 1, total
+        # The first interval by whose end `rest` bytes are through: it carried some, so its rate is not 0.
+        last = int(np.searchsorted(self._carried_bytes, rest, side="left")) - 1
+        finish = float(self.time_s[last] + (rest - self._carried_bytes[last]) / self._rates[last])
+        return max(0.0, ms_from_s(loops * self.end_s + finish - start))
+
+    def quantile(self, q: float) -> float:
+        """Bandwidth in Mbit/s that the link stays at or under for a share `q` of the time, 0 <= q <= 1.
+
+        Where the share is met exactly at the edge of two values, their mean (the median of 1 and 3 is 2).
+        """
+        if not 0 <= q <= 1:
+            raise DataError(f"quantile is {q}: it must lie in 0..1")
+        order = np.argsort(self.bandwidth_mbps, kind="stable")
+        values, share = self.bandwidth_mbps[order], np.cumsum(self.durations_s[order]) / self.end_s
+        low = min(int(np.searchsorted(share, q - 1e-12, side="left")), len(values) - 1)
+        high = min(int(np.searchsorted(share, q + 1e-12, side="right")), len(values) - 1)
+        return float((values[low] + values[high]) / 2) if q > 0 else float(values[0])
+
+    @property
+    def mean_mbps(self) -> float:
+        """Bandwidth averaged over time."""
+        return mbps(float(self._carried_bytes[-1]), ms_from_s(self.end_s))
+
+    @cached_property
+    def durations_s(self) -> np.ndarray:
+        """(intervals,): how long each value holds."""
+        return np.diff(self.time_s, append=self.end_s)
+
+    @cached_property
+    def _rates(self) -> np.ndarray:
+        """(intervals,): bytes per second."""
+        return np.asarray(ms_from_s(1.0) * bytes_per_ms(1.0) * self.bandwidth_mbps)
+
+    @cached_property
+    def _carried_bytes(self) -> np.ndarray:
+        """(intervals + 1,): bytes carried from 0 to the start of each interval, and to the end."""
+        return np.concatenate([[0.0], np.cumsum(self._rates * self.durations_s)])
+
+    def _interval(self, time_s: float) -> int:
+        return int(np.searchsorted(self.time_s, time_s, side="right")) - 1
+
+
+def read_trace(path: str | Path, *, rtt_ms: float | None = None) -> Trace:
+    """Read a trace from a CSV file with the header `time_s,bandwidth_mbps`, or from a mahimahi packet-delivery file.
+
+    A CSV may begin with comments that `write_trace` writes: `# rtt_ms=40.0`, `# end_s=300.0`, `# name=..`,
+    `# origin=..`. Without `end_s` the last value holds as long as the one before it (a single one: 1 s).
+    A mahimahi file has an integer millisecond per line, each the delivery of a 1500-byte packet; they are counted in
+    bins of 100 ms. `rtt_ms`: if None, the comment, else that of the scene which the file's name starts with (up to
+    `__`), else `DEFAULT_RTT_MS`.
+
+    Raises
+    ------
+    DataError : the file cannot be read, or holds no usable trace; names the file and the line or row.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read trace {path}: {error.strerror or error}: check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"trace {path} is not text: pass a CSV or a mahimahi packet file") from error
+    comments = {}
+    body = 0
+    while body < len(lines) and (not lines[body].strip() or lines[body].lstrip().startswith("#")):
+        key, _, value = lines[body].strip().lstrip("#").partition("=")
+        comments[key.strip()] = value.strip()
+        body += 1
+    rows = [(number, line.strip()) for number, line in enumerate(lines[body:], body + 1) if line.strip()]
+    try:
+        times, values, end_s = _parse(rows)
+        given = comments.get("rtt_ms") if rtt_ms is None else rtt_ms
+        scene_rtt = SCENE_RTT_MS.get(path.stem.split("__")[0], DEFAULT_RTT_MS)
+        return Trace(
+            name=comments.get("name", path.stem.strip()),
+            time_s=np.array(times),
+            bandwidth_mbps=np.array(values),
+            end_s=_number(comments["end_s"], "comment end_s") if "end_s" in comments else end_s,
+            rtt_ms=scene_rtt if given is None else _number(given, "rtt_ms"),
+            origin=comments.get("origin", path.name.strip()),
+        )
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def write_trace(trace: Trace, path: str | Path) -> None:
+    """Write a trace as CSV, whole or not at all; `read_trace` gives the same numbers back, bit for bit."""
+    head = {"name": trace.name, "origin": trace.origin, "rtt_ms": repr(trace.rtt_ms), "end_s": repr(trace.end_s)}
+    lines = [f"# {key}={value}" for key, value in head.items()] + ["time_s,bandwidth_mbps"]
+    lines += [f"{t!r},{b!r}" for t, b in zip(trace.time_s.tolist(), trace.bandwidth_mbps.tolist(), strict=True)]
+    write_text(Path(path), "\n".join(lines) + "\n")
+
+
+def _check(trace: Trace) -> None:
+    """Refuse what cannot be played; rows are counted from 1, without the header."""
+    time_s, rates, n = trace.time_s, trace.bandwidth_mbps, trace.time_s.size
+    if time_s.ndim != 1 or time_s.shape != rates.shape or n == 0:
+        raise DataError(f"a trace has {n} times and {rates.size} bandwidths: give as many of each, at least one")
+    _refuse(~(np.isfinite(time_s) & np.isfinite(rates)), "is not finite: replace or drop it")
+    _refuse(rates < 0, "has a negative bandwidth: it must be 0 or more")
+    _refuse(np.diff(time_s, prepend=-1.0) <= 0, "does not come after the row before: times must rise strictly")
+    if time_s[0] != 0:
+        raise DataError(f"a trace starts at {time_s[0]} s: the first time must be 0, subtract it from all")
+    if not (math.isfinite(trace.end_s) and trace.end_s > time_s[-1]):
+        raise DataError(f"a trace ends at {trace.end_s} s: it must end after its last time, {time_s[-1]} s")
+    if not (math.isfinite(trace.rtt_ms) and trace.rtt_ms >= 0):
+        raise DataError(f"rtt_ms is {trace.rtt_ms}: it must be finite and at least 0")
+    if not rates.any():
+        raise DataError("bandwidth is 0 in every row: no transfer would ever end; use a longer trace")
+
+
+def _refuse(bad: np.ndarray, why: str) -> None:
+    if bad.any():
+        raise DataError(f"row {int(np.argmax(bad)) + 1} {why}")
+
+
+def _parse(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterable[float], float]:
+    """Times in s, bandwidths in Mbit/s and the end in s; CSV or packets, by the look of the first line."""
+    if not rows:
+        raise DataError("the file holds no rows: a trace needs at least one")
+    if rows[0][1].isdecimal():
+        return _parse_packets(rows)
+    if [cell.strip() for cell in rows[0][1].split(",")] != ["time_s", "bandwidth_mbps"]:
+        shown = json.dumps(rows[0][1][:60])
+        raise DataError(f"line {rows[0][0]} is {shown}: it must be time_s,bandwidth_mbps (or a packet's millisecond)")
+    times, values = [], []
+    for number, line in rows[1:]:
+        cells = line.split(",")
+        if len(cells) != 2:
+            raise DataError(f"line {number} has {len(cells)} columns: it must have two, time_s,bandwidth_mbps")
+        times.append(_number(cells[0], f"line {number}, time_s"))
+        values.append(_number(cells[1], f"line {number}, bandwidth_mbps"))
+    if len(times) < 2:
+        return times, values, sum(times) + 1.0
+    return times, values, times[-1] + (times[-1] - times[-2])
+
+
+def _parse_packets(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterable[float], float]:
+    previous, stamps = 0, []
+    for number, line in rows:
+        stamp = int(line) if line.isdecimal() and len(line) <= 12 else -1
+        if not previous <= stamp <= MAX_PACKET_MS:
+            raise DataError(
+                f"line {number} is {line[:60]!r}: a packet file has whole milliseconds that never fall, "
+                f"{previous}..{MAX_PACKET_MS} here"
+            )
+        stamps.append(stamp)
+        previous = stamp
+    packets = np.bincount(np.array(stamps) // BIN_MS)
+    edges_s = np.arange(len(packets) + 1) * BIN_MS / ms_from_s(1.0)
+    return edges_s[:-1], mbps(1.0, BIN_MS) * PACKET_BYTES * packets, float(edges_s[-1])
+
+
+def _number(text: str | float, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DataError(f"{what} is {text!r}: it must be a number") from error

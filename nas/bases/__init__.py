@@ -1,0 +1,56 @@
+"""Base networks: the registry, and the user's own from a file.
+
+A factory takes the number of classes (and the image size, 32 unless said) and returns a network that maps
+(n, 3, size, size) float32 to (n, classes) logits and that `torch.export` takes with a dynamic n.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from modeltree.errors import ConfigError, unknown
+from nas.bases.alexnet import alexnet
+from nas.bases.load import fingerprint, from_file, load_weights_, save_weights
+from nas.bases.nin import nin
+from nas.bases.resnet import resnet32
+from nas.bases.vgg import vgg11, vgg16
+
+__all__ = ["BASES", "Factory", "build", "fingerprint", "load_weights_", "save_weights"]
+
+
+class Factory(Protocol):
+    """Makes a network with fresh weights from torch's global generator."""
+
+    def __call__(self, num_classes: int, image_size: int = 32) -> nn.Module: ...
+
+
+BASES: dict[str, Factory] = {"vgg11": vgg11, "vgg16": vgg16, "alexnet": alexnet, "nin": nin, "resnet32": resnet32}
+
+
+def build(base: str, *, num_classes: int, image_size: int, seed: int = 0) -> nn.Module:
+    """Make the network called `base`, with weights that depend on `seed` alone.
+
+    Parameters
+    ----------
+    base : a name from `BASES`, or `path/to/file.py:factory`, a function without arguments that returns a module.
+    num_classes, image_size : of the data; a network from a file is tried on two black images to see that it fits.
+
+    Raises
+    ------
+    ConfigError : unknown name, numbers out of range, or a file whose factory is missing, fails or does not fit.
+    """
+    if num_classes < 2:
+        raise ConfigError(f"num_classes is {num_classes} but must be at least 2: pass data with more classes")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if ":" in base or base.endswith(".py"):
+            return from_file(base, num_classes=num_classes, image_size=image_size)
+        if base not in BASES:
+            raise unknown("base network", base, [*BASES, "path/to/file.py:factory"])
+        if image_size < 32:
+            raise ConfigError(
+                f"image size is {image_size} but {base} needs at least 32: "
+                "pass a larger --image-size, or your own network as file.py:factory"
+            )
+        return BASES[base](num_classes, image_size=image_size)

@@ -1,0 +1,86 @@
+"""Labelled images, in three parts that never mix."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from modeltree.errors import DataError
+
+_WHOLE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSet:
+    """Images and their labels.
+
+    images : (n, 3, size, size) uint8, RGB; may be a memory map.
+    labels : (n,) int64, indices into `Dataset.classes`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+            raise DataError(f"images are {self.images.dtype} {shape} but must be uint8 (n, 3, size, size)")
+        if self.labels.dtype != np.int64 or self.labels.shape != shape[:1]:
+            raise DataError(f"labels are {self.labels.dtype} {self.labels.shape} but must be int64 {shape[:1]}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A data set as every part of `nas` sees it.
+
+    name : `digits`, `cifar10` or `imagefolder`.
+    classes : names, in the order of the labels.
+    mean, std : per channel, of pixels scaled to 0..1.
+    fit : for training and distillation.
+    search : held back from training; what the search and the predictor look at.
+    test : for the final report alone.
+    flip : whether a mirrored image keeps its label (digits do not).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: ImageSet
+    search: ImageSet
+    test: ImageSet
+    flip: bool
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        return int(self.fit.images.shape[2])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of everything above. Of parts over 256 MiB all labels but only 4096 spread images count."""
+        digest = hashlib.sha256(repr((self.name, self.classes, self.mean, self.std, self.flip)).encode())
+        for part in (self.fit, self.search, self.test):
+            digest.update(repr(part.images.shape).encode() + np.ascontiguousarray(part.labels).tobytes())
+            step = 1 if part.images.nbytes <= _WHOLE_BYTES else -(-len(part) // 4096)
+            digest.update(np.ascontiguousarray(part.images[::step]).data)
+        return digest.hexdigest()
+
+    def normalise(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Scale (n, 3, h, w) uint8 to 0..1, subtract the mean, divide by the deviation: float32, on the same device.
+
+        Raises
+        ------
+        DataError : the images are not uint8, or not of that shape.
+        """
+        pixels = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images, order="C"))
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise DataError(f"images are {pixels.dtype} {tuple(pixels.shape)} but must be uint8 (n, 3, h, w)")
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255.0
+        scale = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255.0
+        return (pixels.float() - mean) / scale

@@ -1,0 +1,38 @@
+"""The 1797 handwritten digits inside scikit-learn: real data that needs no download."""
+
+import numpy as np
+from PIL import Image
+
+from nas.data.dataset import Dataset, ImageSet
+from nas.data.split import mean_and_std, stratified
+
+
+def load(*, image_size: int, seed: int) -> Dataset:
+    """Ten digits, 8x8 grey, resized (bicubic) to `image_size` and repeated over three channels.
+
+    A stratified 20 % is `test`, 15 % of the rest is `search`. A mirrored digit is no digit, so flips are off.
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    labels = raw.target.astype(np.int64)
+    grey = np.round(raw.images * (255 / 16)).astype(np.uint8)
+    side = (image_size, image_size)
+    grey = np.stack([np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC)) for image in grey])
+    images = np.repeat(grey[:, None], 3, axis=1)
+
+    rng = np.random.default_rng(seed)
+    rest, test = stratified(labels, round(0.20 * len(labels)), rng)
+    fit, search = stratified(labels[rest], round(0.15 * len(rest)), rng)
+    fit, search = rest[fit], rest[search]
+    mean, std = mean_and_std(images[fit])
+    return Dataset(
+        name="digits",
+        classes=tuple("0123456789"),
+        mean=mean,
+        std=std,
+        fit=ImageSet(images=images[fit], labels=labels[fit]),
+        search=ImageSet(images=images[search], labels=labels[search]),
+        test=ImageSet(images=images[test], labels=labels[test]),
+        flip=False,
+    )

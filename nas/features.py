@@ -1,0 +1,67 @@
+"""What the base network computes inside, kept on disk so that every variant can be distilled against it at once."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from modeltree.errors import DataError
+from transforms import Network
+
+_BATCH = 128
+
+
+class Features:
+    """Values of graph nodes for a set of images, as memory-mapped float32 arrays (n, *shape), one file a node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, node: str) -> torch.Tensor:
+        """(n, *shape) float32; pages are read as they are used. Not to be written to."""
+        return torch.from_numpy(np.load(self.folder / f"{node}.npy", mmap_mode="c"))
+
+
+def write_features(network: Network, images: torch.Tensor, nodes: Iterable[str], folder: Path) -> Features:
+    """Run `images` (n, c, h, w), normalised, through the base network and keep what the named nodes give."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = set(nodes)
+    files: dict[str, np.memmap] = {}
+    try:
+        with torch.no_grad():
+            for start in range(0, len(images), _BATCH):
+                recorder = _Recorder(network.graph, wanted)
+                recorder.run(images[start : start + _BATCH])
+                for name, value in recorder.values.items():
+                    if name not in files:
+                        shape = (len(images), *value.shape[1:])
+                        files[name] = np.lib.format.open_memmap(
+                            folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape
+                        )
+                    files[name][start : start + len(value)] = value.numpy()
+        for file in files.values():
+            file.flush()
+    except OSError as error:
+        raise DataError(f"cannot keep features in {folder}: {error.strerror or error}: free some space") from error
+    return Features(folder)
+
+
+def bytes_per_image(network: Network) -> int:
+    """Bytes of all unit inputs and outputs together, for one image."""
+    shapes = {unit.source: unit.in_shape for unit in network.units} | {u.output: u.out_shape for u in network.units}
+    return 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, graph: fx.GraphModule, wanted: set[str]) -> None:
+        super().__init__(graph)
+        self.wanted, self.values = wanted, {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        value = super().run_node(node)
+        if node.name in self.wanted:
+            self.values[node.name] = value
+        return value

@@ -1,0 +1,347 @@
+"""Data sets: parts that never mix, hostile files refused, caches that are right or rebuilt."""
+
+import hashlib
+import os
+import pickle
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeltree.errors import ConfigError, DataError
+from nas.data import Dataset, ImageSet, cifar10, jpeg_round_trip, load_dataset
+from nas.data.imagefolder import decode
+from nas.data.split import mean_and_std, stratified
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_stratified_gives_every_class_its_share(rng):
+    labels = rng.permutation(np.repeat([0, 1, 2], [10, 20, 31]))
+    rest, held = stratified(labels, 12, rng)
+    # shares 10, 20, 31 of 61 times 12: 1.97, 3.93, 6.10
+    assert np.bincount(labels[held]).tolist() == [2, 4, 6]
+    assert sorted([*rest, *held]) == list(range(61))
+
+
+def test_stratified_never_takes_the_last_of_a_class(rng):
+    rest, held = stratified(np.array([0, 1, 1]), 3, rng)
+    assert len(held) == 1
+    assert len(rest) == 2
+
+
+def test_mean_and_std_by_hand():
+    images = np.zeros((2, 3, 1, 1), np.uint8)
+    images[1, 0] = 255
+    assert mean_and_std(images) == ((0.5, 0.0, 0.0), (0.5, 1 / 255, 1 / 255))
+
+
+def test_digits_come_in_three_parts_that_do_not_overlap():
+    data = load_dataset("digits")
+    assert (len(data.fit), len(data.search), len(data.test)) == (1222, 216, 359)
+    parts = [{image.tobytes() for image in part.images} for part in (data.fit, data.search, data.test)]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 1797
+    assert all(set(part.labels) == set(range(10)) for part in (data.fit, data.search, data.test))
+    assert data.image_size == 32
+    assert not data.flip
+
+
+def test_a_seed_decides_the_split():
+    one, again, other = (load_dataset("digits", image_size=8, seed=seed) for seed in (1, 1, 2))
+    assert one.fingerprint == again.fingerprint
+    assert one.fingerprint != other.fingerprint
+    assert not np.array_equal(one.test.images, other.test.images)
+
+
+def _dataset(images: np.ndarray) -> Dataset:
+    part = ImageSet(images=images, labels=np.zeros(len(images), np.int64))
+    mean, std = (0.5, 0.0, 1.0), (0.5, 0.25, 1.0)
+    return Dataset(
+        name="x", classes=("a", "b"), mean=mean, std=std, fit=part, search=part, test=part, flip=True
+    )  # fmt: skip
+
+
+def test_normalise_by_hand_for_arrays_and_tensors():
+    images = np.full((1, 3, 1, 1), 255, np.uint8)
+    data = _dataset(images)
+    for given in (images, torch.from_numpy(images)):
+        torch.testing.assert_close(data.normalise(given).flatten(), torch.tensor([1.0, 4.0, 0.0]))
+
+
+@pytest.mark.parametrize("images", [np.zeros((1, 3, 4, 4), np.float32), np.zeros((3, 4, 4), np.uint8)])
+def test_images_of_another_type_or_shape_are_refused(images):
+    with pytest.raises(DataError, match="must be uint8"):
+        _dataset(np.zeros((1, 3, 4, 4), np.uint8)).normalise(images)
+    with pytest.raises(DataError, match="must be uint8"):
+        ImageSet(images=images, labels=np.zeros(1, np.int64))
+
+
+def test_one_changed_pixel_changes_the_fingerprint():
+    images = np.zeros((3, 3, 4, 4), np.uint8)
+    changed = images.copy()
+    changed[1, 2, 3, 3] = 1
+    assert _dataset(images).fingerprint != _dataset(changed).fingerprint
+
+
+@pytest.mark.parametrize("spec", ["digit", "", "cifar10", "cifar10:", "imagefolder:", "digits:/tmp", "mnist:x"])
+def test_bad_specs_are_refused(spec):
+    with pytest.raises(ConfigError):
+        load_dataset(spec)
+
+
+@pytest.mark.parametrize(("spec", "size"), [("digits", 7), ("cifar10:/nowhere", 64)])
+def test_bad_sizes_are_refused(spec, size):
+    with pytest.raises(ConfigError, match="image size"):
+        load_dataset(spec, image_size=size)
+
+
+# CIFAR-10
+
+NAMES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+
+
+def _batches(rng, count: int = 20) -> list[tuple[np.ndarray, list[int]]]:
+    labels = [[int(k) for k in rng.permutation(np.arange(count) % 10)] for _ in range(6)]
+    return [(rng.integers(0, 256, (count, 3072), dtype=np.uint8), of) for of in labels]
+
+
+def _write_python(home: Path, batches) -> None:
+    home.mkdir(parents=True)
+    for name, (pixels, labels) in zip(NAMES, batches, strict=True):
+        (home / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels}, protocol=3))
+
+
+def test_the_python_and_the_binary_files_give_the_same_images(tmp_path, rng):
+    batches = _batches(rng)
+    _write_python(tmp_path / "p" / "cifar-10-batches-py", batches)
+    home = tmp_path / "b" / "cifar-10-batches-bin"
+    home.mkdir(parents=True)
+    for name, (pixels, labels) in zip(NAMES, batches, strict=True):
+        records = np.concatenate([np.array(labels, np.uint8)[:, None], pixels], axis=1)
+        (home / f"{name}.bin").write_bytes(records.tobytes())
+    one, two = load_dataset(f"cifar10:{tmp_path}/p"), load_dataset(f"cifar10:{home}")
+    assert one.fingerprint == two.fingerprint
+    assert (len(one.fit), len(one.search), len(one.test)) == (90, 10, 20)
+    assert np.array_equal(one.test.images[3], batches[5][0][3].reshape(3, 32, 32))
+    assert one.test.labels.tolist() == batches[5][1]
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["NAS_EVIL"],)
+
+
+def test_a_pickle_with_a_payload_is_refused_and_not_run(tmp_path, rng, monkeypatch):
+    monkeypatch.setenv("NAS_EVIL", str(tmp_path / "pwned"))
+    home = tmp_path / "cifar-10-batches-py"
+    _write_python(home, _batches(rng))
+    (home / "data_batch_3").write_bytes(pickle.dumps({b"data": _Evil(), b"labels": []}, protocol=3))
+    with pytest.raises(DataError, match=r"data_batch_3.*mkdir"):
+        load_dataset(f"cifar10:{tmp_path}")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps({b"labels": [1]}, protocol=3),
+        pickle.dumps([1, 2], protocol=3),
+        pickle.dumps({b"data": np.zeros((2, 3071), np.uint8), b"labels": [1, 2]}, protocol=3),
+        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}, protocol=3),
+        pickle.dumps({b"data": np.zeros((2, 3072), np.float32), b"labels": [1, 2]}, protocol=3),
+        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}, protocol=3),
+    ],
+)
+def test_broken_batches_are_refused(tmp_path, rng, content):
+    home = tmp_path / "cifar-10-batches-py"
+    _write_python(home, _batches(rng))
+    (home / "data_batch_2").write_bytes(content)
+    with pytest.raises(DataError, match="fetch"):
+        load_dataset(f"cifar10:{tmp_path}")
+
+
+def test_a_folder_without_batches_says_how_to_fetch_them(tmp_path):
+    with pytest.raises(DataError, match="download"):
+        load_dataset(f"cifar10:{tmp_path}")
+
+
+def test_a_download_is_checked_before_it_is_unpacked(tmp_path, rng):
+    _write_python(tmp_path / "from" / "cifar-10-batches-py", _batches(rng))
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "from" / "cifar-10-batches-py", "cifar-10-batches-py")
+    home = tmp_path / "to"
+    with pytest.raises(DataError, match="MD5"):
+        cifar10.download(home, url=archive.as_uri())
+    assert list(home.iterdir()) == []
+    cifar10.download(home, url=archive.as_uri(), md5=hashlib.md5(archive.read_bytes()).hexdigest())
+    assert [path.name for path in home.iterdir()] == ["cifar-10-batches-py"]
+    assert len(load_dataset(f"cifar10:{home}").fit) == 90
+    with pytest.raises(DataError, match="cannot fetch"):
+        cifar10.download(tmp_path / "other", url=(tmp_path / "none").as_uri())
+
+
+# image folders
+
+
+def _folder(root: Path, rng, parts=("train", "test"), classes=("cat", "dog"), each=10) -> Path:
+    for part in parts:
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            for k in range(each):
+                pixels = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{k}.png")
+    return root
+
+
+def test_an_image_folder_is_split_and_labelled_by_its_folders(tmp_path, rng):
+    root = _folder(tmp_path, rng)
+    data = load_dataset(f"imagefolder:{root}", image_size=12)
+    assert data.classes == ("cat", "dog")
+    assert (len(data.fit), len(data.search), len(data.test)) == (18, 2, 20)
+    assert data.test.labels.tolist() == [0] * 10 + [1] * 10
+    centre = np.asarray(Image.open(root / "test" / "cat" / "0.png"))[:, 2:14]  # shorter side already fits
+    assert np.array_equal(data.test.images[0], centre.transpose(2, 0, 1))
+    assert (data.mean, data.std) == mean_and_std(data.fit.images)
+
+
+def test_with_val_and_test_the_search_looks_at_val(tmp_path, rng):
+    root = _folder(tmp_path, rng, parts=("train", "val", "test"), each=3)
+    data = load_dataset(f"imagefolder:{root}", image_size=12)
+    assert (len(data.fit), len(data.search), len(data.test)) == (6, 6, 6)
+    assert np.array_equal(data.search.images[0], decode(root / "val" / "cat" / "0.png", 12))
+
+
+def test_the_classes_of_cifar_at_32_get_its_statistics(tmp_path, rng):
+    root = _folder(tmp_path, rng, classes=cifar10.CLASSES, each=2)
+    assert load_dataset(f"imagefolder:{root}").mean == cifar10.MEAN
+    assert load_dataset(f"imagefolder:{root}", image_size=16).mean != cifar10.MEAN
+
+
+def test_the_cache_gives_the_same_images_and_notices_a_change(tmp_path, rng, monkeypatch):
+    root, cache = _folder(tmp_path / "images", rng), tmp_path / "cache"
+    plain = load_dataset(f"imagefolder:{root}", image_size=8)
+    first = load_dataset(f"imagefolder:{root}", image_size=8, cache=cache)
+    assert isinstance(first.fit.images, np.memmap)
+    assert first.fingerprint == plain.fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.data.imagefolder.decode", None)  # a second decoding would fail
+        assert load_dataset(f"imagefolder:{root}", image_size=8, cache=cache).fingerprint == plain.fingerprint
+    Image.new("RGB", (12, 12)).save(root / "test" / "cat" / "0.png")
+    os.utime(root / "test" / "cat" / "0.png", ns=(time.time_ns(), time.time_ns() + 10**9))
+    assert not load_dataset(f"imagefolder:{root}", image_size=8, cache=cache).test.images[0].any()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00"])
+def test_a_spoilt_cache_is_built_again(tmp_path, rng, content):
+    root, cache = _folder(tmp_path / "images", rng, each=3), tmp_path / "cache"
+    before = load_dataset(f"imagefolder:{root}", image_size=8, cache=cache).fingerprint
+    for path in cache.iterdir():
+        path.write_bytes(content)
+    assert load_dataset(f"imagefolder:{root}", image_size=8, cache=cache).fingerprint == before
+
+
+def test_a_broken_image_is_named_and_leaves_no_cache(tmp_path, rng):
+    root, cache = _folder(tmp_path / "images", rng), tmp_path / "cache"
+    broken = root / "train" / "dog" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"cannot read image .*dog/3\.png"):
+        load_dataset(f"imagefolder:{root}", image_size=8, cache=cache)
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def _without_test(root: Path) -> None:
+    (root / "test").rename(root / "other")
+
+
+def _empty_class(root: Path) -> None:
+    (root / "train" / "eel").mkdir()
+
+
+def _stray_test_class(root: Path) -> None:
+    (root / "test" / "dog").rename(root / "test" / "eel")
+
+
+def _one_class(root: Path) -> None:
+    (root / "train" / "dog").rename(root / "dog")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without_test, "must hold train/ and val/ or test/"),
+        (_empty_class, "eel holds no image"),
+        (_stray_test_class, "eel is a class that train/ does not have"),
+        (_one_class, "at least 2"),
+    ],
+)
+def test_folders_that_are_not_as_they_must_be_are_refused(tmp_path, rng, spoil, message):
+    spoil(_folder(tmp_path, rng, each=3))
+    with pytest.raises(DataError, match=message):
+        load_dataset(f"imagefolder:{tmp_path}", image_size=8)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
+def test_images_of_any_8_bit_mode_become_rgb(tmp_path, mode):
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    Image.new("RGB", (9, 20), (255, 255, 255)).convert(mode).save(path)
+    decoded = decode(path, 8)
+    assert decoded.shape == (3, 8, 8)
+    assert decoded.min() >= 254
+
+
+def test_sixteen_bit_images_are_refused(tmp_path):
+    Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match="8 bits"):
+        decode(tmp_path / "x.png", 8)
+
+
+def test_a_photograph_on_its_side_is_turned_upright(tmp_path):
+    image = Image.new("RGB", (8, 8))
+    image.paste((255, 255, 255), (0, 0, 8, 4))  # top half white
+    tags = Image.Exif()
+    tags[0x0112] = 6  # shown turned 90 degrees clockwise: the white half is on the right
+    image.save(tmp_path / "x.png", exif=tags)
+    decoded = decode(tmp_path / "x.png", 8)
+    assert decoded[:, :, 5:].min() == 255
+    assert decoded[:, :, :3].max() == 0
+
+
+# JPEG
+
+
+def test_a_jpeg_of_one_colour_comes_back_and_costs_its_file(tmp_path):
+    images = np.full((2, 3, 16, 16), 128, np.uint8)
+    decoded, mean_bytes = jpeg_round_trip(images)
+    Image.fromarray(images[0].transpose(1, 2, 0)).save(tmp_path / "x.jpg", quality=75)
+    assert np.array_equal(decoded, images)
+    assert mean_bytes == (tmp_path / "x.jpg").stat().st_size
+
+
+def test_lower_quality_is_smaller_and_further_off(rng):
+    smooth = np.cumsum(rng.integers(-3, 4, (4, 3, 32, 32)), axis=3).clip(-100, 100) + 128
+    images = smooth.astype(np.uint8)
+    results = [jpeg_round_trip(images, quality) for quality in (95, 75, 20)]
+    errors = [np.abs(decoded.astype(int) - images).mean() for decoded, _ in results]
+    assert errors == sorted(errors)
+    assert [size for _, size in results] == sorted((size for _, size in results), reverse=True)
+
+
+@pytest.mark.parametrize("quality", [0, 96])
+def test_quality_out_of_range_is_refused(quality):
+    with pytest.raises(ConfigError, match="quality"):
+        jpeg_round_trip(np.zeros((1, 3, 8, 8), np.uint8), quality)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(DataError, match="at least 1"):
+        jpeg_round_trip(np.zeros((0, 3, 8, 8), np.uint8))
