@@ -14,7 +14,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Where the weights go")] = Path("weights.safetensors"),
     image_size: Annotated[int, typer.Option("--image-size", help="Height and width in pixels")] = 32,
     device_name: Annotated[str, typer.Option("--device-name", help="torch's: cpu, cuda, cuda:1")] = "cpu",
-    cache: Annotated[Path, typer.Option("--cache", help="Folder for decoded images")] = Path.home() / ".cache" / "nas",
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder for decoded images; ~/.cache/nas unless said")
+    ] = None,
 ) -> None:
     """Train a base network. An interrupted run goes on where it stopped when it is started again in the same way."""
     from rich.progress import Progress
@@ -24,7 +26,7 @@ def train(
     from nas.train import accuracy, recipe
     from nas.train import train as train_network
 
-    dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache)
+    dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or Path.home() / ".cache" / "nas")
     network = build(base, num_classes=len(dataset.classes), image_size=image_size, seed=seed)
     config = recipe(dataset, epochs=epochs, seed=seed)
     state = out.with_name(out.name + ".part")

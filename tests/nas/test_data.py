@@ -133,6 +133,23 @@ def test_the_python_and_the_binary_files_give_the_same_images(tmp_path, rng):
     assert one.test.labels.tolist() == batches[5][1]
 
 
+def test_a_batch_as_python_2_wrote_it_is_read(tmp_path, rng):
+    batches = _batches(rng)
+    _write_python(tmp_path / "cifar-10-batches-py", batches)
+    expected = load_dataset(f"cifar10:{tmp_path}").fingerprint
+    pixels, labels = batches[0]
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"  # _reconstruct(ndarray, (0,), "b")
+        b"(K\x01" + bytes([ord("K"), 20, ord("M"), 0, 12, 0x86])  # version 1, shape (20, 3072)
+        + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNtb"  # dtype("u1", 0, 1) and its state
+        + b"\x89T" + pixels.nbytes.to_bytes(4, "little") + pixels.tobytes() + b"tb"
+    )  # fmt: skip
+    listed = b"](" + b"".join(bytes([ord("K"), k]) for k in labels) + b"e"
+    batch = b"\x80\x02}(U\x04data" + array + b"U\x06labels" + listed + b"u."
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(batch)
+    assert load_dataset(f"cifar10:{tmp_path}").fingerprint == expected
+
+
 class _Evil:
     def __reduce__(self):
         return os.mkdir, (os.environ["NAS_EVIL"],)
@@ -225,6 +242,19 @@ def test_the_classes_of_cifar_at_32_get_its_statistics(tmp_path, rng):
     root = _folder(tmp_path, rng, classes=cifar10.CLASSES, each=2)
     assert load_dataset(f"imagefolder:{root}").mean == cifar10.MEAN
     assert load_dataset(f"imagefolder:{root}", image_size=16).mean != cifar10.MEAN
+
+
+@pytest.mark.cifar
+@pytest.mark.slow
+def test_cifar_as_an_image_folder_is_read_whole(tmp_path):
+    home = os.environ.get("NAS_CIFAR_DIR")
+    if not home:
+        pytest.skip("set NAS_CIFAR_DIR to a folder with CIFAR-10 as train/ and test/ class folders")
+    data = load_dataset(f"imagefolder:{home}", cache=tmp_path)
+    assert np.bincount(data.fit.labels).tolist() == [4500] * 10
+    assert np.bincount(data.search.labels).tolist() == [500] * 10
+    assert np.bincount(data.test.labels).tolist() == [1000] * 10
+    np.testing.assert_allclose(mean_and_std(data.fit.images)[0], data.mean, atol=0.01)
 
 
 def test_the_cache_gives_the_same_images_and_notices_a_change(tmp_path, rng, monkeypatch):
