@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import torch
@@ -28,8 +29,8 @@ def compose(network: Network, start: int, stop: int, variants: Mapping[int, nn.M
         if follower is None or not isinstance(producer, Variant) or isinstance(producer.restore, nn.Identity):
             continue
         consumer = plugged.get(follower.index)
-        consumer = consumer if isinstance(consumer, Variant) else Variant(follower, follower.op)
-        if entry(consumer) is None:
+        consumer = Variant(follower, follower.op) if consumer is None else consumer
+        if not isinstance(consumer, Variant) or not is_foldable(consumer, follower):
             continue
         plugged[follower.index] = fold(producer.restore, consumer, follower)
         plugged[index] = without_restore(producer)
@@ -50,6 +51,14 @@ def entry(variant: Variant) -> str | None:
     return None
 
 
+def is_foldable(consumer: Variant, unit: Unit) -> bool:
+    """Whether the consumer begins with a dense layer over channels: a linear layer must read flattened maps."""
+    path = entry(consumer)
+    if path is None:
+        return False
+    return isinstance(consumer.get_submodule(path), nn.Conv2d) or len(unit.core_in_shape) == 1 or consumer.ends_network
+
+
 def without_restore(variant: Variant) -> Variant:
     """The same variant handing on the kept channels only."""
     bare = copy.copy(variant)
@@ -61,7 +70,7 @@ def without_restore(variant: Variant) -> Variant:
 def fold(restore: nn.Module, consumer: Variant, unit: Unit) -> Variant:
     """A copy of `consumer` that reads the kept channels: its first dense layer times the restoring map.
 
-    restore : 1x1 convolution without bias, (channels, kept, 1, 1); zero padding stays zero under it, so folding is exact.
+    restore : 1x1 convolution without bias, (channels, kept, 1, 1). Zero padding stays zero under it: folding is exact.
     """
     assert isinstance(restore, nn.Conv2d)
     folded = copy.deepcopy(consumer)
@@ -69,7 +78,7 @@ def fold(restore: nn.Module, consumer: Variant, unit: Unit) -> Variant:
     assert path is not None
     layer, mixing = folded.get_submodule(path), restore.weight.detach()[:, :, 0, 0]
     kept = mixing.shape[1]
-    replacement: nn.Module
+    replacement: Any
     if isinstance(layer, nn.Conv2d):
         weight = torch.einsum("oihw,ik->okhw", layer.weight.detach(), mixing)
         replacement = nn.Conv2d(
@@ -84,9 +93,9 @@ def fold(restore: nn.Module, consumer: Variant, unit: Unit) -> Variant:
         if len(unit.in_shape) == 3 and len(unit.core_in_shape) == 1 and not consumer.ends_network:
             folded.head = nn.Flatten(1)
     with torch.no_grad():
-        replacement.weight.copy_(weight)  # type: ignore[operator, union-attr]
+        replacement.weight.copy_(weight)
         if layer.bias is not None:
-            replacement.bias.copy_(layer.bias)  # type: ignore[operator, union-attr]
+            replacement.bias.copy_(layer.bias)
     folded.set_submodule(path, replacement)
     return folded
 

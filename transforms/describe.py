@@ -1,10 +1,11 @@
 """Torch modules and ATen calls as layer descriptions [Wang 2020, eq. 1]."""
 
+import copy
 import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from modeltree.layers import LayerSpec
 from transforms.lifting import aten
@@ -19,7 +20,7 @@ _MOVES = {
     aten.unsqueeze.default, aten.slice.Tensor, aten.contiguous.default, aten.split.Tensor, aten.chunk.default,
 }  # fmt: skip
 _POOL_MODULES = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_MOVE_MODULES = (nn.Flatten, nn.Dropout, nn.Identity)
+_FREE_MODULES = (nn.Dropout, nn.Identity)  # return what they are given at inference
 
 
 def call_spec(target: Any, out_shape: tuple[int, ...]) -> LayerSpec:
@@ -31,24 +32,39 @@ def call_spec(target: Any, out_shape: tuple[int, ...]) -> LayerSpec:
 def module_specs(module: nn.Module, in_shape: tuple[int, ...]) -> list[LayerSpec]:
     """Layers of a module that is a composition of leaf modules, in the order they run.
 
-    in_shape : per image, without the batch. The module runs once, on zeros.
+    in_shape : per image, without the batch. A copy of the module runs once, on zeros.
     """
+    module = _private(module)
     found: list[LayerSpec] = []
-    hooks = [
-        leaf.register_forward_hook(lambda m, _, out: found.append(_leaf_spec(m, tuple(out.shape[1:]))))
-        for leaf in module.modules()
-        if not any(True for _ in leaf.children()) and not isinstance(leaf, _MOVE_MODULES)
-    ]
-    was_training = module.training
-    try:
-        module.eval()
-        with torch.no_grad():
-            module(torch.zeros(1, *in_shape))
-    finally:
-        module.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    for part in list(module.modules()):
+        if isinstance(part, fx.GraphModule):
+            part.forward = _CallSpecs(part, found).run
+        elif not any(True for _ in part.children()) and not isinstance(part, _FREE_MODULES):
+            part.register_forward_hook(lambda m, _, out: found.append(_leaf_spec(m, tuple(out.shape[1:]))))
+    with torch.no_grad():
+        module.eval()(torch.zeros(1, *in_shape))
     return found
+
+
+def _private(module: nn.Module) -> nn.Module:
+    """A copy of a module that shares its weights: hooks on it touch nobody else's."""
+    weights = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(weight): weight for weight in weights})
+
+
+class _CallSpecs(fx.Interpreter):
+    """Runs a graph and notes what its calls cost; its submodules have hooks of their own."""
+
+    def __init__(self, module: fx.GraphModule, found: list[LayerSpec]) -> None:
+        super().__init__(module)
+        self.found = found
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The call's value, its description noted if it is a tensor."""
+        value = super().call_function(target, args, kwargs)
+        if isinstance(value, torch.Tensor):
+            self.found.append(call_spec(target, tuple(value.shape[1:])))
+        return value
 
 
 def _leaf_spec(module: nn.Module, out_shape: tuple[int, ...]) -> LayerSpec:
@@ -66,6 +82,8 @@ def _leaf_spec(module: nn.Module, out_shape: tuple[int, ...]) -> LayerSpec:
         return LayerSpec(
             op="fc", in_channels=module.in_features * rows, out_channels=module.out_features, density=density
         )
+    if isinstance(module, nn.Flatten):
+        return _plain("move", out_shape)
     return _plain("pool" if isinstance(module, _POOL_MODULES) else "elementwise", out_shape)
 
 

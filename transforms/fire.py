@@ -16,7 +16,7 @@ class FireLayer(nn.Module):
         half = conv.out_channels // 2
         self.squeeze = nn.Conv2d(conv.in_channels, squeezed, 1)
         self.activation = nn.ReLU()
-        self.expand_point = nn.Conv2d(squeezed, half, 1, stride=conv.stride)
+        self.expand_point = nn.Conv2d(squeezed, half, 1, stride=(conv.stride[0], conv.stride[1]))
         self.expand_area = like(conv, squeezed, conv.out_channels - half, bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,13 +37,21 @@ class Fire(Technique):
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = dense_convolution(unit, self.name)
         half = [side // 2 for side in conv.kernel_size]
-        if isinstance(conv.padding, str) or [*conv.padding] != half or conv.dilation != (1, 1):
-            raise NotApplicable(f"{self.name} needs padding of half the kernel: {unit.name} pads {conv.padding}")
+        even = any(side % 2 == 0 for side in conv.kernel_size)
+        if even or isinstance(conv.padding, str) or [*conv.padding] != half or conv.dilation != (1, 1):
+            raise NotApplicable(
+                f"{self.name} needs an odd kernel, undilated, padded by half of it: {unit.name} has kernel "
+                f"{conv.kernel_size}, dilation {conv.dilation}, padding {conv.padding}"
+            )
+        if conv.out_channels < 2:
+            raise NotApplicable(f"{self.name} divides the output channels in two: {unit.name} has one")
         squeezed = max(2, round(rate * conv.out_channels) // 2 * 2)
         area = conv.kernel_size[0] * conv.kernel_size[1]
         in_pixels = unit.core_in_shape[1] * unit.core_in_shape[2]
         out_pixels = unit.core_out_shape[1] * unit.core_out_shape[2]
-        macs = squeezed * (conv.in_channels * in_pixels + conv.out_channels * (1 + area) // 2 * out_pixels)
+        point = conv.out_channels // 2
+        expanded = point + (conv.out_channels - point) * area
+        macs = squeezed * (conv.in_channels * in_pixels + expanded * out_pixels)
         must_save(unit, macs, conv.in_channels * conv.out_channels * area * out_pixels, self.name)
         return Variant(unit, FireLayer(conv, squeezed))
 

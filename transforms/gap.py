@@ -5,7 +5,7 @@ from torch import nn
 
 from modeltree.errors import NotApplicable
 from transforms.network import Unit
-from transforms.technique import Samples, Technique, Variant, linear_layer
+from transforms.technique import Samples, Technique, Variant, linear_layer, must_save
 
 _RIDGE = 1e-3
 
@@ -28,6 +28,7 @@ class GlobalAveragePooling(Technique):
             raise NotApplicable(f"{self.name} averages feature maps: {unit.name} gets a vector of {unit.in_shape[0]}")
         if unit.fc_span == 1 and unit.in_shape[1:] == (1, 1):
             raise NotApplicable(f"{self.name} would rebuild {unit.name} as it is: 1x1 maps and one linear layer")
+        must_save(unit, unit.in_shape[0] * unit.classes, unit.fc_macs, self.name)
         core = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(unit.in_shape[0], unit.classes))
         return Variant(unit, core, head=nn.Identity(), tail=nn.Identity(), ends_network=True)
 

@@ -49,74 +49,165 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
 def lift(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """An exported network as a graph with one input and one output, layers with weights as modules.
 
+    What does not depend on the input is computed once, and calls that work in place become calls that do not.
+
     Raises
     ------
-    GraphError : the network has several inputs or outputs, or its batch size is fixed.
+    GraphError : the network has several inputs or outputs, its batch size is fixed, a tensor's first dimension is not
+        the batch, or a view is changed in place.
     """
-    lifted = _modules_from_calls(program.module())
+    lifted = _Lifting(program.module()).graph_module()
+    batch = _batch_size(next(node for node in lifted.graph.nodes if node.op == "placeholder"))
     for node in lifted.graph.nodes:
         value = node.meta.get("val")
-        if node.op != "get_attr" and isinstance(value, torch.Tensor) and isinstance(value.shape[0], int):
-            raise GraphError(
-                f"{node.name} fixes the batch size to {value.shape[0]}: write the network for any batch size"
-            )
+        if node.op == "get_attr" or not isinstance(value, torch.Tensor) or _batch_size(node) == batch:
+            continue
+        if batch is None:
+            raise GraphError(f"{node.name} fixes the batch size to {value.shape[0]}: write it for any batch size")
+        shape = tuple(map(str, value.shape))
+        raise GraphError(
+            f"{node.name} has shape {shape}: its first dimension must be the batch: keep the batch in front"
+        )
     return lifted
 
 
-def _modules_from_calls(exported: fx.GraphModule) -> fx.GraphModule:
-    root = nn.Module()
-    graph = fx.Graph()
-    copies: dict[fx.Node, Any] = {}
-    inputs = [node for node in exported.graph.nodes if node.op == "placeholder"]
-    if len(inputs) != 1:
-        raise GraphError(f"the network has {len(inputs)} inputs: it must have exactly one")
-    for node in exported.graph.nodes:
+def _batch_size(node: fx.Node) -> Any:
+    """The symbol of a tensor's first dimension; None if that is a number."""
+    shape = node.meta["val"].shape
+    return shape[0].node.expr if len(shape) and isinstance(shape[0], torch.SymInt) else None
+
+
+class _Lifting:
+    """Copies an exported graph call by call.
+
+    copies : a node of `exported` -> its copy.
+    constants : a node that does not depend on the input -> its value.
+    """
+
+    def __init__(self, exported: fx.GraphModule) -> None:
+        self.exported = exported
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.copies: dict[fx.Node, fx.Node] = {}
+        self.constants: dict[fx.Node, Any] = {}
+
+    def graph_module(self) -> fx.GraphModule:
+        nodes = list(self.exported.graph.nodes)
+        inputs = [node for node in nodes if node.op == "placeholder"]
+        if len(inputs) != 1:
+            raise GraphError(f"the network has {len(inputs)} inputs: it must have exactly one")
+        for node in nodes:
+            self._take(node)
+        lifted = fx.GraphModule(self.root, self.graph)
+        lifted.graph.eliminate_dead_code()
+        lifted.delete_all_unused_submodules()
+        lifted.graph.lint()
+        lifted.recompile()
+        return lifted.eval()
+
+    def _take(self, node: fx.Node) -> None:
         if node.op == "output":
-            results = fx.node.map_arg(node.args[0], lambda n: copies[n])
-            if isinstance(results, (tuple, list)) and len(results) == 1:
-                results = results[0]
-            if not isinstance(results, fx.Node):
-                raise GraphError("the network returns more than one tensor: it must return exactly one")
-            graph.output(results)
-        elif node.op == "call_module":
-            continue  # torch.export's input guards
-        else:
-            copies[node] = _copy(node, exported, root, graph, copies)
-            copies[node].meta["val"] = node.meta.get("val")
-    lifted = fx.GraphModule(root, graph)
-    lifted.graph.eliminate_dead_code()
-    lifted.delete_all_unused_submodules()
-    lifted.graph.lint()
-    lifted.recompile()
-    return lifted.eval()
+            self.graph.output(self._result(node))
+        elif node.op == "get_attr":
+            self.constants[node] = _own(operator.attrgetter(str(node.target))(self.exported))
+        elif node.op == "call_function" and all(n in self.constants for n in node.all_input_nodes):
+            self.constants[node] = _evaluated(node, self.constants)
+        elif node.op == "placeholder" or (node.op == "call_function" and (node.users or _is_mutating(node))):
+            self.copies[node] = self._copy(node)
+            self.copies[node].meta["val"] = node.meta.get("val")
+        # what is left has no users: torch.export's input guards and assertions
+
+    def _result(self, node: fx.Node) -> fx.Node:
+        results = node.args[0]
+        if isinstance(results, (tuple, list)) and len(results) == 1:
+            results = results[0]
+        if not isinstance(results, fx.Node):
+            raise GraphError("the network returns more than one tensor: it must return exactly one")
+        return self._known(results)
+
+    def _known(self, node: fx.Node) -> fx.Node:
+        """The copy of a node; a constant becomes a parameter or buffer when it is first asked for."""
+        if node not in self.copies:
+            value = self.constants[node]
+            if isinstance(value, nn.Parameter):
+                self.root.register_parameter(node.name, value)
+            elif isinstance(value, torch.Tensor):
+                self.root.register_buffer(node.name, value)
+            else:
+                raise GraphError(
+                    f"{node.name} is a {type(value).__name__} that does not depend on the input: pass tensors"
+                )
+            self.copies[node] = self.graph.get_attr(node.name)
+        return self.copies[node]
+
+    def _copy(self, node: fx.Node) -> fx.Node:
+        module = _as_module(node, self.constants)
+        if module is not None:
+            self.root.add_module(node.name, module)
+            return self.graph.call_module(node.name, (self._known(node.all_input_nodes[0]),))
+        if node.target is aten.batch_norm.default:
+            producer = self._known(node.all_input_nodes[0])
+            if producer.op == "call_module" and len(node.all_input_nodes[0].users) == 1:
+                conv = self.root.get_submodule(str(producer.target))
+                if isinstance(conv, nn.Conv2d) and _fold_batch_norm_(conv, node, self.constants):
+                    return producer
+        target = _functional(node) if _is_mutating(node) else node.target
+        local = _own_batch_size(node, self.graph, self.copies)
+        args = fx.node.map_arg(node.args, lambda n: local[n] if n in local else self._known(n))
+        kwargs = fx.node.map_arg(node.kwargs, lambda n: local[n] if n in local else self._known(n))
+        return self.graph.create_node(node.op, target, args, kwargs, name=node.name)
 
 
-def _copy(
-    node: fx.Node, exported: fx.GraphModule, root: nn.Module, graph: fx.Graph, copies: dict[fx.Node, Any]
-) -> fx.Node:
-    if node.op == "get_attr":
-        value = operator.attrgetter(str(node.target))(exported)
-        if isinstance(value, nn.Parameter):
-            root.register_parameter(node.name, nn.Parameter(value.detach().clone()))
-        else:
-            root.register_buffer(node.name, value.detach().clone())
-        return graph.get_attr(node.name)
-    module = _as_module(node, exported)
-    if module is not None:
-        source = copies[node.all_input_nodes[0]]
-        root.add_module(node.name, module)
-        return graph.call_module(node.name, (source,))
-    if node.target is aten.batch_norm.default:
-        producer = copies[node.all_input_nodes[0]]
-        if producer.op == "call_module" and len(node.all_input_nodes[0].users) == 1:
-            conv = root.get_submodule(str(producer.target))
-            if isinstance(conv, nn.Conv2d):
-                _fold_batch_norm_(conv, node, exported)
-                return producer
-    local = _own_batch_size(node, graph, copies)
-    args = fx.node.map_arg(node.args, lambda n: local.get(n, copies[n]))
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: local.get(n, copies[n]))
-    return graph.create_node(node.op, node.target, args, kwargs, name=node.name)
+def _own(value: Any) -> Any:
+    """A copy of a parameter or buffer, so that the original network is never touched."""
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _evaluated(node: fx.Node, constants: dict[fx.Node, Any]) -> Any:
+    target: Any = node.target
+    args: Any = fx.node.map_arg(node.args, lambda n: constants[n])
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: constants[n])
+    with torch.no_grad():
+        return target(*args, **kwargs)
+
+
+def _is_mutating(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a call may return the memory it is given."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.target is operator.getitem
+    shares = any(result.alias_info is not None for result in node.target._schema.returns)
+    return shares or node.target in (aten.dropout.default, aten.feature_dropout.default)
+
+
+def _functional(node: fx.Node) -> Any:
+    """The call without side effect that does what this one does in place.
+
+    torch.export lets every later use of the changed tensor read the call's result, so only views stand in the way.
+
+    Raises
+    ------
+    GraphError : another view of the same memory is in use, or there is no such call.
+    """
+    assert isinstance(node.target, torch._ops.OpOverload)
+    reader, changed = node, node.args[0]
+    while isinstance(changed, fx.Node) and changed.op == "call_function":
+        others = [user for user in changed.users if user is not reader]
+        if any(_is_view(user) for user in others) or (reader is not node and others) or not node.users:
+            raise GraphError(f"{node.name} changes a view of {changed.name} in place: write it without {node.target}")
+        if not _is_view(changed):
+            break
+        reader, changed = changed, changed.args[0]
+    name = node.target._schema.name.removeprefix("aten::").removesuffix("_")
+    try:
+        return getattr(getattr(aten, name), node.target._overloadname)
+    except AttributeError as error:
+        raise GraphError(f"{node.name} works in place by {node.target}: write it without") from error
 
 
 def _own_batch_size(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, Any]) -> dict[fx.Node, fx.Node]:
@@ -133,52 +224,51 @@ def _own_batch_size(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, Any]) 
     return own
 
 
-def _value(argument: Any, exported: fx.GraphModule) -> torch.Tensor | None:
-    """The tensor behind a parameter or buffer argument, None for None."""
-    return None if argument is None else operator.attrgetter(str(argument.target))(exported).detach().clone()
-
-
 def _arguments(node: fx.Node) -> dict[str, Any]:
     """All arguments of an ATen call by name, defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]
+    assert isinstance(node.target, torch._ops.OpOverload)
+    schema = node.target._schema
     named = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
     named.update({a.name: value for a, value in zip(schema.arguments, node.args)})
     return named | dict(node.kwargs)
 
 
-def _as_module(node: fx.Node, exported: fx.GraphModule) -> nn.Module | None:
+def _as_module(node: fx.Node, constants: dict[fx.Node, Any]) -> nn.Module | None:
     """`nn.Conv2d` or `nn.Linear` for a call whose weights are constants of the network, otherwise None."""
     if node.target not in (aten.conv2d.default, aten.conv2d.padding, aten.linear.default):
         return None
     named = _arguments(node)
-    if any(isinstance(a, fx.Node) and a.op != "get_attr" for a in (named["weight"], named["bias"])):
+    if any(a is not None and a not in constants for a in (named["weight"], named["bias"])):
         return None
-    weight, bias = _value(named["weight"], exported), _value(named["bias"], exported)
-    assert weight is not None
-    module: nn.Module
+    weight, bias = constants[named["weight"]], constants.get(named["bias"])
+    module: Any
     if node.target is aten.linear.default:
-        module = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        module = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None)
     else:
-        groups = named["groups"]
-        module = nn.Conv2d(
-            weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]),  # type: ignore[arg-type]
-            stride=tuple(named["stride"]), padding=_padding(named["padding"]), dilation=tuple(named["dilation"]),
-            groups=groups, bias=bias is not None,
+        groups, padding = named["groups"], named["padding"]
+        module = nn.utils.skip_init(
+            nn.Conv2d, weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]),
+            stride=_pair(named["stride"]), padding=padding if isinstance(padding, str) else _pair(padding),
+            dilation=_pair(named["dilation"]), groups=groups, bias=bias is not None,
         )  # fmt: skip
     with torch.no_grad():
-        module.weight.copy_(weight)  # type: ignore[operator, union-attr]
+        module.weight.copy_(weight)
         if bias is not None:
-            module.bias.copy_(bias)  # type: ignore[operator, union-attr]
+            module.bias.copy_(bias)
     return module.eval()
 
 
-def _padding(padding: Any) -> Any:
-    return padding if isinstance(padding, str) else tuple(padding)
+def _pair(numbers: list[int]) -> tuple[int, int]:
+    """ATen writes one number for both directions as a list of one."""
+    return numbers[0], numbers[-1]
 
 
-def _fold_batch_norm_(conv: nn.Conv2d, node: fx.Node, exported: fx.GraphModule) -> None:
+def _fold_batch_norm_(conv: nn.Conv2d, node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
+    """Fold a batch norm into the convolution before it; False if it has no running statistics to fold."""
     named = _arguments(node)
-    mean, var = _value(named["running_mean"], exported), _value(named["running_var"], exported)
-    scale, shift = _value(named["weight"], exported), _value(named["bias"], exported)
+    mean, var, scale, shift = (constants.get(named[name]) for name in ("running_mean", "running_var", "weight", "bias"))
+    if mean is None or var is None or named["training"]:
+        return False
     bias = None if conv.bias is None else conv.bias.detach()
     conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight.detach(), bias, mean, var, named["eps"], scale, shift)
+    return True

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from transforms.network import Unit
-from transforms.technique import Samples, Technique, Variant, bias_of, dense_convolution, like
+from transforms.technique import Samples, Technique, Variant, bias_of, dense_convolution, like, must_save
 
 
 class MobileNet(Technique):
@@ -19,6 +19,10 @@ class MobileNet(Technique):
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = dense_convolution(unit, self.name)
         depthwise = like(conv, conv.in_channels, conv.in_channels, groups=conv.in_channels)
+        area = conv.kernel_size[0] * conv.kernel_size[1]
+        pixels = unit.core_out_shape[1] * unit.core_out_shape[2]
+        macs = conv.in_channels * (area + conv.out_channels) * pixels
+        must_save(unit, macs, conv.in_channels * conv.out_channels * area * pixels, self.name)
         return Variant(unit, nn.Sequential(depthwise, nn.Conv2d(conv.in_channels, conv.out_channels, 1)))
 
     def initialise_(self, variant: Variant, unit: Unit, rate: float, samples: Samples | None) -> None:

@@ -1,5 +1,7 @@
 """C2: an inverted residual [Wang 2020, table II; Sandler 2018]."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -41,7 +43,7 @@ class MobileNetV2(Technique):
     the identity, since what enters is the output of a rectifier.
     """
 
-    id, name, rates = "C2", "mobilenet_v2", (2.0, 1.0)
+    id, name, rates, largest = "C2", "mobilenet_v2", (2.0, 1.0), math.inf
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = dense_convolution(unit, self.name)
@@ -52,7 +54,8 @@ class MobileNetV2(Technique):
         hidden = expansion * conv.in_channels
         macs = hidden * (conv.in_channels * in_pixels + (area + conv.out_channels) * out_pixels)
         must_save(unit, macs, conv.in_channels * conv.out_channels * area * out_pixels, self.name)
-        residual = conv.in_channels == conv.out_channels and unit.core_in_shape == unit.core_out_shape
+        centred = conv.stride == (1, 1) and all(side % 2 == 1 for side in conv.kernel_size)
+        residual = centred and unit.core_in_shape == unit.core_out_shape
         return Variant(unit, InvertedResidual(conv, expansion, residual))
 
     def initialise_(self, variant: Variant, unit: Unit, rate: float, samples: Samples | None) -> None:

@@ -7,6 +7,7 @@ be plugged in its place. Everything else (additions, concatenations, free-standi
 A *legal cut* is a place where exactly one tensor is alive: a dominator of the output, found on the graph.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class Unit:
     op : the layer itself; `head` runs before it (flattening), `tail` after it (activation, pooling, dropout).
     following : index of the unit that alone, and directly, reads this one's output; None if there is none.
     fc_span : how many units from here to the network's output, if all that is left are linear layers; else 0.
+    fc_macs : multiply-accumulates of these.
     classes : length of the network's output.
     """
 
@@ -62,6 +64,7 @@ class Unit:
     following: int | None
     fc_span: int
     classes: int
+    fc_macs: int = 0
 
     @property
     def output(self) -> str:
@@ -91,7 +94,17 @@ class Network:
         """The part between two places as a module of its own, sharing the base's weights.
 
         variants : unit index -> module to plug in instead; one that covers several units is given for the first.
+
+        Raises
+        ------
+        GraphError : a variant ends the network, but the part ends before.
         """
+        for index, variant in (variants or {}).items():
+            if getattr(variant, "ends_network", False) and stop != len(self.spec.segments):
+                raise GraphError(
+                    f"the variant of {self.units[index].name} ends the network but the part ends at place {stop}: "
+                    f"take the part up to place {len(self.spec.segments)}"
+                )
         order = [node for s in range(start, stop) for i in self.spec.segments[s] for node in self.item_nodes[i]]
         plugged = {self.units[u].nodes: module for u, module in (variants or {}).items()}
         return subgraph(self.graph, order, self.spec.places[start].after, self.spec.places[stop].after, plugged)
@@ -112,7 +125,7 @@ def analyse(program: torch.export.ExportedProgram) -> Network:
     position = {node: i for i, region in enumerate(regions) for node in region.nodes}
     result = next(node for node in graph.graph.nodes if node.op == "output").args[0]
     places = _legal_cuts(regions, position, position[result])
-    units = _units(graph, regions, position, _shape(result)[-1])
+    units = _units(graph, regions, position, _elements(result))
     items = [
         Item(
             name=region.nodes[-1].name,
@@ -127,7 +140,7 @@ def analyse(program: torch.export.ExportedProgram) -> Network:
         input_shape=items[places[0]].out_shape,
         items=tuple(items),
         places=tuple(_place(index, items[i], index == 0) for index, i in enumerate(places)),
-        segments=tuple(tuple(range(a + 1, b + 1)) for a, b in zip(places, places[1:])),
+        segments=tuple(tuple(range(a + 1, b + 1)) for a, b in itertools.pairwise(places)),
     )
     names = tuple(tuple(node.name for node in region.nodes) for region in regions)
     return Network(graph=graph, spec=spec, units=units, item_nodes=names)
@@ -199,7 +212,7 @@ def _legal_cuts(regions: list[_Region], position: dict[fx.Node, int], last: int)
     chain = [last]
     while chain[-1] != sources[0]:
         chain.append(dominator[chain[-1]])
-    chain.reverse()
+    chain = [i for i in reversed(chain) if isinstance(regions[i].nodes[-1].meta.get("val"), torch.Tensor)]
     kept = []
     for here, following in zip(chain, [*chain[1:], None]):
         if here != sources[0] and following is not None and _pointless(regions, here, following):
@@ -220,11 +233,12 @@ def _units(
     graph: fx.GraphModule, regions: list[_Region], position: dict[fx.Node, int], classes: int
 ) -> tuple[Unit, ...]:
     units: list[Unit] = []
-    compressible = [(i, region) for i, region in enumerate(regions) if region.op is not None]
-    span = 0
-    for i, region in reversed(compressible):
+    compressible = [region for region in regions if region.op is not None]
+    span = fc_macs = 0
+    for region in reversed(compressible):
         op = region.op
-        assert op is not None and region.unit is not None
+        assert op is not None
+        assert region.unit is not None
         module = graph.get_submodule(str(op.target))
         assert isinstance(module, (nn.Conv2d, nn.Linear))
         source = next(n for n in region.nodes[0].all_input_nodes if n.op != "get_attr")
@@ -233,6 +247,7 @@ def _units(
         is_last = not users
         continues = is_last or (following is not None and span > 0)
         span = span + 1 if isinstance(module, nn.Linear) and len(_shape(op)) == 1 and continues else 0
+        fc_macs = fc_macs + module.weight.numel() if span else 0
         cut = region.nodes.index(op)
         names = [node.name for node in region.nodes]
         units.append(
@@ -250,6 +265,7 @@ def _units(
                 out_shape=_shape(region.nodes[-1]),
                 following=following,
                 fc_span=span,
+                fc_macs=fc_macs,
                 classes=classes,
             )
         )
@@ -271,7 +287,10 @@ def _place(index: int, item: Item, is_input: bool) -> Place:
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
+    """Per image; a list of tensors (a split) counts as one vector of all their numbers."""
     value = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        return (sum(part.shape[1:].numel() for part in value if isinstance(part, torch.Tensor)),)
     return tuple(int(d) for d in value.shape[1:]) if isinstance(value, torch.Tensor) else ()
 
 

@@ -5,6 +5,8 @@ map is found by least squares on what the base network really produces [He 2017]
 (`transforms.compose`): then that layer, too, reads the kept channels only, and nothing of the map is left.
 """
 
+from typing import Any
+
 import torch
 import torch_pruning
 from torch import nn
@@ -37,9 +39,10 @@ class FilterPruning(Technique):
         return Variant(unit, like(conv, conv.in_channels, kept, bias=True), restore=restore)
 
     def initialise_(self, variant: Variant, unit: Unit, rate: float, samples: Samples | None) -> None:
-        conv = like(unit.op, unit.op.in_channels, unit.op.out_channels, bias=True)
-        conv.weight.copy_(unit.op.weight)
-        conv.bias.copy_(bias_of(unit.op))
+        base: Any = unit.op
+        conv: Any = like(base, base.in_channels, base.out_channels, bias=True)
+        conv.weight.copy_(base.weight)
+        conv.bias.copy_(bias_of(base))
         restore = nn.Conv2d(conv.out_channels, conv.out_channels, 1, bias=False)
         restore.weight.copy_(torch.eye(conv.out_channels)[..., None, None])
         kept = _prune_(nn.Sequential(conv, restore), unit, variant.core.out_channels)
@@ -47,12 +50,12 @@ class FilterPruning(Technique):
         variant.restore.weight.copy_(restore.weight if samples is None else _least_squares(samples[1], kept))
 
 
-def _prune_(chain: nn.Sequential, unit: Unit, keep: int) -> torch.Tensor:
+def _prune_(chain: Any, unit: Unit, keep: int) -> torch.Tensor:
     """Remove filters of the first layer, by L2 norm, along its dependency group; returns the kept ones' indices."""
-    first = chain[0]
+    first: Any = chain[0]
     with torch.enable_grad():
         graph = torch_pruning.DependencyGraph().build_dependency(chain, torch.zeros(1, *unit.core_in_shape))
-        norm = first.weight.detach().flatten(1).norm(dim=1)  # type: ignore[operator, union-attr]
+        norm = first.weight.detach().flatten(1).norm(dim=1)
         order = norm.argsort(descending=True, stable=True)
         dropped = order[keep:].tolist()
         if dropped:

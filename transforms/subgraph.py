@@ -49,7 +49,8 @@ def subgraph(
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
-    return module.train(graph.training)
+    module.training = graph.training  # not .train(): plugged modules are the caller's, and keep their mode
+    return module
 
 
 def _copied(
@@ -57,6 +58,7 @@ def _copied(
 ) -> fx.Node:
     def known(argument: fx.Node) -> fx.Node:
         if argument.name not in values:
+            assert argument.op == "get_attr", f"{argument.name} is not computed before {node.name}"
             constant = operator.attrgetter(str(argument.target))(graph)
             _attach(root, str(argument.target), constant)
             values[argument.name] = copy.get_attr(str(argument.target))

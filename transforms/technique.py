@@ -47,11 +47,13 @@ class Technique(abc.ABC):
 
     id, name : the paper's (F1, svd) and ours for those beyond it.
     rates : the settings the library holds, mildest first; what a rate means stands in the class's docstring.
+    largest : the largest rate that means something: 1 for a share.
     """
 
     id: ClassVar[str]
     name: ClassVar[str]
     rates: ClassVar[tuple[float, ...]]
+    largest: ClassVar[float] = 1.0
 
     @abc.abstractmethod
     def structure(self, unit: Unit, rate: float) -> Variant:
@@ -72,10 +74,10 @@ class Technique(abc.ABC):
         Raises
         ------
         NotApplicable : the technique does not fit the unit; the message says why.
-        ConfigError : the rate lies outside 0..1 for a fraction, or is not positive.
+        ConfigError : the rate is not positive, or above `largest`.
         """
-        if not rate > 0:
-            raise ConfigError(f"rate of {self.name} is {rate}: it must be positive")
+        if not 0 < rate <= self.largest:
+            raise ConfigError(f"rate of {self.name} is {rate}: it must be above 0 and at most {self.largest:g}")
         variant = self.structure(unit, rate)
         with torch.no_grad():
             self.initialise_(variant, unit, rate, samples)

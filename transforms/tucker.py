@@ -10,7 +10,7 @@ from transforms.technique import Samples, Technique, Variant, bias_of, dense_con
 
 
 class Tucker2(Technique):
-    """k x k convolution -> 1x1 to r_in, k x k from r_in to r_out, 1x1 to out. The rate is r as a share of the channels."""
+    """k x k convolution -> 1x1 to r_in, k x k from r_in to r_out, 1x1 to out. The rate is r as a share of channels."""
 
     id, name, rates = "T2", "tucker2", (0.5, 0.25)
 

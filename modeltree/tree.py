@@ -1,0 +1,207 @@
+"""The model tree: what a search finds, a compiler compiles and a device walks. No torch.
+
+Each node is a block of the base network, compressed or not, chosen for the condition its fork stands for. A path from a
+first-level node to a leaf is a complete network: the device runs the nodes' blocks one after the other until a leaf, or
+until a node hands the rest over to the cloud [Wang 2020, sec. VI-A].
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from modeltree.bandwidth import BandwidthTypes
+from modeltree.errors import FormatError
+
+TREE_VERSION = 1
+
+
+class BandwidthFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bandwidth"):
+    """Taken when the measured bandwidth is of one of these types."""
+
+    types: tuple[int, ...]
+
+
+class ExitFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="exit"):
+    """Leaves through an early exit."""
+
+    exit: int
+
+
+class BitsFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bits"):
+    """Hands over with this many bits a number (32 means unquantised) when the bandwidth is of one of these types."""
+
+    types: tuple[int, ...]
+    bits: int
+
+
+Fork = BandwidthFork | ExitFork | BitsFork
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done to one layer: a technique and its rate, or `keep`, or `absorbed` by a technique in front (F3)."""
+
+    layer: str
+    technique: str
+    rate: float = 1.0
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tensor that crosses to the cloud.
+
+    place : of the whole network; 0 is the input image.
+    shape, bytes : per image; the input counts one byte a number.
+    bits : a number's width on the wire; 32 is unquantised (8 for the input image).
+    block : content hash of the base network's rest, which the cloud runs.
+    """
+
+    place: int
+    shape: tuple[int, ...]
+    bytes: int
+    bits: int
+    block: str = ""
+
+
+class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a complete path is worth.
+
+    chance : that the path is taken, under the forks' chances.
+    latency_ms : predicted. accuracy : percent; accuracy_origin : `predicted` or `measured`.
+    """
+
+    chance: float
+    latency_ms: float
+    accuracy: float
+    accuracy_origin: str
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One block on one fork.
+
+    level : which block of the base network, from 0. parent : None at the first level.
+    partition : how many of the block's segments run on the device, `segments` for all of them.
+    actions : one per compressible layer that runs here.
+    block : content hash of the device's part; empty where nothing runs here.
+    device_ms, transfer_ms, cloud_ms : predicted; transfer and cloud time are 0 unless the node hands over.
+    leaf : only where the path ends.
+    """
+
+    id: int
+    level: int
+    parent: int | None
+    fork: Fork
+    partition: int
+    segments: int
+    actions: tuple[Action, ...]
+    device_ms: float
+    transfer_ms: float = 0.0
+    cloud_ms: float = 0.0
+    block: str = ""
+    handover: Handover | None = None
+    leaf: Leaf | None = None
+    children: tuple[int, ...] = ()
+
+
+class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A searched tree. Nodes are in breadth-first order, `nodes[i].id == i`; `roots` are those of the first level.
+
+    places : of the base network where it is sliced into blocks, first and last included.
+    rtt_ms, device, cloud, trace : what the tree was searched for.
+    """
+
+    base: str
+    input_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    places: tuple[int, ...]
+    types: BandwidthTypes
+    rtt_ms: float
+    device: str
+    cloud: str
+    trace: str
+    nodes: tuple[Node, ...]
+    format: str = "nas-modeltree"
+    version: int = TREE_VERSION
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """Ids of the first level's nodes."""
+        return tuple(node.id for node in self.nodes if node.parent is None)
+
+    def child(self, node: int | None, bandwidth_type: int) -> Node:
+        """The node that follows `node` (None: at the start) when the bandwidth is of that type."""
+        for option in self.roots if node is None else self.nodes[node].children:
+            fork = self.nodes[option].fork
+            if not isinstance(fork, ExitFork) and bandwidth_type in fork.types:
+                return self.nodes[option]
+        raise FormatError(f"node {node} has no fork for bandwidth type {bandwidth_type}: the tree is not complete")
+
+    def walk(self, measure_mbps: Callable[[], float]) -> Iterator[Node]:
+        """Compose a network fork by fork [Wang 2020, alg. 2]: measure, match, go on, until a leaf.
+
+        The bandwidth is measured once per fork, when the next node is asked for.
+        """
+        here: int | None = None
+        while True:
+            node = self.child(here, self.types.match(measure_mbps()))
+            yield node
+            if node.leaf is not None:
+                return
+            here = node.id
+
+    def path(self, node: int) -> tuple[Node, ...]:
+        """Nodes from the first level to `node`."""
+        found: list[Node] = []
+        at: int | None = node
+        while at is not None:
+            found.append(self.nodes[at])
+            at = self.nodes[at].parent
+        return tuple(reversed(found))
+
+    def leaves(self) -> tuple[Node, ...]:
+        """Nodes where a path ends."""
+        return tuple(node for node in self.nodes if node.leaf is not None)
+
+    def __post_init__(self) -> None:
+        if self.format != "nas-modeltree" or self.version != TREE_VERSION:
+            raise FormatError(
+                f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version {TREE_VERSION}: "
+                "search again, or use the version of nas that wrote it"
+            )
+        for position, node in enumerate(self.nodes):
+            self._check(position, node)
+        total = sum(node.leaf.chance for node in self.nodes if node.leaf is not None)
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            raise FormatError(f"the chances of all leaves add up to {total:g}: they must add up to 1")
+
+    def _check(self, position: int, node: Node) -> None:
+        if node.id != position:
+            raise FormatError(f"node {position} has id {node.id}: nodes must be numbered in order")
+        if not 0 <= node.partition <= node.segments:
+            raise FormatError(f"node {node.id} is cut at {node.partition}: it must be within 0..{node.segments}")
+        if (node.leaf is None) != bool(node.children):
+            raise FormatError(f"node {node.id} must either be a leaf or have children")
+        for child in node.children:
+            if not position < child < len(self.nodes) or self.nodes[child].parent != node.id:
+                raise FormatError(f"node {node.id} lists {child} as its child, which is not: the tree is inconsistent")
+        if node.parent is not None and (
+            not 0 <= node.parent < position or node.id not in self.nodes[node.parent].children
+        ):
+            raise FormatError(f"node {node.id} names {node.parent} as its parent, which is not: the tree is inconsistent")
+
+
+def encode_tree(tree: ModelTree) -> bytes:
+    """The tree as JSON, two spaces deep; the same tree always gives the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(tree), indent=2) + b"\n"
+
+
+def decode_tree(data: bytes, origin: str) -> ModelTree:
+    """Read a tree from JSON; `origin` (a file name) goes into the error.
+
+    Raises
+    ------
+    FormatError : not JSON, not a tree, of another version, or inconsistent.
+    """
+    try:
+        return msgspec.json.decode(data, type=ModelTree)
+    except (msgspec.MsgspecError, FormatError, UnicodeDecodeError) as error:
+        raise FormatError(f"{origin} is not a model tree: {error}") from error
