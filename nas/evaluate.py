@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.problem import Outcome, Plan, Problem, TreePlan
 
-Path = tuple[Plan, ...]
+Branch = tuple[Plan, ...]
 
 
 class Evaluated(NamedTuple):
@@ -28,11 +28,11 @@ class Evaluator:
     """
 
     def __init__(
-        self, problem: Problem, *, pool: bool = True, accuracy: Callable[[Path], float] | None = None
+        self, problem: Problem, *, pool: bool = True, accuracy: Callable[[Branch], float] | None = None
     ) -> None:  # fmt: skip
         self.problem = problem
         self.evaluations = 0
-        self._pool: dict[tuple[tuple[int, ...], Path], tuple[float, float]] | None = {} if pool else None
+        self._pool: dict[tuple[tuple[int, ...], Branch], tuple[float, float]] | None = {} if pool else None
         self._accuracy = accuracy or self._predicted
         self._chances = [problem.chances(node) for node in range(-1, len(problem.shape.parent)) if self._forks(node)]
         self._types = [problem.types(node) for node in range(len(problem.shape.parent))]
@@ -40,11 +40,11 @@ class Evaluator:
     def _forks(self, node: int) -> bool:
         return node < 0 or bool(self.problem.shape.children[node])
 
-    def _predicted(self, path: Path) -> float:
+    def _predicted(self, path: Branch) -> float:
         blocks = self.problem.blocks
         return self.problem.accuracy_of(sum(blocks[n].damage(plan) for n, plan in enumerate(path)))
 
-    def branch(self, types: tuple[int, ...], path: Path) -> tuple[float, float]:
+    def branch(self, types: tuple[int, ...], path: Branch) -> tuple[float, float]:
         """(accuracy in percent, latency in ms) of a complete branch whose last node serves the bandwidth `types`."""
         if self._pool is not None:
             known = self._pool.get((types, path))
@@ -63,7 +63,7 @@ class Evaluator:
     def tree(self, plans: TreePlan) -> Evaluated:
         """Reward a tree, given as one plan a node."""
         shape, blocks = self.problem.shape, self.problem.blocks
-        paths: list[Path] = []
+        paths: list[Branch] = []
         accuracy, latency = np.full(len(plans), np.nan), np.full(len(plans), np.nan)
         for node, plan in enumerate(plans):
             above = shape.parent[node]

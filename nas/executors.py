@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from modeltree.errors import ConfigError, unknown
+from nas.names import EXECUTORS
 
 
 class Executor(Protocol):
@@ -85,7 +86,7 @@ def _work(task: Any) -> Any:
     return _worker["work"](_worker["state"], task)
 
 
-EXECUTORS = ("serial", "processes")
+
 
 
 def executor(name: str, workers: int) -> Executor:

@@ -40,7 +40,7 @@ class Choice(NamedTuple):
     rate: float
 
     def __str__(self) -> str:
-        return self.technique if TECHNIQUES[self.technique].rates == (1.0,) else f"{self.technique}@{self.rate:g}"
+        return self.technique if self.rate == 1.0 else f"{self.technique}@{self.rate:g}"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -52,6 +52,7 @@ class Element:
 
     segment: int
     layer: LayerSpec
+    is_unit: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

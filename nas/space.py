@@ -1,5 +1,6 @@
 """From a sliced network, its variant library, profiles and a link to a search problem."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -126,23 +127,26 @@ class _Builder:
         units: list[UnitTable] = []
         unit_segment: list[int] = []
         glue = [0.0]
-        previous: tuple[int, UnitTable] | None = None
+        previous: tuple[int, UnitTable] | None = None  # None behind a cut: nothing reaches over one
         for segment in range(start, stop):
             if segment in self.cuts:
                 previous = None
             items = [spec.items[i] for i in spec.segments[segment]]
             glue.append(glue[-1] + sum(scenario.device.compute_ms(i.layers) for i in items if i.unit is None))
             if all(item.unit is None for item in items):
-                elements.append(Element(segment=segment - start, layer=items[-1].layers[-1]))
+                elements.append(Element(segment=segment - start, layer=items[-1].layers[-1], is_unit=False))
             for item in items:
                 if item.unit is None:
                     continue
                 barrier = min((cut for cut in self.cuts if cut > segment), default=len(spec.segments))
                 table = self._unit(item.unit, previous, barrier)
+                if units and previous is None:
+                    rows = np.repeat(table.pair_ms, len(units[-1].labels), axis=0)
+                    table = dataclasses.replace(table, pair_ms=rows)
                 previous = (item.unit, table)
                 units.append(table)
                 unit_segment.append(segment - start)
-                elements.append(Element(segment=segment - start, layer=table.layer))
+                elements.append(Element(segment=segment - start, layer=table.layer, is_unit=True))
         places = range(start, stop)
         cloud = [scenario.cloud.compute_ms(spec.layers(place, len(spec.segments))) for place in places]
         transfer = [
@@ -260,7 +264,7 @@ def _restoring(record: Record) -> LayerSpec:
     return msgspec.structs.replace(layer)
 
 
-def branch_as_tree(problem: Problem, whole: Problem, plans: Sequence[Plan]) -> TreePlan:
+def branch_as_tree(problem: Problem, whole: Problem, plans: Sequence[Plan]) -> list[Plan | None]:
     """One branch per bandwidth type, found over the whole network at once, as a tree that never changes its mind.
 
     plans : per type, the plan of the only node of `whole`.

@@ -1,5 +1,7 @@
 """F2: a fully connected layer as a dictionary and sparse codes, by K-SVD [Wang 2020, table II; Aharon 2006]."""
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.linear_model import orthogonal_mp_gram
@@ -67,7 +69,7 @@ def ksvd(signals: np.ndarray, atoms: int, nonzeros: int) -> tuple[np.ndarray, np
     codes = np.zeros((atoms, signals.shape[1]))
     for _ in range(_ROUNDS):
         gram, products = dictionary.T @ dictionary, dictionary.T @ signals
-        codes = np.asarray(orthogonal_mp_gram(gram, products, n_nonzero_coefs=nonzeros)).reshape(atoms, -1)
+        codes = _pursued(gram, products, nonzeros)
         residual = signals - dictionary @ codes
         for a in range(atoms):
             users = np.flatnonzero(codes[a])
@@ -80,3 +82,10 @@ def ksvd(signals: np.ndarray, atoms: int, nonzeros: int) -> tuple[np.ndarray, np
             residual[:, users] = error - np.outer(atom, updated)
             dictionary[:, a], codes[a, users] = atom, updated
     return dictionary, codes
+
+
+def _pursued(gram: np.ndarray, products: np.ndarray, nonzeros: int) -> np.ndarray:
+    """Orthogonal matching pursuit. It warns where a signal is reached with fewer atoms, which is what we hope for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Orthogonal matching pursuit ended prematurely", RuntimeWarning)
+        return np.asarray(orthogonal_mp_gram(gram, products, n_nonzero_coefs=nonzeros)).reshape(gram.shape[0], -1)

@@ -49,32 +49,56 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
 def lift(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """An exported network as a graph with one input and one output, layers with weights as modules.
 
-    What does not depend on the input is computed once, and calls that work in place become calls that do not.
+    What does not depend on the input is computed once, and calls that work in place become calls that do not. Every
+    node's `meta` holds `batch_first` (it is a tensor whose first dimension is the batch) and `image_shape`: its shape
+    without the batch; for lists of tensors, and where the batch is not in front, the number of values in an image.
 
     Raises
     ------
-    GraphError : the network has several inputs or outputs, its batch size is fixed, a tensor's first dimension is not
-        the batch, or a view is changed in place.
+    GraphError : the network has several inputs or outputs, a fixed batch size, an output whose first dimension is not
+        the batch, or changes a view in place.
     """
     lifted = _Lifting(program.module()).graph_module()
-    batch = _batch_size(next(node for node in lifted.graph.nodes if node.op == "placeholder"))
-    for node in lifted.graph.nodes:
+    nodes = [node for node in lifted.graph.nodes if node.op not in ("get_attr", "output")]
+    batch = _symbols(nodes[0].meta["val"])[0]
+    for node in nodes:
         value = node.meta.get("val")
-        if node.op == "get_attr" or not isinstance(value, torch.Tensor) or _batch_size(node) == batch:
-            continue
-        if batch is None:
-            raise GraphError(f"{node.name} fixes the batch size to {value.shape[0]}: write it for any batch size")
-        shape = tuple(map(str, value.shape))
-        raise GraphError(
-            f"{node.name} has shape {shape}: its first dimension must be the batch: keep the batch in front"
-        )
+        node.meta["batch_first"] = isinstance(value, torch.Tensor) and _symbols(value)[:1] == [batch] != [None]
+        if node.meta["batch_first"]:
+            node.meta["image_shape"] = tuple(int(side) for side in value.shape[1:])
+        else:
+            numbers = [_per_image(v, batch, node) for v in _tensors(value)]
+            node.meta["image_shape"] = (sum(numbers),) if numbers else ()
+    result = next(node for node in lifted.graph.nodes if node.op == "output").args[0]
+    if isinstance(result, fx.Node) and result.op != "get_attr" and not result.meta["batch_first"]:
+        shape = _written(result.meta["val"])
+        raise GraphError(f"the network returns shape {shape}: its first dimension must be the batch: keep it in front")
     return lifted
 
 
-def _batch_size(node: fx.Node) -> Any:
-    """The symbol of a tensor's first dimension; None if that is a number."""
-    shape = node.meta["val"].shape
-    return shape[0].node.expr if len(shape) and isinstance(shape[0], torch.SymInt) else None
+def _symbols(tensor: torch.Tensor) -> list[Any]:
+    """The symbol behind every dimension that is not a number."""
+    return [side.node.expr if isinstance(side, torch.SymInt) else None for side in tensor.shape]
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [v for v in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, torch.Tensor)]
+
+
+def _written(tensor: torch.Tensor) -> str:
+    return f"({', '.join(map(str, tensor.shape))})"
+
+
+def _per_image(tensor: torch.Tensor, batch: Any, node: fx.Node) -> int:
+    """How many numbers of a tensor belong to one image."""
+    numbers: Any = tensor.numel()
+    share = numbers.node.expr / batch if isinstance(numbers, torch.SymInt) and batch is not None else None
+    if share is None or not share.is_Integer:
+        raise GraphError(
+            f"{node.name} has shape {_written(tensor)}, not a multiple of the batch size: "
+            "write the network for any batch size, every image on its own"
+        )
+    return int(share)
 
 
 class _Lifting:
@@ -212,14 +236,15 @@ def _functional(node: fx.Node) -> Any:
 
 def _own_batch_size(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, Any]) -> dict[fx.Node, fx.Node]:
     """Let a call that is told the batch size (a reshape) read it from its own tensor, not from one further up."""
-    tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor) and n.op != "get_attr"]
-    if not tensors or not isinstance(batch := tensors[0].meta["val"].shape[0], torch.SymInt):
+    tensors = [n for n in node.all_input_nodes if n in copies and isinstance(n.meta.get("val"), torch.Tensor)]
+    if not tensors:
         return {}
-    own = {}
+    symbols, own = _symbols(tensors[0].meta["val"]), {}
     for size in node.all_input_nodes:
         value = size.meta.get("val")
-        if isinstance(value, torch.SymInt) and value.node.expr == batch.node.expr:
-            own[size] = graph.call_function(aten.sym_size.int, (copies[tensors[0]], 0))
+        if isinstance(value, torch.SymInt) and value.node.expr in symbols:
+            dimension = symbols.index(value.node.expr)
+            own[size] = graph.call_function(aten.sym_size.int, (copies[tensors[0]], dimension))
             own[size].meta["val"] = value
     return own
 

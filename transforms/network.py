@@ -10,7 +10,9 @@ A *legal cut* is a place where exactly one tensor is alive: a dominator of the o
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import networkx
 import torch
 from torch import fx, nn
@@ -93,16 +95,18 @@ class Network:
     def between(self, start: int, stop: int, variants: dict[int, nn.Module] | None = None) -> fx.GraphModule:
         """The part between two places as a module of its own, sharing the base's weights.
 
-        variants : unit index -> module to plug in instead; one that covers several units is given for the first.
+        variants : unit index -> module to plug in instead; one that covers several units is given for the first. Those
+            of units outside the part are left aside.
 
         Raises
         ------
         GraphError : a variant ends the network, but the part ends before.
         """
-        for index, variant in (variants or {}).items():
-            if getattr(variant, "ends_network", False) and stop != len(self.spec.segments):
+        for unit in self.units_between(start, stop):
+            ends = getattr((variants or {}).get(unit.index), "ends_network", False)
+            if ends and stop != len(self.spec.segments):
                 raise GraphError(
-                    f"the variant of {self.units[index].name} ends the network but the part ends at place {stop}: "
+                    f"the variant of {unit.name} ends the network but the part ends at place {stop}: "
                     f"take the part up to place {len(self.spec.segments)}"
                 )
         order = [node for s in range(start, stop) for i in self.spec.segments[s] for node in self.item_nodes[i]]
@@ -164,7 +168,7 @@ def _regions(order: list[fx.Node]) -> Iterator[_Region]:
     taken: dict[fx.Node, _Region] = {}
     count = 0
     for node in order:
-        if node.op != "call_module":
+        if node.op != "call_module" or not _is_per_image(node):
             continue
         region = _Region(nodes=[node], op=node, unit=count)
         count += 1
@@ -182,13 +186,22 @@ def _grow_back(region: _Region, taken: dict[fx.Node, _Region]) -> None:
     assert region.op is not None
     if len(region.op.meta["val"].shape) != 2:
         return
-    node = region.op.args[0]
-    while isinstance(node, fx.Node) and node.target in _FLATTENING and len(node.users) == 1 and node not in taken:
+    node: Any = region.op.args[0]
+    while _is_flattening(node) and len(node.users) == 1 and node not in taken:
         region.nodes.insert(0, node)
         sizes = [n for n in node.all_input_nodes if n.target is aten.sym_size.int and n.args[0] is node.args[0]]
         for size in sizes:
             region.nodes.insert(0, size)
         node = node.args[0]
+
+
+def _is_flattening(node: Any) -> bool:
+    return node.target in _FLATTENING and node.all_input_nodes[0].meta.get("batch_first", False)
+
+
+def _is_per_image(node: fx.Node) -> bool:
+    """Whether a layer reads and makes tensors with the batch in front; elsewhere (windows, frames) it is glue."""
+    return bool(node.meta["batch_first"] and node.all_input_nodes[0].meta.get("batch_first"))
 
 
 def _grow_forward(region: _Region) -> None:
@@ -212,7 +225,7 @@ def _legal_cuts(regions: list[_Region], position: dict[fx.Node, int], last: int)
     chain = [last]
     while chain[-1] != sources[0]:
         chain.append(dominator[chain[-1]])
-    chain = [i for i in reversed(chain) if isinstance(regions[i].nodes[-1].meta.get("val"), torch.Tensor)]
+    chain = [i for i in reversed(chain) if regions[i].nodes[-1].meta["batch_first"]]
     kept = []
     for here, following in zip(chain, [*chain[1:], None]):
         if here != sources[0] and following is not None and _pointless(regions, here, following):
@@ -224,7 +237,7 @@ def _legal_cuts(regions: list[_Region], position: dict[fx.Node, int], last: int)
 def _pointless(regions: list[_Region], here: int, following: int) -> bool:
     """Whether cutting one glue node later is never worse: nothing with weights between, and no more bytes."""
     between = regions[here + 1 : following + 1]
-    if any(region.op is not None for region in between):
+    if any(node.op == "call_module" for region in between for node in region.nodes):
         return False
     return _elements(regions[following].nodes[-1]) <= _elements(regions[here].nodes[-1])
 
@@ -275,10 +288,21 @@ def _units(
 def _layers(region: _Region, graph: fx.GraphModule) -> Iterator[LayerSpec]:
     for node in region.nodes:
         if node.op == "call_module":
-            module = graph.get_submodule(str(node.target))
-            yield from module_specs(module, _shape(node.args[0]))  # type: ignore[arg-type]
+            yield _layer(node, graph.get_submodule(str(node.target)))
         elif node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
             yield call_spec(node.target, _shape(node))
+
+
+def _layer(node: fx.Node, module: nn.Module) -> LayerSpec:
+    """A layer with weights. One that runs several times an image (windows, frames) counts as one that is higher."""
+    value = node.all_input_nodes[0].meta["val"]
+    (layer,) = module_specs(module, tuple(int(side) for side in value.shape[1:]))
+    if node.meta["batch_first"] or layer.elements == 0:
+        return layer
+    times = _elements(node) // layer.elements
+    if layer.op == "fc":
+        return msgspec.structs.replace(layer, in_channels=layer.in_channels * times)
+    return msgspec.structs.replace(layer, out_height=layer.out_height * times)
 
 
 def _place(index: int, item: Item, is_input: bool) -> Place:
@@ -287,11 +311,8 @@ def _place(index: int, item: Item, is_input: bool) -> Place:
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    """Per image; a list of tensors (a split) counts as one vector of all their numbers."""
-    value = node.meta.get("val")
-    if isinstance(value, (list, tuple)):
-        return (sum(part.shape[1:].numel() for part in value if isinstance(part, torch.Tensor)),)
-    return tuple(int(d) for d in value.shape[1:]) if isinstance(value, torch.Tensor) else ()
+    shape: tuple[int, ...] = node.meta["image_shape"]
+    return shape
 
 
 def _elements(node: fx.Node) -> int:

@@ -24,6 +24,7 @@ class Variant(nn.Module):
     """
 
     core: Any  # nn.Module; its children differ by technique, and nn.Module types every attribute Tensor | Module
+    restore: Any
     ends_network: bool
 
     def __init__(
@@ -78,8 +79,9 @@ class Technique(abc.ABC):
         """
         if not 0 < rate <= self.largest:
             raise ConfigError(f"rate of {self.name} is {rate}: it must be above 0 and at most {self.largest:g}")
-        variant = self.structure(unit, rate)
-        with torch.no_grad():
+        # torch draws weights for every new layer, only for us to overwrite them: the caller's generator stays put
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            variant = self.structure(unit, rate)
             self.initialise_(variant, unit, rate, samples)
         return variant.eval()
 

@@ -1,0 +1,152 @@
+"""Emulation: what a tree would have done on a recorded link, with estimated latencies [Wang 2020, sec. VII-B].
+
+Computing takes the time that the tree predicts; a transfer takes what the trace's changing rate says, integrated
+exactly. The bandwidth is measured perfectly and at no cost at every fork: a real device does worse. A fixed strategy is
+a tree with one fork per level for all types, so one function serves all.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modeltree.errors import ConfigError
+from modeltree.reward import Reward
+from modeltree.traces import Trace
+from modeltree.tree import ModelTree, Node
+from modeltree.units import s_from_ms
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Emulation:
+    """One inference per start; all are (starts,).
+
+    starts_s : when each began. latency_ms : how long it took.
+    accuracy : percent, of the path taken. leaf : id of the node where it ended.
+    """
+
+    starts_s: np.ndarray
+    latency_ms: np.ndarray
+    accuracy: np.ndarray
+    leaf: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hindsight:
+    """The best path per start, chosen by one who knows the link's future; all are (starts,).
+
+    tree, leaf : which of the trees, and the node where its best path ends.
+    """
+
+    starts_s: np.ndarray
+    latency_ms: np.ndarray
+    accuracy: np.ndarray
+    reward: np.ndarray
+    tree: np.ndarray
+    leaf: np.ndarray
+
+
+def emulate(tree: ModelTree, trace: Trace, *, starts_s: np.ndarray) -> Emulation:
+    """Walk the tree from every start [Wang 2020, alg. 2]: measure the trace, match, run the block, go on.
+
+    A hand-over costs the tree's round trip, the transfer as the trace carries it, and the cloud's time. Costs that grow
+    with the bytes but not with the bandwidth (`TransferModel.per_byte_ns`) are not in a tree, hence not in here.
+
+    Parameters
+    ----------
+    starts_s : (starts,), finite; may lie beyond the trace's end, it plays in a loop.
+
+    Raises
+    ------
+    ConfigError : `starts_s` is not a row of finite numbers.
+    """
+    starts_s = _checked(starts_s)
+    latency_ms, leaf = np.empty(starts_s.size), np.empty(starts_s.size, dtype=int)
+    for i, start_s in enumerate(starts_s.tolist()):
+        latency_ms[i], leaf[i] = _once(tree, trace, start_s)
+    return Emulation(starts_s=starts_s, latency_ms=latency_ms, accuracy=_accuracies(tree)[leaf], leaf=leaf)
+
+
+def oracle(trees: Sequence[ModelTree], trace: Trace, starts_s: np.ndarray, reward: Reward) -> Hindsight:
+    """Hindsight bound: per start the path with the best reward among all paths of all trees, on the true trace.
+
+    No strategy that walks one of these trees can do better, whatever it measures or foresees.
+
+    Raises
+    ------
+    ConfigError : there is no tree, or `starts_s` is not a row of finite numbers.
+    """
+    starts_s = _checked(starts_s)
+    options = [(t, leaf) for t, tree in enumerate(trees) for leaf in tree.leaves()]
+    if not options:
+        raise ConfigError("the oracle has 0 trees to choose from: pass at least one")
+    latency_ms = np.array([_along_path(trees[t], leaf, trace, starts_s) for t, leaf in options])
+    accuracy = np.array([leaf.leaf.accuracy for _, leaf in options if leaf.leaf is not None])
+    rewards = reward.of(accuracy[:, None], latency_ms)
+    best, column = rewards.argmax(axis=0), np.arange(starts_s.size)
+    return Hindsight(
+        starts_s=starts_s,
+        latency_ms=latency_ms[best, column],
+        accuracy=accuracy[best],
+        reward=rewards[best, column],
+        tree=np.array([t for t, _ in options])[best],
+        leaf=np.array([leaf.id for _, leaf in options])[best],
+    )
+
+
+def spread_starts(trace: Trace, count: int) -> np.ndarray:
+    """(count,) starts in s: the middles of `count` equal parts of the trace.
+
+    Raises
+    ------
+    ConfigError : `count` is under 1.
+    """
+    if count < 1:
+        raise ConfigError(f"the number of starts is {count}: it must be at least 1")
+    return (np.arange(count) + 0.5) * (trace.end_s / count)
+
+
+def _once(tree: ModelTree, trace: Trace, start_s: float) -> tuple[float, int]:
+    """(latency in ms, leaf) of one inference."""
+    elapsed_ms, end = 0.0, 0
+
+    def measure_mbps() -> float:
+        return trace.at(start_s + s_from_ms(elapsed_ms))
+
+    for node in tree.walk(measure_mbps):
+        elapsed_ms = _after(tree, node, trace, start_s, elapsed_ms)
+        end = node.id
+    return elapsed_ms, end
+
+
+def _along_path(tree: ModelTree, leaf: Node, trace: Trace, starts_s: np.ndarray) -> list[float]:
+    """Latency in ms from every start along one path, whatever the bandwidth."""
+    path, found = tree.path(leaf.id), []
+    for start_s in starts_s.tolist():
+        elapsed_ms = 0.0
+        for node in path:
+            elapsed_ms = _after(tree, node, trace, start_s, elapsed_ms)
+        found.append(elapsed_ms)
+    return found
+
+
+def _after(tree: ModelTree, node: Node, trace: Trace, start_s: float, elapsed_ms: float) -> float:
+    """Milliseconds since the start when a node, and the hand-over it may end with, is done."""
+    elapsed_ms += node.device_ms
+    if node.handover is None:
+        return elapsed_ms
+    transfer_ms = trace.transfer_ms(node.handover.bytes, start_s + s_from_ms(elapsed_ms))
+    return elapsed_ms + tree.rtt_ms + transfer_ms + node.cloud_ms
+
+
+def _accuracies(tree: ModelTree) -> np.ndarray:
+    """(nodes,): accuracy in percent where a path ends, NaN elsewhere."""
+    return np.array([math.nan if node.leaf is None else node.leaf.accuracy for node in tree.nodes])
+
+
+def _checked(starts_s: np.ndarray) -> np.ndarray:
+    starts_s = np.array(starts_s, dtype=np.float64)
+    if starts_s.ndim != 1 or not np.isfinite(starts_s).all():
+        raise ConfigError(f"starts_s has shape {starts_s.shape}: it must be a row of finite times in s")
+    return starts_s

@@ -1,0 +1,99 @@
+"""Everything a search is told, frozen."""
+
+import math
+from typing import Any
+
+import msgspec
+
+from modeltree.errors import ConfigError, FormatError, unknown
+from nas.names import EXECUTORS, METHODS, TECHNIQUE_NAMES
+
+DISTILLATION = ("block", "branch")
+
+
+class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One search. `K` and `N` are the paper's: bandwidth types and blocks.
+
+    base : a known network, or `file.py:factory`. weights : safetensors; without them the network is trained first.
+    data : `digits`, `cifar10:DIR` or `imagefolder:DIR`.
+    trace : a shipped scene or a file. rtt_ms : round-trip time; None takes the scene's.
+    device, cloud : shipped profiles or files.
+    methods : which to run; the fixed baselines (device_only, cloud_raw, cloud_jpeg) always are.
+    budget : episodes of the tree search, branch searches included.
+    forks : `independent` (the paper) or `markov` (chances of changing type as the trace shows them).
+    distillation : `block` (variants once, plugged) or `branch` (every composed network trained whole, as the paper).
+    finetune_steps : of joint fine-tuning at the end; 0 leaves it out. None chooses by the size of the data.
+    """
+
+    base: str = "vgg11"
+    K: int = 2
+    N: int = 3
+    data: str = "digits"
+    weights: str | None = None
+    image_size: int = 32
+    trace: str = "wifi_weak_indoor"
+    rtt_ms: float | None = None
+    device: str = "phone"
+    cloud: str = "cloud_gpu"
+    methods: tuple[str, ...] = METHODS
+    techniques: tuple[str, ...] = TECHNIQUE_NAMES
+    seed: int = 0
+    budget: int = 2000
+    forks: str = "independent"
+    single_root: bool = False
+    distillation: str = "block"
+    branch_steps: int = 60
+    finetune_steps: int | None = None
+    fair_chances: bool = True
+    boosting: bool = True
+    pool: bool = True
+    executor: str = "processes"
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("K", 1), ("N", 1), ("image_size", 1), ("seed", 0), ("budget", 1), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        for name, value, known in (
+            ("forks", self.forks, ("independent", "markov")),
+            ("distillation", self.distillation, DISTILLATION),
+            ("executor", self.executor, EXECUTORS),
+        ):
+            if value not in known:
+                raise unknown(name, value, known)
+        for kind, values, known in (
+            ("method", self.methods, METHODS),
+            ("technique", self.techniques, TECHNIQUE_NAMES),
+        ):
+            for value in values:
+                if value not in known:
+                    raise unknown(kind, value, known)
+        if self.rtt_ms is not None and not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):
+            raise ConfigError(f"rtt-ms is {self.rtt_ms}: it must be 0 or more")
+
+
+def encode_config(config: SearchConfig) -> bytes:
+    """The config as JSON."""
+    return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+
+
+def decode_config(data: bytes, origin: str) -> SearchConfig:
+    """Read a config from JSON; unknown keys are errors.
+
+    Raises
+    ------
+    FormatError : not JSON or not a config.
+    """
+    try:
+        return msgspec.json.decode(data, type=SearchConfig)
+    except (msgspec.MsgspecError, ConfigError) as error:
+        raise FormatError(f"{origin} is not the config of a search: {error}") from error
+
+
+def differences(one: SearchConfig, other: SearchConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two configs differ."""
+    return {
+        name: (getattr(one, name), getattr(other, name))
+        for name in SearchConfig.__struct_fields__
+        if getattr(one, name) != getattr(other, name)
+    }

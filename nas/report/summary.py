@@ -1,0 +1,176 @@
+"""The numbers a report is made of, as a run leaves them in JSON.
+
+Keys that we do not know are passed over, and what a run may not have is optional: a page that lacks a section serves
+someone after hours of search, an error does not.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from modeltree.errors import FormatError
+
+SUMMARY_VERSION = 1
+
+METHODS = {
+    "device_only": "All on the device",
+    "cloud_jpeg": "Cloud, as JPEG",
+    "cloud_raw": "Cloud, raw pixels",
+    "surgery": "Surgery",
+    "branch": "Branch",
+    "tree": "Model tree",
+    "random": "Random search",
+    "egreedy": "ε-greedy search",
+}
+"""Methods by name, the simplest first, with what a reader calls them. The last two are rivals of the search."""
+
+STRATEGIES = ("device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "tree")
+"""What one would deploy."""
+
+
+class AlongTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """Means over inferences started all along the trace; simulated."""
+
+    latency_ms: float
+    reward: float
+    p95_latency_ms: float = math.nan
+    accuracy: float = math.nan
+
+
+class Method(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run the network. Origins are `measured` or `predicted`."""
+
+    method: str
+    reward: float
+    latency_ms: float
+    accuracy: float
+    accuracy_origin: str = "predicted"
+    latency_origin: str = "predicted"
+    predicted_reward: float | None = None
+    predicted_accuracy: float | None = None
+    evaluations: float | None = None
+    seconds: float | None = None
+    along_trace: AlongTrace | None = None
+
+    @property
+    def title(self) -> str:
+        """What a reader calls it."""
+        return METHODS.get(self.method, self.method)
+
+
+class Exact(msgspec.Struct, frozen=True, kw_only=True):
+    """The predictor's optimum by dynamic programming; found_percent is the share of it that the search reached."""
+
+    reward: float
+    latency_ms: float = math.nan
+    accuracy: float = math.nan
+    found_percent: float = math.nan
+    seconds: float | None = None
+
+
+class Predictor(msgspec.Struct, frozen=True, kw_only=True):
+    """Predicted against measured accuracy, percent."""
+
+    points: list[tuple[float, float]]
+    rank_correlation: float = math.nan
+    mean_error: float = math.nan
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """A path of the tree."""
+
+    leaf: int
+    latency_ms: float
+    accuracy: float
+    chance: float
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Bandwidth and latencies over time, all of one length."""
+
+    time_s: list[float]
+    bandwidth_mbps: list[float]
+    latency_ms: dict[str, list[float]] = {}
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """A compression that the search was not offered."""
+
+    layer: str
+    choice: str
+    why: str
+
+
+class Finetuning(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy of the tree before and after, and of the base network; percent."""
+
+    before: float
+    after: float
+    base: float
+    steps: int = 0
+
+
+class ScenarioSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tree was searched for."""
+
+    trace: str = ""
+    trace_origin: str = ""
+    rtt_ms: float = math.nan
+    bandwidth_mbps: list[float] = []
+    edges_mbps: list[float] = []
+    device: str = ""
+    device_origin: str = ""
+    cloud: str = ""
+    cloud_origin: str = ""
+
+
+class BaseSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The network that was compressed and cut; accuracy in percent, on test images."""
+
+    name: str = ""
+    accuracy: float = math.nan
+    macs: int = 0
+    layers: int = 0
+    places: list[int] = []
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything. curves : per searcher, (evaluations, best reward so far, predicted)."""
+
+    version: int = SUMMARY_VERSION
+    config: dict[str, Any] = {}
+    scenario: ScenarioSummary = ScenarioSummary()
+    base: BaseSummary = BaseSummary()
+    methods: list[Method] = []
+    exact: Exact | None = None
+    oracle_along_trace: AlongTrace | None = None
+    curves: dict[str, list[tuple[float, float]]] | None = None
+    predictor: Predictor | None = None
+    branches: list[Branch] | None = None
+    along_trace: Series | None = None
+    dropped: list[Dropped] | None = None
+    finetuning: Finetuning | None = None
+    seconds: dict[str, float | None] | None = None
+    provenance: dict[str, Any] | None = None
+
+    def method(self, name: str) -> Method | None:
+        """A method by name, None if it was not run."""
+        return next((method for method in self.methods if method.method == name), None)
+
+
+def read_summary(summary: Mapping[str, Any]) -> Summary:
+    """The summary, checked.
+
+    Raises
+    ------
+    FormatError : something has the wrong type or is missing, or the version is not ours; says where.
+    """
+    try:
+        found = msgspec.convert(dict(summary), Summary)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"this is not the summary of a run: {error}") from error
+    if found.version != SUMMARY_VERSION:
+        raise FormatError(f"the summary has version {found.version}, we read {SUMMARY_VERSION}: run the search again")
+    return found
