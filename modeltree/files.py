@@ -32,7 +32,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}: free some space or choose another folder") from error
+        raise DataError(
+            f"cannot write {path}: {error.strerror or error}: free some space or choose another folder"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

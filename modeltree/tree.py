@@ -182,11 +182,11 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"node {node.id} must either be a leaf or have children")
         for child in node.children:
             if not position < child < len(self.nodes) or self.nodes[child].parent != node.id:
-                raise FormatError(f"node {node.id} lists {child} as its child, which is not: the tree is inconsistent")
+                raise FormatError(f"node {node.id} lists {child} as its child, which is not: mend the tree")
         if node.parent is not None and (
             not 0 <= node.parent < position or node.id not in self.nodes[node.parent].children
         ):
-            raise FormatError(f"node {node.id} names {node.parent} as its parent, which is not: the tree is inconsistent")
+            raise FormatError(f"node {node.id} names {node.parent} as its parent, which is not: mend the tree")
 
 
 def encode_tree(tree: ModelTree) -> bytes:

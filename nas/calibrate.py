@@ -1,9 +1,20 @@
 """Random compositions to teach the predictor on."""
 
+import hashlib
+import json
+from collections.abc import Callable
+
 import numpy as np
 
+from modeltree.files import write_text
+from nas.executors import Executor
 from nas.library import Choice, Library
+from nas.measure import measure_compositions
+from nas.prepare import Prepared
 from transforms import Network
+
+COMPOSITIONS = 64
+"""How many random compositions the predictor is taught on."""
 
 WORST_ALONE = 10.0
 """Points of accuracy: a variant that alone loses more is not offered to any search."""
@@ -33,3 +44,25 @@ def random_plans(network: Network, library: Library, count: int, rng: np.random.
         ends = min((u for u, choice in plan.items() if choice.technique == "gap"), default=None)
         plans.append({u: c for u, c in plan.items() if ends is None or u <= ends})
     return plans
+
+
+def calibrate(
+    prepared: Prepared, library: Library, executor: Executor, seed: int, progress: Callable[[int, int, str], None]
+) -> tuple[list[dict[int, Choice]], list[float], float]:
+    """Measure random compositions on the search images, or read what an earlier search with this library measured.
+
+    Returns the plans, their accuracies in percent, and the base network's on the same images.
+    """
+    rng = np.random.default_rng([seed, 1])
+    plans = random_plans(prepared.network, library, COMPOSITIONS, rng)
+    tag = hashlib.sha256(repr([sorted(plan.items()) for plan in plans]).encode()).hexdigest()[:12]
+    path = library.folder / f"calibration_{tag}.json"
+    if path.exists():
+        measured = json.loads(path.read_text())
+    else:
+        images, labels = prepared.search_images(seed)
+        measured = measure_compositions(
+            prepared.program, library, [{}, *plans], images, labels, executor, progress
+        )  # fmt: skip
+        write_text(path, json.dumps(measured))
+    return plans, measured[1:], measured[0]

@@ -9,6 +9,7 @@ from modeltree.errors import ConfigError, FormatError, unknown
 from nas.names import EXECUTORS, METHODS, TECHNIQUE_NAMES
 
 DISTILLATION = ("block", "branch")
+FORKS = ("independent", "markov")
 
 
 class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,17 +55,14 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for name, least in (("K", 1), ("N", 1), ("image_size", 1), ("seed", 0), ("budget", 1), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least {least}")
-        for name, value, known in (
-            ("forks", self.forks, ("independent", "markov")),
-            ("distillation", self.distillation, DISTILLATION),
-            ("executor", self.executor, EXECUTORS),
-        ):
-            if value not in known:
-                raise unknown(name, value, known)
-        for kind, values, known in (
+        chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+            ("forks", (self.forks,), FORKS),
+            ("distillation", (self.distillation,), DISTILLATION),
+            ("executor", (self.executor,), EXECUTORS),
             ("method", self.methods, METHODS),
             ("technique", self.techniques, TECHNIQUE_NAMES),
-        ):
+        )
+        for kind, values, known in chosen:
             for value in values:
                 if value not in known:
                     raise unknown(kind, value, known)

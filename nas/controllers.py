@@ -117,9 +117,7 @@ def draw_options(
     for i in range(units):
         mask = allowed[rows, i, previous].clone()
         mask[:, 0] |= ~on_device[:, i]
-        step = draw(
-            logits[:, i].masked_fill(~mask, -1e9), generator, None if forced is None else forced[:, i]
-        )
+        step = draw(logits[:, i].masked_fill(~mask, -1e9), generator, None if forced is None else forced[:, i])
         stays = on_device[:, i]
         total = total + step.log_probability * stays
         entropy = entropy + step.entropy * stays

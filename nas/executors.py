@@ -75,18 +75,20 @@ _worker: dict[str, Any] = {}  # what a worker process was started with; empty ev
 
 def _start_worker(setup: Any, work: Any, context: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends the pool
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _worker.update(work=work, state=setup(context))
 
 
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _work(task: Any) -> Any:
     return _worker["work"](_worker["state"], task)
-
-
-
 
 
 def executor(name: str, workers: int) -> Executor:

@@ -1,5 +1,6 @@
 """What the base network computes inside, kept on disk so that every variant can be distilled against it at once."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,21 @@ def write_features(network: Network, images: torch.Tensor, nodes: Iterable[str],
                 for name, value in recorder.values.items():
                     if name not in files:
                         shape = (len(images), *value.shape[1:])
-                        files[name] = np.lib.format.open_memmap(
-                            folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape
-                        )
+                        files[name] = _new_file(folder / f"{name}.npy", shape)
                     files[name][start : start + len(value)] = value.numpy()
         for file in files.values():
             file.flush()
     except OSError as error:
         raise DataError(f"cannot keep features in {folder}: {error.strerror or error}: free some space") from error
     return Features(folder)
+
+
+def _new_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """An array on disk whose room is taken at once: a full disk is an error here, not a fault at some later write."""
+    file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    with path.open("r+b") as handle:
+        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    return file
 
 
 def bytes_per_image(network: Network) -> int:
@@ -58,7 +65,8 @@ def bytes_per_image(network: Network) -> int:
 class _Recorder(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(graph)
-        self.wanted, self.values = wanted, {}
+        self.wanted = wanted
+        self.values: dict[str, torch.Tensor] = {}
 
     def run_node(self, node: fx.Node) -> Any:
         value = super().run_node(node)

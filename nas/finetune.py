@@ -14,12 +14,11 @@ import torch
 from torch import fx, nn
 
 from nas.checkpoint import load_state, save_state
+from nas.evaluate import Branch
 from nas.library import Choice, Library
 from nas.problem import Plan
 from nas.space import Space
 from transforms import Network, compose
-
-PathPlans = tuple[Plan, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,25 +39,28 @@ class Forest(nn.Module):
     paths : complete paths (plans from the first level on), with the share of inferences that take them.
     """
 
-    def __init__(self, network: Network, space: Space, library: Library, paths: Mapping[PathPlans, float]) -> None:
+    def __init__(self, network: Network, space: Space, library: Library, paths: Mapping[Branch, float]) -> None:
         super().__init__()
         blocks = space.problem.blocks
         self.paths = dict(paths)
         self.device = nn.ModuleDict()
         self.cloud: dict[int, fx.GraphModule] = {}
-        self.places: dict[PathPlans, int] = {}
-        self._names: dict[PathPlans, str] = {}
+        self.places: dict[Branch, int] = {}
+        self._names: dict[Branch, str] = {}
+        self._starts: dict[Branch, int] = {}
         for path in self.paths:
             for depth in range(1, len(path) + 1):
                 prefix = path[:depth]
                 block, plan = blocks[depth - 1], prefix[-1]
-                self.places[prefix] = block.start + plan.partition
+                self._starts[prefix], self.places[prefix] = block.start, block.start + plan.partition
                 if prefix not in self._names:
                     self._names[prefix] = f"node_{len(self._names)}"
                     chosen = space.variants(prefix)
                     own = {t.unit for t in block.units}
                     choices = {unit: choice for unit, choice in chosen.items() if unit in own}
-                    self.device[self._names[prefix]] = self._block(network, library, block.start, self.places[prefix], choices)
+                    module = self._block(network, library, block.start, self.places[prefix], choices)
+                    module.requires_grad_(bool(chosen))  # what no variant stands in front of stays the base network
+                    self.device[self._names[prefix]] = module
             end = self.places[path]
             if end < len(network.spec.segments) and end not in self.cloud:
                 self.cloud[end] = network.between(end, len(network.spec.segments)).eval()
@@ -70,13 +72,17 @@ class Forest(nn.Module):
         variants = library.variants(network, choices)
         return copy.deepcopy(compose(network, start, stop, variants)) if stop > start else network.between(start, start)
 
-    def node(self, prefix: PathPlans) -> nn.Module:
+    def node(self, prefix: Branch) -> nn.Module:
         """The device's module of the node at the end of a path's first part."""
         return self.device[self._names[prefix]]
 
-    def logits(self, images: torch.Tensor) -> Iterator[tuple[PathPlans, torch.Tensor]]:
+    def start(self, prefix: Branch) -> int:
+        """The place where the last node of a branch's first part begins."""
+        return self._starts[prefix]
+
+    def logits(self, images: torch.Tensor) -> Iterator[tuple[Branch, torch.Tensor]]:
         """(path, logits) for every path; shared first parts are computed once."""
-        known: dict[PathPlans, torch.Tensor] = {(): images}
+        known: dict[Branch, torch.Tensor] = {(): images}
         for path in self.paths:
             for depth in range(1, len(path) + 1):
                 if path[:depth] not in known:
@@ -84,73 +90,89 @@ class Forest(nn.Module):
             end = self.places[path]
             yield path, self.cloud[end](known[path]) if end in self.cloud else known[path]
 
-    def trainable(self) -> list[nn.Parameter]:
-        """Parameters of everything the device runs."""
-        return [p for p in self.device.parameters() if p.requires_grad]
+
+Images = Callable[[np.ndarray], torch.Tensor]
+"""Gives normalised images for indices."""
+Progress = Callable[[int, int, str], None]
 
 
 def finetune_(
-    forest: Forest, teacher: nn.Module, images: Callable[[np.ndarray], torch.Tensor], count: int,
-    config: FinetuneConfig, *, checkpoint: Path | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    forest: Forest, teacher: nn.Module, images: Images, count: int, config: FinetuneConfig, *,
+    checkpoint: Path | None = None, progress: Progress = lambda done, total, text: None,
 ) -> None:  # fmt: skip
     """Train a forest in place on the teacher's logits; every path counts by the share of inferences that take it.
 
     images : gives normalised images for indices in 0..count.
-    checkpoint : written every 50 steps; an interrupted training goes on from it and ends with the same weights.
+    checkpoint : written every 50 steps and at the end; an interrupted training goes on from it and ends with the same
+        weights.
     """
-    parameters = forest.trainable()
+    for rest in forest.cloud.values():
+        rest.requires_grad_(False)
+    total = sum(forest.paths.values())
+
+    def outputs(batch: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
+        return ((forest.paths[path] / total, logits) for path, logits in forest.logits(batch))
+
+    _train_(forest.device, outputs, teacher, images, count, config, checkpoint, progress)
+
+
+def distil_whole_(
+    network: nn.Module, teacher: nn.Module, images: Images, count: int, config: FinetuneConfig
+) -> nn.Module:
+    """Train a whole composed network in place on the teacher's logits; returns it."""
+    _train_(network, lambda batch: [(1.0, network(batch))], teacher, images, count, config, None, lambda *_: None)
+    return network
+
+
+def _train_(
+    modules: nn.Module, outputs: Callable[[torch.Tensor], Iterable[tuple[float, torch.Tensor]]], teacher: nn.Module,
+    images: Images, count: int, config: FinetuneConfig, checkpoint: Path | None, progress: Progress,
+) -> None:  # fmt: skip
+    """Adam on the divergence between the teacher's softened outputs and each of ours, weighted by its share."""
+    parameters = [p for p in modules.parameters() if p.requires_grad]
     if not parameters or config.steps == 0:
         return
-    for frozen in forest.cloud.values():
-        frozen.requires_grad_(False)
     optimiser = torch.optim.Adam(parameters, lr=config.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps, pct_start=0.1)
     done = 0
     if checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint)
-        forest.device.load_state_dict(state["device"])
+        modules.load_state_dict(state["modules"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         done = state["done"]
-    forest.device.train()
-    total = sum(forest.paths.values())
     for step in range(done, config.steps):
+        modules.train()
         rng = np.random.default_rng([config.seed, step])
         batch = images(np.sort(rng.choice(count, size=min(config.batch_size, count), replace=False)))
         if config.flip and rng.random() < 0.5:
             batch = batch.flip(3)
         with torch.no_grad():
             target = torch.softmax(teacher(batch) / config.temperature, dim=1)
-        loss = torch.zeros(())
-        for path, logits in forest.logits(batch):
-            if logits.requires_grad:
-                student = torch.log_softmax(logits / config.temperature, dim=1)
-                divergence = nn.functional.kl_div(student, target, reduction="batchmean") * config.temperature**2
-                loss = loss + forest.paths[path] / total * divergence
-        if not loss.requires_grad:
+        losses = [
+            share * _divergence(logits, target, config.temperature)
+            for share, logits in outputs(batch)
+            if logits.requires_grad
+        ]
+        if not losses:
             break
         optimiser.zero_grad()
-        loss.backward()
+        torch.stack(losses).sum().backward()
         optimiser.step()
         schedule.step()
         progress(step + 1, config.steps, "fine-tuning")
-        if checkpoint is not None and (step + 1) % 50 == 0:
-            save_state(
-                checkpoint,
-                {
-                    "device": forest.device.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "done": step + 1,
-                },
-            )
-    forest.device.eval()
+        if checkpoint is not None and ((step + 1) % 50 == 0 or step + 1 == config.steps):
+            state = {"modules": modules.state_dict(), "optimiser": optimiser.state_dict(), "done": step + 1}
+            save_state(checkpoint, {**state, "schedule": schedule.state_dict()})
+    modules.eval()
 
 
-def forest_accuracy(
-    forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]
-) -> dict[PathPlans, float]:
+def _divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+    student = torch.log_softmax(logits / temperature, dim=1)
+    return nn.functional.kl_div(student, target, reduction="batchmean") * temperature**2
+
+
+def forest_accuracy(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[Branch, float]:
     """Top-1 accuracy, in percent, of every path on batches of normalised images and labels."""
     right = dict.fromkeys(forest.paths, 0)
     count = 0
@@ -164,18 +186,19 @@ def forest_accuracy(
     return {path: 100.0 * n / max(count, 1) for path, n in right.items()}
 
 
-def complete_paths(space: Space, plans: list[Plan | None]) -> dict[PathPlans, float]:
+def complete_paths(space: Space, plans: list[Plan | None]) -> dict[Branch, float]:
     """Every distinct complete path of a tree and the chance that it is taken."""
     problem = space.problem
     shape = problem.shape
-    chance, prefix = [0.0] * len(plans), [()] * len(plans)  # type: ignore[var-annotated]
+    chance = [0.0] * len(plans)
+    prefix: list[Branch] = [()] * len(plans)
     for node in range(-1, len(plans)):
         children = range(shape.first[1]) if node < 0 else shape.children[node]
         if not children or (node >= 0 and plans[node] is None):
             continue
         for child, share in zip(children, problem.chances(node)):
             chance[child] = share * (1.0 if node < 0 else chance[node])
-    paths: dict[PathPlans, float] = {}
+    paths: dict[Branch, float] = {}
     for node, plan in enumerate(plans):
         if plan is None:
             continue

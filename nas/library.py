@@ -110,7 +110,9 @@ def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Pa
     return root / hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
-def candidates(network: Network, names: Iterable[str]) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
+def candidates(
+    network: Network, names: Iterable[str]
+) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
     """Every (unit, choice) that applies, and the reasons of those that do not."""
     applies, declined = [], {}
     for unit in network.units:

@@ -11,7 +11,7 @@ import numpy as np
 
 from modeltree.bandwidth import BandwidthTypes
 from nas.config import SearchConfig
-from nas.evaluate import Evaluator, Branch
+from nas.evaluate import Branch, Evaluator
 from nas.exact import solve
 from nas.library import Library
 from nas.predictor import Predictor

@@ -122,4 +122,3 @@ def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Pa
     save_weights(trained, kept)
     state.unlink(missing_ok=True)
     return trained
-

@@ -127,7 +127,9 @@ class Reinforce:
         self.found.curve.append(step)
         return step
 
-    def _sample(self, count: int) -> tuple[list[list[Plan | None]], list[tuple[np.ndarray, np.ndarray, Sampled, Sampled]]]:
+    def _sample(
+        self, count: int
+    ) -> tuple[list[list[Plan | None]], list[tuple[np.ndarray, np.ndarray, Sampled, Sampled]]]:
         """`count` trees, and per level (episode, node, partition, compression) of everything drawn."""
         problem, shape = self.problem, self.problem.shape
         fading = max(0.0, 1.0 - self.episodes / max(1.0, self.config.fair_share * self.config.episodes))

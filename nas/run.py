@@ -1,13 +1,13 @@
 """The folder a search leaves, and how an interrupted one goes on.
 
-    config.json     the frozen config
-    stages/         what each finished stage found, as JSON; a stage that is there is not done again
-    base.pt2        the base network, exported
-    blocks/         every block of the tree and every cloud rest, exported, named by content
-    tree.json       the model tree
-    summary.json    methods, exact optimum, predictor, curves, timings
-    events/         TensorBoard
-    report.html
+config.json     the frozen config
+stages/         what each finished stage found, as JSON; a stage that is there is not done again
+base.pt2        the base network, exported
+blocks/         every block of the tree and every cloud rest, exported, named by content
+tree.json       the model tree
+summary.json    methods, exact optimum, predictor, curves, timings
+events/         TensorBoard
+report.html
 """
 
 import json
@@ -46,7 +46,9 @@ class Run:
                 raise ConfigError(f"{folder} holds a run already: pass --resume to go on, or another --out")
             if changed := differences(before, config):
                 told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changed.items())
-                raise ConfigError(f"{folder} is a run of another search ({told}): pass the same options or another --out")
+                raise ConfigError(
+                    f"{folder} is a run of another search ({told}): pass the same options or another --out"
+                )
         else:
             if folder.exists() and any(folder.iterdir()):
                 raise ConfigError(f"{folder} is not empty and not a run: pass another --out")

@@ -18,7 +18,7 @@ from modeltree.profiles import DeviceProfile
 from modeltree.reward import Reward
 from nas.library import Choice, Library, Record
 from nas.predictor import Predictor
-from nas.problem import ABSORBED, Block, Element, Plan, Problem, TreePlan, UnitTable, complete_tree
+from nas.problem import ABSORBED, Block, Element, Plan, Problem, UnitTable, complete_tree
 from transforms import Network, Variant
 from transforms.compose import entry, folded_layers
 
@@ -114,12 +114,16 @@ class _Builder:
     def __init__(
         self, network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: frozenset[int]
     ) -> None:
-        self.network, self.library, self.predictor, self.scenario, self.cuts = network, library, predictor, scenario, cuts
+        self.network, self.library, self.predictor, self.scenario, self.cuts = (
+            network,
+            library,
+            predictor,
+            scenario,
+            cuts,
+        )
         self.choices: dict[int, tuple[Choice | None, ...]] = {}
         self.dropped: dict[tuple[int, Choice], str] = {}
-        self.base_layers = {
-            item.unit: list(item.layers) for item in network.spec.items if item.unit is not None
-        }
+        self.base_layers = {item.unit: list(item.layers) for item in network.spec.items if item.unit is not None}
 
     def block(self, start: int, stop: int) -> Block:
         spec, scenario = self.network.spec, self.scenario
@@ -175,7 +179,9 @@ class _Builder:
         choices: list[Choice | None] = [None, *(record.choice for record in records)]
         chained = previous is not None and self.network.units[previous[0]].following == index
         fronts = self.choices[previous[0]] if previous is not None else (None,)
-        pair = np.array([[self._cost(index, option, front, previous, chained) for option in options] for front in fronts])
+        pair = np.array(
+            [[self._cost(index, option, front, previous, chained) for option in options] for front in fronts]
+        )
         last = np.zeros(len(options))
         for position, choice in enumerate(choices):
             if choice is not None and choice.technique == "gap" and unit.fc_span > 1:
@@ -202,7 +208,12 @@ class _Builder:
         return all(u in inside for u in range(record.unit, record.unit + span))
 
     def _cost(
-        self, index: int, option: Record | None, front: Choice | None, previous: tuple[int, UnitTable] | None, chained: bool
+        self,
+        index: int,
+        option: Record | None,
+        front: Choice | None,
+        previous: tuple[int, UnitTable] | None,
+        chained: bool,
     ) -> float:
         unit, device = self.network.units[index], self.scenario.device
         if front is not None and front.technique in ("gap", ABSORBED):
@@ -240,7 +251,8 @@ class _Builder:
             rivals = [
                 j
                 for j, other in enumerate(choices)
-                if j != i and (other is None or not (other.technique in ("gap", ABSORBED) or self._prunes(index, other)))
+                if j != i
+                and (other is None or not (other.technique in ("gap", ABSORBED) or self._prunes(index, other)))
                 if damage[j] <= damage[i] and np.all(pair[:, j] <= pair[:, i])
                 if damage[j] < damage[i] or np.any(pair[:, j] < pair[:, i]) or j < i
             ]

@@ -21,9 +21,7 @@ class Cut(NamedTuple):
     latency_ms: float
 
 
-def surgery(
-    spec: NetworkSpec, device: DeviceProfile, cloud: DeviceProfile, transfer_ms: Callable[[int], float]
-) -> Cut:
+def surgery(spec: NetworkSpec, device: DeviceProfile, cloud: DeviceProfile, transfer_ms: Callable[[int], float]) -> Cut:
     """The cut of least latency for one bandwidth.
 
     transfer_ms : milliseconds to hand over so many bytes, the round trip included; tensors that cross together share

@@ -208,7 +208,7 @@ def _grow_forward(region: _Region) -> None:
     node = region.nodes[-1]
     while len(node.users) == 1:
         user = next(iter(node.users))
-        if user.target not in _CHANNELWISE or user.all_input_nodes != [node]:
+        if user.target not in _CHANNELWISE:
             return
         region.nodes.append(user)
         node = user

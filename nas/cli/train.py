@@ -22,11 +22,12 @@ def train(
     from rich.progress import Progress
 
     from nas.bases import build, save_weights
+    from nas.cli.search import default_cache
     from nas.data import load_dataset
     from nas.train import accuracy, recipe
     from nas.train import train as train_network
 
-    dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or Path.home() / ".cache" / "nas")
+    dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or default_cache())
     network = build(base, num_classes=len(dataset.classes), image_size=image_size, seed=seed)
     config = recipe(dataset, epochs=epochs, seed=seed)
     state = out.with_name(out.name + ".part")

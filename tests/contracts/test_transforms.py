@@ -306,6 +306,52 @@ def test_mobilenet_v2_of_a_separable_kernel_is_exact_on_what_rectifiers_give(kin
     assert (TECHNIQUES["mobilenet_v2"].structure(unit_of(kind), rate).core.add is None) == (kind != "same_channels")
 
 
+@functools.cache
+def alone(*args, side: int = 8, **kwargs) -> Unit:
+    """A convolution as a network of its own."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(*args, **kwargs)
+    return analyse(export(conv, (conv.in_channels, side, side))).units[0]
+
+
+@pytest.mark.parametrize("unit", [
+    lambda: alone(16, 16, 4, padding="same"),
+    lambda: alone(16, 16, 3, stride=2, padding=3, side=4),
+    lambda: alone(16, 16, (1, 3), padding="same", dilation=2),
+], ids=["even kernel", "stride that keeps the shape", "dilated row"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenet_v2", "prune", "tucker2"])
+def test_unusual_convolutions_are_replaced_by_their_own_geometry(name, unit):
+    out, inputs, *k = unit().op.weight.shape
+    weight = rand(out, inputs, 1, 1) * rand(1, inputs, *k) / 5
+    if name == "mobilenet_v2" and unit() is alone(16, 16, (1, 3), padding="same", dilation=2):
+        weight[range(16), range(16), 0, 1] += 1
+    changed = with_weight(unit(), weight)
+    if name in ("mobilenet", "mobilenet_v2"):
+        assert_exact(name, changed, 1.0)
+    else:
+        rate = TECHNIQUES[name].rates[-1]
+        assert TECHNIQUES[name].apply(changed, rate)(torch.zeros(2, *changed.in_shape)).shape[1:] == changed.out_shape
+
+
+@pytest.mark.parametrize("unit", [
+    lambda: alone(16, 16, 4, padding=2),
+    lambda: alone(16, 16, 2, padding=1),
+    lambda: alone(16, 16, 3),
+    lambda: alone(16, 16, 3, padding=2, dilation=2),
+    lambda: alone(16, 16, 3, padding="same"),
+    lambda: alone(16, 1, 5, padding=2),
+])  # fmt: skip
+def test_fire_declines_where_its_two_halves_would_not_meet(unit):
+    with pytest.raises(NotApplicable, match=r"fire (needs an odd kernel|divides the output).*conv2d"):
+        TECHNIQUES["fire"].structure(unit(), 0.25)
+
+
+def test_mobilenet_declines_a_single_filter():
+    with pytest.raises(NotApplicable, match=r"mobilenet would need 10240 MACs in conv2d, the layer itself 9216"):
+        TECHNIQUES["mobilenet"].structure(alone(16, 1, 3, padding=1), 1.0)
+
+
 @pytest.mark.parametrize("kind", ["stride2", "same_channels", "5x5"])
 def test_tucker_of_a_kernel_of_low_multilinear_rank_is_exact(kind):
     out, inputs, k, _ = unit_of(kind).op.weight.shape

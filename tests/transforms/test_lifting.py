@@ -201,6 +201,25 @@ def test_the_model_keeps_its_weights_its_modes_and_its_outputs():
     assert not graph.training
 
 
+def test_parameters_outside_layers_are_copied_too():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.conv = nn.Parameter(torch.ones(3, 1, 1)), nn.Conv2d(3, 4, 1)
+            self.register_buffer("shift", torch.ones(3, 1, 1))
+
+        def forward(self, x):
+            return self.conv(x * self.scale + self.shift)
+
+    module = Scaled()
+    graph = lifted(module)
+    with torch.no_grad():
+        for value in (*graph.parameters(), *graph.buffers()):
+            value.zero_()
+    assert len(list(graph.parameters())) == 3
+    assert all(bool((value != 0).all()) for value in module.state_dict().values())
+
+
 def test_modes_survive_a_network_that_does_not_export():
     module = Calls(lambda m, x: m.conv(x) if x.sum() > 0 else x, conv=nn.Conv2d(3, 3, 1)).train()
     with pytest.raises(GraphError, match=r"torch\.export cannot take the network.*dynamic batch"):

@@ -8,7 +8,7 @@ import torch
 from small_networks import INPUT, NETWORKS, Block, images, model, network
 from torch import fx, nn
 
-from modeltree.errors import GraphError
+from modeltree.errors import GraphError, NotApplicable
 from transforms import Network, analyse, export, technique
 
 
@@ -278,7 +278,7 @@ def test_global_pooling_is_declined_where_the_network_has_it_already(pooling):
     module = Pooled()
     net = of(module)
     assert [u.fc_span for u in net.units] == [0, 1]
-    with pytest.raises(GraphError.__mro__[1], match=r"gets a vector of 16|1x1 maps and one linear layer"):
+    with pytest.raises(NotApplicable, match=r"gets a vector of 16|1x1 maps and one linear layer"):
         technique("gap").apply(net.units[1], 1.0)
     assert_parts_make_the_whole(net, module)
 
@@ -286,7 +286,7 @@ def test_global_pooling_is_declined_where_the_network_has_it_already(pooling):
 def test_global_pooling_is_declined_where_the_linear_layers_are_cheaper():
     net = of(nn.Sequential(nn.Conv2d(3, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2), nn.ReLU(),
                            nn.Linear(2, 10)))  # fmt: skip
-    with pytest.raises(GraphError.__mro__[1], match=r"160 MACs .* 52: nothing saved"):
+    with pytest.raises(NotApplicable, match=r"160 MACs .* 52: nothing saved"):
         technique("gap").structure(net.units[1], 1.0)
 
 
@@ -335,7 +335,7 @@ def test_linear_layers_on_sequences_are_units_that_techniques_decline():
     up = next(u for u in net.units if u.core_out_shape == (5, 16))
     assert sum(layer.macs for i in net.spec.items if i.unit == up.index for layer in i.layers) == 5 * 8 * 16
     for name in ("svd", "ksvd", "gap", "mobilenet", "prune"):
-        with pytest.raises(GraphError.__mro__[1], match=up.name):
+        with pytest.raises(NotApplicable, match=up.name):
             technique(name).structure(up, 1.0)
 
 
@@ -388,6 +388,30 @@ def test_glue_before_the_first_and_behind_the_last_layer_is_cut_off_correctly():
     assert_parts_make_the_whole(net, module)
     assert net.spec.places[-1].after == "log"
     assert net.units[-1].fc_span == 0
+
+
+def test_what_several_read_belongs_to_no_unit():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.one, self.two = nn.Conv2d(3, 4, 1), nn.Linear(256, 5), nn.Linear(256, 5)
+
+        def forward(self, x):
+            x = self.conv(x)
+            x = (torch.relu(x) * torch.sigmoid(x)).flatten(1)
+            return self.one(x) + self.two(x)
+
+    module = Shared()
+    net = of(module)
+    assert_parts_make_the_whole(net, module)
+    assert [unit.nodes for unit in net.units] == [("conv2d",), ("linear",), ("linear_1",)]
+    assert [place.after for place in net.spec.places] == ["x", "flatten", "add"]
+    assert [(u.following, u.fc_span) for u in net.units] == [(None, 0)] * 3
+
+
+def test_a_linear_layer_on_sequences_at_the_end_is_not_a_classifier_to_replace():
+    (unit,) = of(nn.Sequential(nn.Flatten(2), nn.Linear(64, 4), nn.ReLU())).units
+    assert (unit.fc_span, unit.classes) == (0, 12)
 
 
 def test_a_network_that_gives_maps_or_one_number_is_welcome():

@@ -1,0 +1,43 @@
+"""Stages of a search at the terminal, with the time each has left."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+TITLES = {
+    "base": "base network",
+    "library": "variant library",
+    "calibration": "predictor",
+    "search": "search",
+    "finetune": "fine-tuning",
+}
+
+
+@contextlib.contextmanager
+def stages(*, quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
+    """A callback (stage, done, total, text) that draws a bar per stage on standard error."""
+    if quiet:
+        yield lambda stage, done, total, text: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.fields[title]:16}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, int] = {}
+
+        def progress(stage: str, done: int, total: int, text: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(text, total=total, title=TITLES.get(stage, stage))
+            bars.update(tasks[stage], completed=done, total=total, description=text)  # type: ignore[arg-type]
+
+        yield progress

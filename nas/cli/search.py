@@ -1,0 +1,95 @@
+"""`nas search`: find a model tree."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.names import EXECUTORS, METHODS, TECHNIQUE_NAMES
+
+_CORES = os.cpu_count() or 1
+
+
+def search(
+    base: Annotated[str, typer.Option(help="vgg11, vgg16, alexnet, nin, resnet32, or file.py:factory")] = "vgg11",
+    bandwidth_types: Annotated[int, typer.Option("--K", help="Bandwidth types the tree forks on")] = 2,
+    blocks: Annotated[int, typer.Option("--N", help="Blocks the network is sliced into")] = 3,
+    data: Annotated[str, typer.Option(help="digits, cifar10:DIR, or imagefolder:DIR")] = "digits",
+    weights: Annotated[str | None, typer.Option(help="Trained weights (safetensors); trained first without")] = None,
+    image_size: Annotated[int, typer.Option(help="Height and width of the input in pixels")] = 32,
+    trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
+    rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,
+    device: Annotated[str, typer.Option(help="phone, pi4, tx2, or a profile's file")] = "phone",
+    cloud: Annotated[str, typer.Option(help="cloud_gpu, cloud_cpu, or a profile's file")] = "cloud_gpu",
+    method: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(METHODS)}; may be given again. All unless said")
+    ] = None,
+    technique: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(TECHNIQUE_NAMES)}; may be given again. All unless said")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random")] = 0,
+    budget: Annotated[int, typer.Option(help="Episodes of the tree search")] = 2000,
+    forks: Annotated[str, typer.Option(help="Chances at forks: independent (the paper) or markov (as the trace)")] = (
+        "independent"
+    ),
+    single_root: Annotated[bool, typer.Option("--single-root", help="Do not fork before the first block")] = False,
+    distillation: Annotated[str, typer.Option(help="block (variants once) or branch (every network whole)")] = "block",
+    finetune_steps: Annotated[int | None, typer.Option(help="Of joint fine-tuning; 0 leaves it out")] = None,
+    fair_chances: Annotated[bool, typer.Option(help="Force exploration of deeper blocks at first")] = True,
+    boosting: Annotated[bool, typer.Option(help="Start the tree from the optimal branches")] = True,
+    pool: Annotated[bool, typer.Option(help="Never evaluate a composed network twice")] = True,
+    executor: Annotated[str, typer.Option(help=f"One of {', '.join(EXECUTORS)}")] = "processes",
+    workers: Annotated[int, typer.Option(help="Processes, and threads of the main one")] = _CORES,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/BASE-TRACE-DEVICE-SEED unless said")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Trained bases, variants and decoded images; ~/.cache/nas unless said")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else")] = False,
+) -> None:
+    """Search a model tree for a network, a device, a cloud and the link between them.
+
+    With nothing said it uses scikit-learn's digits and trains the network first.
+    """
+    from nas.config import SearchConfig
+
+    config = SearchConfig(
+        base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, image_size=image_size, trace=trace,
+        rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
+        techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, budget=budget, forks=forks,
+        single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
+        boosting=boosting, pool=pool, executor=executor, workers=workers,
+    )  # fmt: skip
+    folder = out or Path("runs") / f"{_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
+
+    from nas.cli.progress import stages
+    from nas.search import search as run_search
+
+    with stages(quiet=as_json) as progress:
+        found = run_search(config, folder, cache=cache or default_cache(), resume=resume, progress=progress)
+    if as_json:
+        import json
+
+        print(json.dumps(found.summary))
+        return
+    from nas.cli.show import print_run
+
+    print_run(found.folder, found.summary, found.tree)
+    if data == "digits":
+        print(
+            "\nThese were scikit-learn's digits. Go on with CIFAR-10 (--data cifar10:DIR), your own images "
+            "(--data imagefolder:DIR),\nnetwork (--base my_model.py:build --weights w.safetensors), "
+            "link (--trace trace.csv) or device (--device profile.json).",
+            file=sys.stderr,
+        )
+
+
+def default_cache() -> Path:
+    """Where what searches share is kept: NAS_CACHE, or ~/.cache/nas."""
+    return Path(os.environ.get("NAS_CACHE", Path.home() / ".cache" / "nas"))
+
+
+def _stem(name: str) -> str:
+    return Path(name.split(":")[0]).stem

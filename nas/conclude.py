@@ -1,0 +1,192 @@
+"""After the search: joint fine-tuning, measurement on images nothing else used, and the tree that is handed over."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from modeltree.tree import ModelTree
+from nas.config import SearchConfig
+from nas.data import ImageSet
+from nas.data.jpeg import jpeg_round_trip
+from nas.evaluate import Branch
+from nas.finetune import FinetuneConfig, Forest, Progress, complete_paths, finetune_, forest_accuracy
+from nas.grow import TreeBuilder, export_blocks
+from nas.library import Library
+from nas.methods import Bench, MethodResult, reward_of
+from nas.prepare import Prepared
+from nas.problem import Outcome
+from nas.run import Run
+
+_BATCH = 250
+_SMALL, _SMALL_STEPS, _STEPS = 5000, 150, 500
+_MARGIN = 1e-9
+TRAINED = ("tree", "branch")
+"""Methods whose paths are fine-tuned and measured."""
+SIMPLER = ("device_only", "cloud_raw", "surgery", "branch", "tree")
+"""Methods whose plans can be handed over, simplest first: of equals the simplest wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concluded:
+    """What is handed over, and what every executable method is worth as measured.
+
+    tree : the tree to deploy; `chosen` is the method it comes from, the best on the search images.
+    trees : per executable method and for `cloud_jpeg`, for emulation.
+    outcomes : likewise, with accuracies measured on test images and latencies predicted.
+    base_accuracy : of the base network, percent on (search, test) images.
+    finetuning : mean accuracy over the leaves before and after, and the steps; None if nothing was trained.
+    """
+
+    tree: ModelTree
+    chosen: str
+    trees: dict[str, ModelTree]
+    outcomes: dict[str, Outcome]
+    base_accuracy: tuple[float, float]
+    finetuning: dict[str, float] | None
+    seconds: dict[str, float]
+
+
+def conclude(
+    config: SearchConfig, prepared: Prepared, library: Library, bench: Bench, cuts: Sequence[int],
+    results: Mapping[str, MethodResult], run: Run, progress: Progress,
+) -> Concluded:  # fmt: skip
+    """Fine-tune the found paths together, measure them, and choose what is handed over.
+
+    The tree found by the search is handed over unless, on the search images and after fine-tuning, a simpler method
+    that is also a tree turns out to be worth as much.
+    """
+    space = bench.tree
+    own = {name: complete_paths(space, list(results[name].plans)) for name in SIMPLER if name in results}
+    paths: dict[Branch, float] = {}
+    for name in TRAINED:
+        for path, chance in own.get(name, {}).items():
+            paths[path] = paths.get(path, 0.0) + chance
+    forest = Forest(prepared.network, space, library, paths)
+    judged = prepared.search_images(config.seed)
+    before = run.stage("before", lambda: list(forest_accuracy(forest, [judged]).values())) if paths else []
+    settings = _settings(config, prepared)
+    began = time.perf_counter()
+    if paths:
+        finetune_(
+            forest, prepared.model, _augmented(prepared), len(prepared.dataset.fit), settings,
+            checkpoint=run.path("finetune.pt"), progress=progress,
+        )  # fmt: skip
+    trained_s, began = time.perf_counter() - began, time.perf_counter()
+    measured = run.stage("measured", lambda: _measure(prepared, forest, judged, progress))
+    measured_s = time.perf_counter() - began
+
+    base = (measured["base_search"], measured["base_test"])
+    on_search = _accuracies(own.values(), paths, measured["search"], base[0])
+    on_test = _accuracies(own.values(), paths, measured["test"], base[1])
+    worth = {name: reward_of(space.problem, results[name].plans, on_search).reward for name in own}
+    best = max(worth.values())
+    chosen = next(name for name in own if worth[name] >= best - _MARGIN)
+
+    began = time.perf_counter()
+    builder = TreeBuilder(bench, cuts, base=config.base, classes=prepared.dataset.classes, trace=config.trace)
+    if set(own[chosen]) <= set(paths):
+        exported = forest
+    else:
+        exported = Forest(prepared.network, space, library, own[chosen])
+    blocks, rests = export_blocks(prepared.network, exported, list(own[chosen]), run.path("blocks"))
+    trees = {name: builder.tree(results[name].plans, on_test, "measured") for name in own}
+    trees["cloud_jpeg"] = builder.jpeg(round(measured["jpeg_bytes"]), measured["jpeg_test"])
+    outcomes = {name: reward_of(space.problem, results[name].plans, on_test) for name in own}
+    jpeg = trees["cloud_jpeg"].nodes[0].leaf
+    assert jpeg is not None
+    outcomes["cloud_jpeg"] = Outcome(
+        space.problem.reward(jpeg.accuracy, jpeg.latency_ms), jpeg.latency_ms, jpeg.accuracy
+    )  # fmt: skip
+    if "tree" in own:
+        outcomes["tree"], trees["tree"] = outcomes[chosen], trees[chosen]
+    tree = builder.tree(results[chosen].plans, on_test, "measured", blocks, rests)
+    return Concluded(
+        tree=tree, chosen=chosen, trees=trees, outcomes=outcomes, base_accuracy=base,
+        finetuning=_finetuning(own, paths, before, measured, settings.steps),
+        seconds={"finetune": trained_s, "measure": measured_s, "export": time.perf_counter() - began},
+    )  # fmt: skip
+
+
+def _settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
+    small = len(prepared.dataset.fit) < _SMALL
+    steps = config.finetune_steps
+    return FinetuneConfig(
+        steps=(_SMALL_STEPS if small else _STEPS) if steps is None else steps,
+        flip=prepared.dataset.flip,
+        seed=config.seed,
+    )
+
+
+def _augmented(prepared: Prepared) -> Any:
+    fit, dataset = prepared.dataset.fit, prepared.dataset
+    return lambda chosen: dataset.normalise(fit.images[chosen])
+
+
+def _measure(
+    prepared: Prepared, forest: Forest, judged: tuple[torch.Tensor, np.ndarray], progress: Progress
+) -> dict[str, Any]:
+    """Accuracy of the base network, of JPEGs, and of every path, on search and on test images."""
+    test = prepared.dataset.test
+    decoded, jpeg_bytes = jpeg_round_trip(np.asarray(test.images))
+    found: dict[str, Any] = {
+        "base_search": _top1(prepared, [judged]),
+        "base_test": _top1(prepared, _batches(prepared, test)),
+        "jpeg_test": _top1(prepared, _batches(prepared, ImageSet(images=decoded, labels=test.labels))),
+        "jpeg_bytes": jpeg_bytes,
+        "search": list(forest_accuracy(forest, [judged]).values()),
+    }
+    told = _told(_batches(prepared, test), -(-len(test) // _BATCH), progress)
+    found["test"] = list(forest_accuracy(forest, told).values())
+    return found
+
+
+def _batches(prepared: Prepared, part: ImageSet) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    for start in range(0, len(part), _BATCH):
+        chosen = slice(start, start + _BATCH)
+        yield prepared.dataset.normalise(np.asarray(part.images[chosen])), part.labels[chosen]
+
+
+def _told(
+    batches: Iterator[tuple[torch.Tensor, np.ndarray]], total: int, progress: Progress
+) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    for done, batch in enumerate(batches, 1):
+        yield batch
+        progress(done, total, "measuring")
+
+
+def _top1(prepared: Prepared, batches: Any) -> float:
+    right = count = 0
+    with torch.no_grad():
+        for images, labels in batches:
+            right += int((prepared.model(images).argmax(1) == torch.from_numpy(labels)).sum())
+            count += len(labels)
+    return 100.0 * right / max(count, 1)
+
+
+def _accuracies(own: Any, paths: Mapping[Branch, float], measured: Sequence[float], base: float) -> dict[Branch, float]:
+    """Accuracy per path; one that no method trained changes nothing, and is as good as the base network."""
+    known = {path: base for every in own for path in every}
+    return known | dict(zip(paths, measured))
+
+
+def _finetuning(
+    own: Mapping[str, Mapping[Branch, float]], paths: Mapping[Branch, float], before: Sequence[float],
+    measured: Mapping[str, Any], steps: int,
+) -> dict[str, float] | None:  # fmt: skip
+    """Mean accuracy over the found tree's leaves on the search images, before and after, and on test images."""
+    leaves = own.get("tree") or own.get("branch")
+    if not leaves or not before:
+        return None
+
+    def mean(values: Sequence[float]) -> float:
+        known = dict(zip(paths, values))
+        return sum(chance * known[path] for path, chance in leaves.items())
+
+    return {
+        "before": mean(before), "after": mean(measured["search"]), "base": measured["base_search"],
+        "test": mean(measured["test"]), "base_test": measured["base_test"], "steps": steps,
+    }  # fmt: skip

@@ -1,0 +1,184 @@
+"""The main job: from a trained network, a device, a cloud and their link to a model tree and an honest comparison.
+
+Every stage leaves its result in the run directory (or, what other searches can use too, in the cache), so that a search
+that was interrupted at any moment goes on and ends with the same tree.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from modeltree.bandwidth import BandwidthTypes
+from modeltree.files import write_bytes, write_text
+from modeltree.latency import TransferModel
+from modeltree.profiles import load_profile
+from modeltree.reward import Reward
+from modeltree.scenes import load_trace
+from modeltree.traces import Trace
+from modeltree.tree import ModelTree, encode_tree
+from nas.branchwise import BranchOracle
+from nas.calibrate import calibrate, screened
+from nas.conclude import Concluded, conclude
+from nas.config import SearchConfig
+from nas.distil import DistilConfig
+from nas.events import write_events
+from nas.executors import executor
+from nas.library import Choice, Library, build_library, library_folder
+from nas.methods import (
+    Bench,
+    MethodResult,
+    build_bench,
+    fixed,
+    run_branch,
+    run_exact,
+    run_surgery,
+    run_tabular,
+    run_tree,
+)
+from nas.predictor import Predictor, Quality, fit_predictor
+from nas.prepare import Prepared, prepare
+from nas.report import write_report
+from nas.run import Run
+from nas.space import Scenario, slice_blocks
+from nas.summary import summarise
+
+Progress = Callable[[str, int, int, str], None]
+"""Told (stage, done, total, text)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What a finished search leaves: the run directory, its summary, and the tree."""
+
+    folder: Path
+    summary: dict[str, Any]
+    tree: ModelTree
+
+
+def search(
+    config: SearchConfig, out: Path, *, cache: Path, resume: bool = False,
+    progress: Progress = lambda stage, done, total, text: None,
+) -> Searched:  # fmt: skip
+    """Search a model tree and write a run directory.
+
+    Parameters
+    ----------
+    out : the run directory; new or empty, or with `resume` one left by the same config.
+    cache : decoded images, trained base networks and variant libraries, shared by all searches.
+
+    Raises
+    ------
+    ConfigError, DataError, FormatError, GraphError : whatever is off with the input, before anything is written if it
+        can be known then.
+    """
+    began = time.perf_counter()
+    torch.set_num_threads(config.workers)
+    trace = load_trace(config.trace, seed=config.seed, rtt_ms=config.rtt_ms)
+    scenario = _scenario(config, trace)
+    run = Run.start(out, config, resume=resume)
+    seconds: dict[str, float] = {}
+
+    def timed(stage: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        seconds[stage] = time.perf_counter() - start
+        return result
+
+    def told(stage: str) -> Callable[[int, int, str], None]:
+        return lambda done, total, text: progress(stage, done, total, text)
+
+    prepared: Prepared = timed("base", lambda: prepare(config, out, cache, told("base")))
+    cuts = slice_blocks(prepared.network.spec, config.N)
+    library, predictor, quality = _knowledge(config, prepared, cache, timed, told)
+    bench = build_bench(prepared.network, library, predictor, scenario, cuts, single_root=config.single_root)
+    oracle = None
+    if config.distillation == "branch":
+        oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"))
+    results = timed("search", lambda: _methods(config, bench, run, oracle, told("search")))
+    concluded: Concluded = timed(
+        "conclude", lambda: conclude(config, prepared, library, bench, cuts, results, run, told("finetune"))
+    )
+    del seconds["conclude"]
+    seconds |= concluded.seconds
+    seconds["total"] = time.perf_counter() - began
+    exact = None if oracle else run_exact(bench)
+    summary = summarise(config, prepared, scenario, trace, bench, results, concluded, quality, exact, seconds)
+    write_bytes(run.path("tree.json"), encode_tree(concluded.tree))
+    write_text(run.path("summary.json"), json.dumps(summary, indent=1) + "\n")
+    write_report(out, summary, concluded.tree)
+    run.path("finetune.pt").unlink(missing_ok=True)
+    return Searched(folder=out, summary=summary, tree=concluded.tree)
+
+
+def _scenario(config: SearchConfig, trace: Trace) -> Scenario:
+    forks: Any = config.forks
+    return Scenario(
+        device=load_profile(config.device),
+        cloud=load_profile(config.cloud),
+        types=BandwidthTypes.from_trace(trace, config.K, forks=forks),
+        transfer=TransferModel(rtt_ms=trace.rtt_ms),
+        reward=Reward(),
+    )
+
+
+def _knowledge(
+    config: SearchConfig, prepared: Prepared, cache: Path, timed: Callable[[str, Callable[[], Any]], Any],
+    told: Callable[[str], Callable[[int, int, str], None]],
+) -> tuple[Library, Predictor, Quality]:  # fmt: skip
+    """The variant library and the predictor taught on it; both are kept in the cache for every later search."""
+    distil = DistilConfig(seed=config.seed)
+    folder = library_folder(cache / "library", *prepared.key, distil)
+    workers = executor(config.executor, config.workers)
+    library = timed(
+        "library",
+        lambda: build_library(
+            prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
+            prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
+            progress=told("library"),
+        ),
+    )  # fmt: skip
+    library = screened(library)
+    predictor, quality = timed(
+        "calibration",
+        lambda: _taught(library, prepared, calibrate(prepared, library, workers, config.seed, told("calibration"))),
+    )
+    return library, predictor, quality
+
+
+def _taught(
+    library: Library, prepared: Prepared, measured: tuple[list[dict[int, Choice]], list[float], float]
+) -> tuple[Predictor, Quality]:
+    plans, accuracies, base = measured
+    return fit_predictor(library, plans, accuracies, base=base, classes=len(prepared.dataset.classes))
+
+
+def _methods(
+    config: SearchConfig, bench: Bench, run: Run, oracle: BranchOracle | None, progress: Callable[[int, int, str], None]
+) -> dict[str, MethodResult]:
+    """Every method asked for, in an order in which each finds what it builds on."""
+    results: dict[str, MethodResult] = {name: fixed(bench, name) for name in ("device_only", "cloud_raw")}
+
+    def stage(name: str, work: Callable[[], MethodResult]) -> None:
+        found = run.stage(name, lambda: msgspec.to_builtins(work()))
+        results[name] = msgspec.convert(found, MethodResult)
+        if results[name].curve:
+            write_events(run.path("events"), name, results[name].curve)
+
+    wanted: Mapping[str, None] = dict.fromkeys(config.methods)
+    if "surgery" in wanted:
+        stage("surgery", lambda: run_surgery(bench))
+    if "branch" in wanted or ("tree" in wanted and config.boosting):
+        stage("branch", lambda: run_branch(bench, config, progress, oracle))
+    if "tree" in wanted:
+        stage("tree", lambda: run_tree(bench, config, results.get("branch"), progress, oracle))
+    reference = max((r.evaluations for n, r in results.items() if n in ("branch", "tree")), default=config.budget)
+    for name in ("random", "egreedy"):
+        if name in wanted and oracle is None:
+            stage(name, lambda name=name: run_tabular(bench, config, name, reference))  # type: ignore[misc]
+    return results
