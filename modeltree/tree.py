@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from modeltree.bandwidth import BandwidthTypes
-from modeltree.errors import FormatError
+from modeltree.errors import ConfigError, FormatError
 
 TREE_VERSION = 1
 
@@ -203,5 +203,5 @@ def decode_tree(data: bytes, origin: str) -> ModelTree:
     """
     try:
         return msgspec.json.decode(data, type=ModelTree)
-    except (msgspec.MsgspecError, FormatError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, FormatError, ConfigError, UnicodeDecodeError) as error:
         raise FormatError(f"{origin} is not a model tree: {error}") from error

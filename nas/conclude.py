@@ -22,7 +22,7 @@ from nas.problem import Outcome
 from nas.run import Run
 
 _BATCH = 250
-_SMALL, _SMALL_STEPS, _STEPS = 5000, 150, 500
+_SMALL_STEPS, _STEPS = 120, 500
 _MARGIN = 1e-9
 TRAINED = ("tree", "branch")
 """Methods whose paths are fine-tuned and measured."""
@@ -76,6 +76,7 @@ def conclude(
             checkpoint=run.path("finetune.pt"), progress=progress,
         )  # fmt: skip
     trained_s, began = time.perf_counter() - began, time.perf_counter()
+    _keep_better_(forest, before, Forest(prepared.network, space, library, paths), judged)
     measured = run.stage("measured", lambda: _measure(prepared, forest, judged, progress))
     measured_s = time.perf_counter() - began
 
@@ -112,10 +113,9 @@ def conclude(
 
 
 def _settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
-    small = len(prepared.dataset.fit) < _SMALL
     steps = config.finetune_steps
     return FinetuneConfig(
-        steps=(_SMALL_STEPS if small else _STEPS) if steps is None else steps,
+        steps=(_SMALL_STEPS if prepared.small else _STEPS) if steps is None else steps,
         flip=prepared.dataset.flip,
         seed=config.seed,
     )
@@ -124,6 +124,18 @@ def _settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
 def _augmented(prepared: Prepared) -> Any:
     fit, dataset = prepared.dataset.fit, prepared.dataset
     return lambda chosen: dataset.normalise(fit.images[chosen])
+
+
+def _keep_better_(
+    forest: Forest, before: Sequence[float], untouched: Forest, judged: tuple[torch.Tensor, np.ndarray]
+) -> None:
+    """Take fine-tuning back where it cost accuracy on the search images."""
+    if not forest.paths:
+        return
+    after = forest_accuracy(forest, [judged]).values()
+    shares = list(forest.paths.values())
+    if sum(s * a for s, a in zip(shares, after)) < sum(s * b for s, b in zip(shares, before)):
+        forest.load_state_dict(untouched.state_dict())
 
 
 def _measure(

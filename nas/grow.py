@@ -15,7 +15,7 @@ from nas.evaluate import Branch
 from nas.finetune import Forest
 from nas.methods import Bench
 from nas.prepare import exported_bytes
-from nas.problem import Block, Plan
+from nas.problem import Block, Plan, Problem
 from transforms import Network, export
 
 IMAGE_BITS, FLOAT_BITS = 8, 32
@@ -40,45 +40,43 @@ class TreeBuilder:
         blocks : per branch's first part, the content hash of its last node's block. rests : likewise per cut.
         """
         problem, shape = self.bench.tree.problem, self.bench.tree.problem.shape
-        number: dict[int, int] = {}
-        for node, plan in enumerate(plans):
-            if plan is not None:
-                number[node] = len(number)
+        groups = merged(problem, plans)
+        number = {group[0]: i for i, group in enumerate(groups)}
         branch: dict[int, Branch] = {-1: ()}
         chance: dict[int, float] = {-1: 1.0}
         nodes = []
-        for node in number:
-            plan, above, level = plans[node], shape.parent[node], shape.level[node]
+        for group in groups:
+            node, above = group[0], shape.parent[group[0]]
+            plan, level = plans[node], shape.level[node]
             assert plan is not None
             branch[node] = (*branch[above], plan)
-            siblings = range(shape.first[1]) if above < 0 else shape.children[above]
-            chance[node] = chance[above] * problem.chances(above)[list(siblings).index(node)]
+            siblings = list(range(shape.first[1]) if above < 0 else shape.children[above])
+            chances = problem.chances(above)
+            chance[node] = chance[above] * sum(chances[siblings.index(twin)] for twin in group)
+            types = tuple(sorted(k for twin in group for k in problem.types(twin)))
             block = problem.blocks[level]
-            hands_over = plan.partition < block.places
-            children = () if hands_over else tuple(number[child] for child in shape.children[node])
-            device_ms = block.device_ms(plan)
             transfer_ms, cloud_ms, handover = 0.0, 0.0, None
-            if hands_over:
+            if plan.partition < block.places:
                 cloud_ms = float(block.cloud_ms[plan.partition])
-                transfer_ms = problem.handover_ms(level, problem.types(node), plan.partition) - cloud_ms
+                transfer_ms = problem.handover_ms(level, types, plan.partition) - cloud_ms
                 handover = self._handover(block.start + plan.partition, rests or {})
+            hidden = handover is not None
+            children = () if hidden else tuple(number[c] for c in shape.children[node] if c in number)
             nodes.append(
                 Node(
                     id=number[node],
                     level=level,
                     parent=None if above < 0 else number[above],
-                    fork=BandwidthFork(types=problem.types(node)),
+                    fork=BandwidthFork(types=types),
                     partition=plan.partition,
                     segments=block.places,
                     actions=self._actions(block, plan),
-                    device_ms=device_ms,
+                    device_ms=block.device_ms(plan),
                     transfer_ms=transfer_ms,
                     cloud_ms=cloud_ms,
                     block=(blocks or {}).get(branch[node], ""),
                     handover=handover,
-                    leaf=None
-                    if children
-                    else self._leaf(chance[node], branch[node], problem.types(node), accuracies, origin),
+                    leaf=None if children else self._leaf(chance[node], branch[node], types, accuracies, origin),
                     children=children,
                 )
             )
@@ -134,6 +132,31 @@ class TreeBuilder:
         if branch[-1].partition < blocks[last].places:
             latency += self.bench.tree.problem.handover_ms(last, types, branch[-1].partition)
         return Leaf(chance=chance, latency_ms=latency, accuracy=accuracies[branch], accuracy_origin=origin)
+
+
+def merged(problem: Problem, plans: Sequence[Plan | None]) -> list[tuple[int, ...]]:
+    """Nodes that exist, in breadth-first order, siblings that do the same all the way down taken together.
+
+    Each group is named by its first node; the others of a group, and all below them, are not in the tree any more.
+    """
+    shape = problem.shape
+    alike: dict[int, tuple[object, ...]] = {}
+    for node in range(len(plans) - 1, -1, -1):
+        alike[node] = (plans[node], *(alike[child] for child in shape.children[node]))
+    groups: list[tuple[int, ...]] = []
+    waiting: list[Sequence[int]] = [range(shape.first[1])]
+    while waiting:
+        following: list[Sequence[int]] = []
+        for siblings in waiting:
+            by_look: dict[tuple[object, ...], list[int]] = {}
+            for node in siblings:
+                if plans[node] is not None:
+                    by_look.setdefault(alike[node], []).append(node)
+            for group in by_look.values():
+                groups.append(tuple(group))
+                following.append(shape.children[group[0]])
+        waiting = following
+    return groups
 
 
 def export_blocks(

@@ -26,7 +26,7 @@ from transforms import TECHNIQUES, Network, Variant, analyse, compose, technique
 from transforms.compose import entry
 from transforms.describe import module_specs
 
-_RECIPE = 1  # raise it when distillation changes what a variant comes out as
+_RECIPE = 2  # raise it when distillation changes what a variant comes out as
 _SAMPLES = 512  # images for data-aware starts
 _FEATURE_BYTES = 3 * 2**30
 
@@ -86,7 +86,8 @@ class Library:
         try:
             module.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise DataError(f"variant {path} cannot be read ({error}): delete it and run again") from error
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"variant {path} cannot be read ({reason}): delete it and run again") from error
         return module.eval()
 
     def variants(self, network: Network, plan: Mapping[int, Choice]) -> dict[int, nn.Module]:

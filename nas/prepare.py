@@ -19,6 +19,7 @@ from nas.train import recipe, train
 from transforms import Network, analyse, export
 
 _UNSEEN_SHARE, _UNSEEN_MOST = 0.2, 2000
+_SMALL = 5000
 _FIT_IMAGES = 4000  # for distillation; fine-tuning sees all
 _PROBE_IMAGES = 1000
 _SEARCH_IMAGES = 2000
@@ -39,6 +40,11 @@ class Prepared:
     network: Network
     program: Path
     key: tuple[str, str]
+
+    @property
+    def small(self) -> bool:
+        """Whether there are so few training images that fewer steps do."""
+        return len(self.dataset.fit) < _SMALL
 
     def fit_images(self, seed: int) -> torch.Tensor:
         """Normalised images to distil on, drawn from the training part."""

@@ -189,7 +189,7 @@ class Reinforce:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-        return float(entropy) / count
+        return float(entropy.detach()) / count
 
     def _advantages(self, rewards: np.ndarray) -> np.ndarray:
         """(reward - baseline) per node, in units of the rewards' usual spread; the averages move on."""

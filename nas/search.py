@@ -48,6 +48,8 @@ from nas.run import Run
 from nas.space import Scenario, slice_blocks
 from nas.summary import summarise
 
+_SMALL_STEPS = 40  # of distillation, where there are few training images
+
 Progress = Callable[[str, int, int, str], None]
 """Told (stage, done, total, text)."""
 
@@ -132,7 +134,7 @@ def _knowledge(
     told: Callable[[str], Callable[[int, int, str], None]],
 ) -> tuple[Library, Predictor, Quality]:  # fmt: skip
     """The variant library and the predictor taught on it; both are kept in the cache for every later search."""
-    distil = DistilConfig(seed=config.seed)
+    distil = DistilConfig(steps=_SMALL_STEPS if prepared.small else DistilConfig.steps, seed=config.seed)
     folder = library_folder(cache / "library", *prepared.key, distil)
     workers = executor(config.executor, config.workers)
     library = timed(

@@ -70,12 +70,12 @@ class Space:
     dropped: Mapping[tuple[int, Choice], str]
 
     def variants(self, path: Sequence[Plan]) -> dict[int, Choice]:
-        """Unit -> choice for the plans of a branch from the root on; units kept as they are do not appear."""
+        """Unit -> choice for the plans of a branch from the root on; units kept as they are, or made superfluous, are not in it."""
         chosen = {}
         for block, plan in zip(self.problem.blocks, path):
             for table, option in zip(block.units, plan.options):
                 choice = self.choices[table.unit][option]
-                if choice is not None:
+                if choice is not None and choice.technique != ABSORBED:
                     chosen[table.unit] = choice
         return chosen
 

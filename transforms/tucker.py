@@ -18,6 +18,7 @@ class Tucker2(Technique):
         conv = dense_convolution(unit, self.name)
         r_in, r_out = (max(1, round(rate * c)) for c in (conv.in_channels, conv.out_channels))
         area = conv.kernel_size[0] * conv.kernel_size[1]
+        r_out = min(r_out, r_in * area)  # more directions than the middle layer has inputs are redundant
         in_pixels = unit.core_in_shape[1] * unit.core_in_shape[2]
         out_pixels = unit.core_out_shape[1] * unit.core_out_shape[2]
         macs = conv.in_channels * r_in * in_pixels + (r_in * r_out * area + r_out * conv.out_channels) * out_pixels

@@ -55,22 +55,23 @@ def print_run(folder: Path, summary: dict[str, Any], tree: ModelTree) -> None:
 
 
 def _comparison(summary: dict[str, Any]) -> Any:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=None)
-    for title in ("method", "reward", "latency ms", "accuracy %", "", "along trace ms", "evaluations", "seconds"):
-        table.add_column(title, justify="left" if title in ("method", "") else "right")
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("method", "reward", "ms", "accuracy %", "ms on trace", "evaluations", "seconds"):
+        table.add_column(title, justify="left" if title == "method" else "right", no_wrap=True)
     for row in summary["methods"]:
         along = row["along_trace"]
+        mark = " " if row["accuracy_origin"] == "measured" else "*"
         table.add_row(
-            row["method"], f"{row['reward']:.2f}", f"{row['latency_ms']:.2f}", f"{row['accuracy']:.2f}",
-            row["accuracy_origin"], f"{along['latency_ms']:.2f}" if along else "", str(row["evaluations"]),
-            f"{row['seconds']:.1f}",
+            row["method"], f"{row['reward']:.2f}", f"{row['latency_ms']:.2f}", f"{row['accuracy']:.2f}{mark}",
+            f"{along['latency_ms']:.2f}" if along else "", str(row["evaluations"]), f"{row['seconds']:.1f}",
         )  # fmt: skip
     if exact := summary["exact"]:
         table.add_row(
-            "exact", f"{exact['reward']:.2f}", f"{exact['latency_ms']:.2f}", f"{exact['accuracy']:.2f}", "predicted",
+            "exact", f"{exact['reward']:.2f}", f"{exact['latency_ms']:.2f}", f"{exact['accuracy']:.2f}*",
             "", "", f"{exact['seconds']:.1f}",
         )  # fmt: skip
-    table.caption = "latencies are predicted from the profiles; along the trace: simulated"
+    table.caption = "ms: predicted; ms on trace: simulated; * predicted accuracy"
     return table

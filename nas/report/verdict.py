@@ -77,13 +77,17 @@ def _headline(best: Method, found: Mapping[str, Method], summary: Summary, tree:
         case "surgery":
             return f"Cutting the network without compressing it (surgery) is the best choice: {worth}."
         case "branch":
-            return _tie_or_win(best, found.get("tree"), summary, worth)
+            return _tie_or_win(best, found.get("tree"), summary, worth, tree)
     return f"The model tree is the best choice: {worth}{_without_split(tree)}."
 
 
-def _tie_or_win(branch: Method, tree: Method | None, summary: Summary, worth: str) -> str:
-    if tree is None or tree.reward < branch.reward - TIE_REWARD:
+def _tie_or_win(
+    branch: Method, found: Method | None, summary: Summary, worth: str, tree: ModelTree | None
+) -> str:  # fmt: skip
+    if found is None or found.reward < branch.reward - TIE_REWARD:
         return f"The branch, chosen once at the start, is the best choice: {worth}."
+    if tree is not None and all(node.handover is None for node in tree.nodes):
+        return f"Splitting does not help here: a compressed network that stays on the device is best, {worth}."
     levels = summary.scenario.bandwidth_mbps
     if levels and max(levels) < STEADY_RATIO * min(levels):
         why = f"the link hardly varies ({min(levels):.3g} to {max(levels):.3g} Mbit/s)"

@@ -133,3 +133,28 @@ def network(name: str) -> Network:
 
 def images(count: int = 3, shape: tuple[int, ...] = INPUT, seed: int = 7) -> torch.Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def of(module: nn.Module, shape: tuple[int, ...] = INPUT) -> Network:
+    torch.manual_seed(0)
+    return analyse(export(module, shape))
+
+
+def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return module(x)
+
+
+def assert_parts_make_the_whole(net: Network, module: nn.Module, shape: tuple[int, ...] = INPUT) -> None:
+    """For every place p: [0, p) then [p, end) is the network; and so is every segment after the other."""
+    last = len(net.spec.places) - 1
+    x = images(3, shape)
+    wanted = run(module.eval(), x)
+    for place in net.spec.places:
+        crossing = run(net.between(0, place.index), x)
+        assert crossing.shape == (3, *place.shape)
+        torch.testing.assert_close(run(net.between(place.index, last), crossing), wanted, rtol=1e-4, atol=1e-5)
+    value = x
+    for start in range(last):
+        value = run(net.between(start, start + 1), value)
+    torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)

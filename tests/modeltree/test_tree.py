@@ -1,0 +1,116 @@
+"""The tree: walking it, and telling a true file from any other."""
+
+import json
+
+import msgspec
+import pytest
+from trees import cloud_only, device_only, forked_tree, tree_of
+
+from modeltree.errors import FormatError
+from modeltree.tree import decode_tree, encode_tree
+
+SLOW, FAST = 1.0, 8.0
+
+
+@pytest.mark.parametrize(
+    ("measured", "nodes"), [([SLOW, SLOW], [0, 2]), ([SLOW, FAST], [0, 3]), ([FAST], [1]), ([5.0], [1])]
+)
+def test_a_walk_measures_once_a_fork_and_follows_the_match(measured, nodes):
+    """[Wang 2020, alg. 2]; the edge at 5 Mbit/s belongs to the type above it."""
+    left = list(measured)
+    assert [node.id for node in forked_tree().walk(lambda: left.pop(0))] == nodes
+    assert not left
+
+
+def test_the_bandwidth_is_measured_only_when_the_next_node_is_asked_for():
+    asked = []
+    walk = forked_tree().walk(lambda: asked.append(len(asked)) or SLOW)
+    next(walk)
+    assert asked == [0]
+    next(walk)
+    assert asked == [0, 1]
+
+
+def test_paths_roots_and_leaves():
+    tree = forked_tree()
+    assert tree.roots == (0, 1)
+    assert [node.id for node in tree.path(3)] == [0, 3]
+    assert [node.id for node in tree.leaves()] == [1, 2, 3]
+    assert device_only().child(None, 0) == device_only().child(None, 1)
+
+
+@pytest.mark.parametrize("tree", [forked_tree(), device_only(), cloud_only()], ids=["forked", "device", "cloud"])
+def test_a_tree_comes_back_from_json_and_gives_the_same_bytes(tree):
+    data = encode_tree(tree)
+    assert decode_tree(data, "tree.json") == tree
+    assert encode_tree(decode_tree(data, "tree.json")) == data
+    assert data.endswith(b"}\n")
+
+
+def spoilt(change):
+    """The JSON of a good tree after `change` was done to it."""
+    plain = json.loads(encode_tree(forked_tree()))
+    change(plain)
+    return json.dumps(plain).encode()
+
+
+def setting(*path, value):
+    def change(plain):
+        for key in path[:-1]:
+            plain = plain[key]
+        plain[path[-1]] = value
+
+    return change
+
+
+HOSTILE = {
+    "newer version": (setting("version", value=2), "version 2"),
+    "another format": (setting("format", value="onnx"), "onnx"),
+    "unknown key": (setting("colour", value="red"), "colour"),
+    "unknown key in a node": (setting("nodes", 0, "colour", value="red"), "colour"),
+    "wrong parent": (setting("nodes", 2, "parent", value=1), "names 1 as its parent|lists 2 as its child"),
+    "parent behind its child": (setting("nodes", 1, "parent", value=3), "as its parent"),
+    "parent out of range": (setting("nodes", 3, "parent", value=99), "as its parent|as its child"),
+    "child out of range": (setting("nodes", 0, "children", value=[2, 9]), "lists 9"),
+    "a node that is its own child": (setting("nodes", 0, "children", value=[0, 2, 3]), "lists 0"),
+    "an orphan": (setting("nodes", 0, "children", value=[2]), "names 0 as its parent"),
+    "wrong number": (setting("nodes", 1, "id", value=7), "has id 7"),
+    "chances": (setting("nodes", 2, "leaf", "chance", value=0.5), "add up to 1.25"),
+    "a leaf with children": (setting("nodes", 0, "leaf", value=json.loads(encode_tree(device_only()))["nodes"][0]["leaf"]),
+                             "either be a leaf"),
+    "cut out of range": (setting("nodes", 0, "partition", value=3), "cut at 3"),
+    "negative cut": (setting("nodes", 0, "partition", value=-1), "cut at -1"),
+    "no nodes": (setting("nodes", value=[]), "add up to 0"),
+    "a number as text": (setting("nodes", 0, "device_ms", value="20"), "float"),
+    "unknown fork": (setting("nodes", 0, "fork", "type", value="coin"), "coin"),
+    "bandwidth types that do not fit": (setting("types", "edges_mbps", value=[]), "edges"),
+    "chances of types": (setting("types", "initial", value=[0.5, 0.7]), "sum to 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_tree_that_is_not_consistent_is_refused_and_says_why(what):
+    change, why = HOSTILE[what]
+    with pytest.raises(FormatError, match=rf"^runs/t\.json is not a model tree: .*({why})"):
+        decode_tree(spoilt(change), "runs/t.json")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_file_is_refused(share):
+    data = encode_tree(forked_tree())
+    with pytest.raises(FormatError, match="is not a model tree"):
+        decode_tree(data[: int(share * len(data))], "t.json")
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe{", b"[]", b"null", b"[" * 100_000, b'{"nodes": 1}'])
+def test_what_is_no_tree_at_all_is_refused(data):
+    with pytest.raises(FormatError, match="is not a model tree"):
+        decode_tree(data, "t.json")
+
+
+def test_a_fork_that_no_type_takes_is_told_on_the_walk():
+    nodes = forked_tree().nodes
+    leaf = msgspec.structs.replace(nodes[1].leaf, chance=1.0)
+    tree = tree_of(msgspec.structs.replace(nodes[1], id=0, leaf=leaf))
+    with pytest.raises(FormatError, match="no fork for bandwidth type 0"):
+        list(tree.walk(lambda: SLOW))
