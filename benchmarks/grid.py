@@ -64,7 +64,9 @@ def main() -> None:
 def line(base: str, device: str, trace: str, summary: dict) -> str:
     """One search in a row."""
     by = {row["method"]: row for row in summary["methods"]}
-    rewards = " | ".join(f"{by[m]['reward']:.2f}" for m in ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree"))
+    rewards = " | ".join(
+        f"{by[m]['reward']:.2f}" for m in ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree")
+    )
     tuned = summary["finetuning"]
     return (
         f"| {base} | {device} | {trace.split('__')[0]} | {rewards} | {by['tree']['reward'] - by['surgery']['reward']:+.2f} "

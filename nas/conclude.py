@@ -23,7 +23,7 @@ from nas.run import Run
 
 _BATCH = 250
 _SMALL_STEPS, _STEPS = 120, 500
-_MARGIN = 1e-9
+_TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
 TRAINED = ("tree", "branch")
 """Methods whose paths are fine-tuned and measured."""
 SIMPLER = ("device_only", "cloud_raw", "surgery", "branch", "tree")
@@ -57,7 +57,7 @@ def conclude(
     """Fine-tune the found paths together, measure them, and choose what is handed over.
 
     The tree found by the search is handed over unless, on the search images and after fine-tuning, a simpler method
-    that is also a tree turns out to be worth as much.
+    that is also a tree turns out to be worth as much, to half a point of reward.
     """
     space = bench.tree
     own = {name: complete_paths(space, list(results[name].plans)) for name in SIMPLER if name in results}
@@ -85,7 +85,7 @@ def conclude(
     on_test = _accuracies(own.values(), paths, measured["test"], base[1])
     worth = {name: reward_of(space.problem, results[name].plans, on_search).reward for name in own}
     best = max(worth.values())
-    chosen = next(name for name in own if worth[name] >= best - _MARGIN)
+    chosen = next(name for name in own if worth[name] >= best - _TIE)
 
     began = time.perf_counter()
     builder = TreeBuilder(bench, cuts, base=config.base, classes=prepared.dataset.classes, trace=config.trace)

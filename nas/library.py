@@ -1,4 +1,4 @@
-"""The variant library: every (unit, technique, rate) distilled once, kept by content, plugged in any number of times."""
+"""The variant library: every (unit, technique, rate) distilled once, kept by content, plugged in ever after."""
 
 import hashlib
 import json

@@ -57,7 +57,8 @@ class Bench:
 
 
 def build_bench(
-    network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int], *, single_root: bool
+    network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int], *,
+    single_root: bool,
 ) -> Bench:  # fmt: skip
     """The spaces that all methods search."""
     last = len(network.spec.segments)
@@ -99,7 +100,8 @@ def run_branch(bench: Bench, config: SearchConfig, progress: Progress, oracle: O
     for k, space in enumerate(bench.branches):
         evaluator = _evaluator(space, config, oracle)
         search = Reinforce(
-            space.problem, evaluator, _settings(config, episodes), seed=config.seed + k, boosted=[_surgery_plan(bench, k)]
+            space.problem, evaluator, _settings(config, episodes), seed=config.seed + k,
+            boosted=[_surgery_plan(bench, k)],
         )  # fmt: skip
         found = _ran(search, progress, f"branch {k + 1} of {len(bench.branches)}")
         plan = found.plans[0]

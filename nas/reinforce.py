@@ -80,7 +80,8 @@ class Reinforce:
     """
 
     def __init__(
-        self, problem: Problem, evaluator: Evaluator, config: ReinforceConfig, *, seed: int, boosted: TreePlan | None = None
+        self, problem: Problem, evaluator: Evaluator, config: ReinforceConfig, *, seed: int,
+        boosted: TreePlan | None = None,
     ) -> None:  # fmt: skip
         self.problem, self.evaluator, self.config, self.boosted = problem, evaluator, config, boosted
         vocabulary = vocabulary_of(problem)

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from modeltree.traces import Trace
 from modeltree.tree import ModelTree, encode_tree
 from nas.branchwise import BranchOracle
 from nas.calibrate import calibrate, screened
-from nas.conclude import Concluded, conclude
+from nas.conclude import conclude
 from nas.config import SearchConfig
 from nas.distil import DistilConfig
 from nas.events import write_events
@@ -82,31 +83,20 @@ def search(
     began = time.perf_counter()
     torch.set_num_threads(config.workers)
     trace = load_trace(config.trace, seed=config.seed, rtt_ms=config.rtt_ms)
-    scenario = _scenario(config, trace)
+    scenario = scenario_of(config, trace)
     run = Run.start(out, config, resume=resume)
-    seconds: dict[str, float] = {}
-
-    def timed(stage: str, work: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        result = work()
-        seconds[stage] = time.perf_counter() - start
-        return result
-
-    def told(stage: str) -> Callable[[int, int, str], None]:
-        return lambda done, total, text: progress(stage, done, total, text)
-
-    prepared: Prepared = timed("base", lambda: prepare(config, out, cache, told("base")))
+    prepared = prepare(config, out, cache, partial(progress, "base"))
+    seconds = {"base": time.perf_counter() - began}
     cuts = slice_blocks(prepared.network.spec, config.N)
-    library, predictor, quality = _knowledge(config, prepared, cache, timed, told)
+    library, predictor, quality, learnt = knowledge(config, prepared, cache, progress)
+    started = time.perf_counter()
     bench = build_bench(prepared.network, library, predictor, scenario, cuts, single_root=config.single_root)
     oracle = None
     if config.distillation == "branch":
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"))
-    results = timed("search", lambda: _methods(config, bench, run, oracle, told("search")))
-    concluded: Concluded = timed(
-        "conclude", lambda: conclude(config, prepared, library, bench, cuts, results, run, told("finetune"))
-    )
-    del seconds["conclude"]
+    results = _methods(config, bench, run, oracle, partial(progress, "search"))
+    seconds |= learnt | {"search": time.perf_counter() - started}
+    concluded = conclude(config, prepared, library, bench, cuts, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
     seconds["total"] = time.perf_counter() - began
     exact = None if oracle else run_exact(bench)
@@ -118,7 +108,8 @@ def search(
     return Searched(folder=out, summary=summary, tree=concluded.tree)
 
 
-def _scenario(config: SearchConfig, trace: Trace) -> Scenario:
+def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
+    """Profiles, bandwidth types and costs of a config on a link."""
     forks: Any = config.forks
     return Scenario(
         device=load_profile(config.device),
@@ -129,28 +120,27 @@ def _scenario(config: SearchConfig, trace: Trace) -> Scenario:
     )
 
 
-def _knowledge(
-    config: SearchConfig, prepared: Prepared, cache: Path, timed: Callable[[str, Callable[[], Any]], Any],
-    told: Callable[[str], Callable[[int, int, str], None]],
-) -> tuple[Library, Predictor, Quality]:  # fmt: skip
-    """The variant library and the predictor taught on it; both are kept in the cache for every later search."""
+def knowledge(
+    config: SearchConfig, prepared: Prepared, cache: Path, progress: Progress = lambda *_: None
+) -> tuple[Library, Predictor, Quality, dict[str, float]]:
+    """The variant library and the predictor taught on it; both are kept in the cache for every later search.
+
+    Also returns the seconds that each took.
+    """
     distil = DistilConfig(steps=_SMALL_STEPS if prepared.small else DistilConfig.steps, seed=config.seed)
     folder = library_folder(cache / "library", *prepared.key, distil)
     workers = executor(config.executor, config.workers)
-    library = timed(
-        "library",
-        lambda: build_library(
-            prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
-            prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
-            progress=told("library"),
-        ),
+    start = time.perf_counter()
+    library = build_library(
+        prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
+        prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
+        progress=partial(progress, "library"),
     )  # fmt: skip
     library = screened(library)
-    predictor, quality = timed(
-        "calibration",
-        lambda: _taught(library, prepared, calibrate(prepared, library, workers, config.seed, told("calibration"))),
-    )
-    return library, predictor, quality
+    built = time.perf_counter()
+    measured = calibrate(prepared, library, workers, config.seed, partial(progress, "calibration"))
+    predictor, quality = _taught(library, prepared, measured)
+    return library, predictor, quality, {"library": built - start, "calibration": time.perf_counter() - built}
 
 
 def _taught(

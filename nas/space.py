@@ -70,7 +70,7 @@ class Space:
     dropped: Mapping[tuple[int, Choice], str]
 
     def variants(self, path: Sequence[Plan]) -> dict[int, Choice]:
-        """Unit -> choice for the plans of a branch from the root on; units kept as they are, or made superfluous, are not in it."""
+        """Unit -> choice for the plans of a branch from the root on; only for units that a variant replaces."""
         chosen = {}
         for block, plan in zip(self.problem.blocks, path):
             for table, option in zip(block.units, plan.options):

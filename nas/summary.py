@@ -108,7 +108,8 @@ def provenance() -> dict[str, Any]:
 
 
 def _row(
-    name: str, result: MethodResult | None, concluded: Concluded, along: dict[str, float] | None, shift: float, worth: float
+    name: str, result: MethodResult | None, concluded: Concluded, along: dict[str, float] | None, shift: float,
+    worth: float,
 ) -> dict[str, Any]:  # fmt: skip
     outcome = concluded.outcomes.get(name)
     if outcome is None:

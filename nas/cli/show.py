@@ -59,7 +59,7 @@ def _comparison(summary: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    for title in ("method", "reward", "ms", "accuracy %", "ms on trace", "evaluations", "seconds"):
+    for title in ("method", "reward", "ms", "accuracy %", "ms on trace", "evaluated", "s"):
         table.add_column(title, justify="left" if title == "method" else "right", no_wrap=True)
     for row in summary["methods"]:
         along = row["along_trace"]

@@ -1,0 +1,55 @@
+"""Search instances for benchmarks: networks, devices and recorded links, on one shared variant library a network."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from modeltree.scenes import load_trace
+from nas.cli.search import default_cache
+from nas.config import SearchConfig
+from nas.library import Library
+from nas.methods import Bench, build_bench
+from nas.predictor import Predictor
+from nas.prepare import Prepared, prepare
+from nas.search import knowledge, scenario_of
+from nas.space import slice_blocks
+
+BASES, DEVICES = ("vgg11", "alexnet"), ("phone", "pi4")
+
+
+def arguments(doc: str | None, **defaults: int) -> argparse.Namespace:
+    """Where data, weights and traces are, and whole numbers with their defaults."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="imagefolder:DIR or cifar10:DIR")
+    parser.add_argument("--weights", required=True, help="folder with BASE_cifar10_jpeg.safetensors")
+    parser.add_argument("--traces", required=True, help="folder of CSV traces")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--bases", nargs="*", default=BASES)
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser.parse_args()
+
+
+def learnt(told: argparse.Namespace) -> Iterator[tuple[str, SearchConfig, Prepared, Library, Predictor]]:
+    """Per base: its name, a config, and what is known of it (from the cache, where a search left it)."""
+    for base in told.bases:
+        weights = str(Path(told.weights) / f"{base}_cifar10_jpeg.safetensors")
+        config = SearchConfig(base=base, data=told.data, weights=weights)
+        with tempfile.TemporaryDirectory() as scratch:
+            prepared = prepare(config, Path(scratch), told.cache, lambda *_: None)
+            library, predictor, _, _ = knowledge(config, prepared, told.cache)
+            yield base, config, prepared, library, predictor
+
+
+def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, Bench]]:
+    """(base, device, trace, bench) for every combination."""
+    for base, config, prepared, library, predictor in learnt(told):
+        cuts = slice_blocks(prepared.network.spec, config.N)
+        for device in DEVICES:
+            for path in sorted(Path(told.traces).glob("*.csv")):
+                scenario = scenario_of(
+                    SearchConfig(device=device), load_trace(path, seed=0)
+                )  # fmt: skip
+                bench = build_bench(prepared.network, library, predictor, scenario, cuts, single_root=False)
+                yield base, device, path.stem, bench

@@ -1,0 +1,62 @@
+"""How near the searches come to the exact optimum, and how fast: controllers, random and epsilon-greedy, equal evaluations.
+
+    python benchmarks/regret.py --data imagefolder:DIR --weights DIR --traces DIR [--seeds 5] [--budget 2000]
+
+Every instance (network x device x recorded link) is solved exactly by dynamic programming; rewards are the predictor's.
+"""
+
+import statistics
+import time
+
+import torch
+from instances import arguments, benches
+
+from nas.config import SearchConfig
+from nas.methods import run_branch, run_exact, run_tabular, run_tree
+
+
+def main() -> None:
+    """Print one row per instance and the summary."""
+    told = arguments(__doc__, seeds=5, budget=2000)
+    torch.set_num_threads(1)
+    print(
+        "| base | device | link | exact | branch % | tree % (worst seed) | random % | e-greedy % | evaluations | episodes/s |"
+    )
+    print("|---" * 10 + "|")
+    everything: dict[str, list[float]] = {name: [] for name in ("branch", "tree", "random", "egreedy")}
+    rates, worst = [], 100.0
+    for base, device, link, bench in benches(told):
+        exact = run_exact(bench)["reward"]
+        shares: dict[str, list[float]] = {name: [] for name in everything}
+        evaluations = []
+        for seed in range(told.seeds):
+            config = SearchConfig(seed=seed, budget=told.budget)
+            began = time.perf_counter()
+            branch = run_branch(bench, config, lambda *_: None)
+            tree = run_tree(bench, config, branch, lambda *_: None)
+            rates.append(told.budget / (time.perf_counter() - began))
+            found = {"branch": branch, "tree": tree}
+            found |= {name: run_tabular(bench, config, name, tree.evaluations) for name in ("random", "egreedy")}
+            evaluations.append(tree.evaluations)
+            for name, result in found.items():
+                shares[name].append(100 * result.reward / exact)
+        for name, values in shares.items():
+            everything[name] += values
+        mean = {name: statistics.mean(values) for name, values in shares.items()}
+        worst = min(worst, mean["tree"])
+        print(
+            f"| {base} | {device} | {link} | {exact:.2f} | {mean['branch']:.2f} | {mean['tree']:.2f} "
+            f"({min(shares['tree']):.2f}) | {mean['random']:.2f} | {mean['egreedy']:.2f} "
+            f"| {statistics.median(evaluations):.0f} | {statistics.median(rates[-told.seeds :]):.0f} |",
+            flush=True,
+        )
+    print(
+        "\nShare of the exact reward, mean over all instances and seeds: "
+        + ", ".join(f"{name} {statistics.mean(values):.2f} %" for name, values in everything.items())
+        + f". Worst instance of the tree search, mean over seeds: {worst:.2f} %. "
+        + f"Episodes a second: median {statistics.median(rates):.0f}, least {min(rates):.0f}."
+    )
+
+
+if __name__ == "__main__":
+    main()
