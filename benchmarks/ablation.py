@@ -3,9 +3,9 @@
     python benchmarks/ablation.py --data imagefolder:DIR --weights DIR --traces DIR [--seeds 5] [--budget 2000]
         [--episodes 12]
 
-The first table leaves parts out, one by one, on instances (network x device x recorded link; `--every` so many), and
-gives the share of the exact optimum's reward. The second searches AlexNet on one link twice, with variants distilled once and with every
-composed network distilled whole (`--episodes` of those, since each trains a network).
+The first table leaves parts out, one by one, on every so many-th instance (network x device x recorded link), and gives
+the share of the exact optimum's reward. The second searches AlexNet on one link twice, with variants distilled once and
+with every composed network distilled whole (`--episodes` of those, since each trains a network).
 """
 
 import itertools

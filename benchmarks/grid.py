@@ -2,8 +2,8 @@
 
     python benchmarks/grid.py --data imagefolder:DIR --weights DIR --traces DIR --out runs/grid
 
-`--weights` holds NAME_cifar10_jpeg.safetensors for every base, `--traces` CSV files. The first search of a base builds its
-library; what later ones take is what a user with a library waits. Finished runs are read, not repeated.
+`--weights` holds NAME_cifar10_jpeg.safetensors for every base, `--traces` CSV files. The first search of a base builds
+its library; what later ones take is what a user with a library waits. Finished runs are read, not repeated.
 """
 
 import argparse
@@ -64,12 +64,12 @@ def main() -> None:
 def line(base: str, device: str, trace: str, summary: dict) -> str:
     """One search in a row."""
     by = {row["method"]: row for row in summary["methods"]}
-    rewards = " | ".join(
-        f"{by[m]['reward']:.2f}" for m in ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree")
-    )
+    shown = ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree")
+    rewards = " | ".join(f"{by[method]['reward']:.2f}" for method in shown)
     tuned = summary["finetuning"]
     return (
-        f"| {base} | {device} | {trace.split('__')[0]} | {rewards} | {by['tree']['reward'] - by['surgery']['reward']:+.2f} "
+        f"| {base} | {device} | {trace.split('__')[0]} | {rewards} "
+        f"| {by['tree']['reward'] - by['surgery']['reward']:+.2f} "
         f"| {by['surgery']['latency_ms']:.1f} | {by['tree']['latency_ms']:.1f} | {tuned['base_test']:.2f} "
         f"| {tuned['test']:.2f} | {summary['exact']['found_percent']:.2f} | {summary['chosen']} "
         f"| {summary['seconds'].get('wall', summary['seconds']['total']):.0f} |"

@@ -1,4 +1,4 @@
-"""How near the searches come to the exact optimum, and how fast: controllers, random and epsilon-greedy, equal evaluations.
+"""How near the searches come to the exact optimum, and how fast; random and epsilon-greedy get equal evaluations.
 
     python benchmarks/regret.py --data imagefolder:DIR --weights DIR --traces DIR [--seeds 5] [--budget 2000]
 
@@ -20,7 +20,8 @@ def main() -> None:
     told = arguments(__doc__, seeds=5, budget=2000)
     torch.set_num_threads(1)
     print(
-        "| base | device | link | exact | branch % | tree % (worst seed) | random % | e-greedy % | evaluations | episodes/s |"
+        "| base | device | link | exact | branch % | tree % (worst seed) | random % | e-greedy % | evaluated "
+        "| episodes/s |"
     )
     print("|---" * 10 + "|")
     everything: dict[str, list[float]] = {name: [] for name in ("branch", "tree", "random", "egreedy")}

@@ -143,15 +143,14 @@ def test_a_boosted_search_never_ends_below_its_start(seed):
 
 
 def test_the_controllers_beat_random_draws_given_as_many_evaluations():
-    """Handing over is dear, so the best tree takes many right choices in a row; means over four seeds."""
-    easy = random_problem(5, Size(levels=3, types=2, units=5, options=4))
+    """Handing over is dear, so the best tree takes many right choices in a row; means over three seeds."""
+    easy = random_problem(0, Size(levels=2, types=2, units=4, options=4, cap=120))
     blocks = tuple(dataclasses.replace(block, transfer_ms=block.transfer_ms + 400.0) for block in easy.blocks)
     problem = dataclasses.replace(easy, blocks=blocks)
-    learnt, drawn = [], []
-    for seed in range(4):
+    best, learnt, drawn = solve(problem).outcome.reward, [], []
+    for seed in range(3):
         evaluator = Evaluator(problem)
         learnt.append(reinforce(problem, evaluator, seed, episodes=400).outcome.reward)
         rng, count = np.random.default_rng(seed), evaluator.evaluations
         drawn.append(random_search(problem, Evaluator(problem), evaluations=count, rng=rng).outcome.reward)
-    print(learnt, drawn, solve(problem).outcome)
-    assert np.mean(learnt) > np.mean(drawn)
+    assert np.mean(learnt) > np.mean(drawn) + 0.5 * (best - np.mean(drawn))

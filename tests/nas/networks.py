@@ -109,6 +109,3 @@ def build(folder: Path, *, names=("svd", "gap", "prune"), config=TINY, executor=
     )  # fmt: skip
 
 
-def slower(profile, **changes):
-    """A profile with other coefficients."""
-    return dataclasses.replace(profile, **changes)

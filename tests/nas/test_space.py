@@ -18,7 +18,7 @@ from nas.exact import solve
 from nas.library import Choice
 from nas.problem import ABSORBED, Plan
 from nas.space import branch_as_tree, build_space, slice_blocks
-from transforms.compose import compose
+from transforms import compose, technique
 from transforms.describe import module_specs
 
 LAST = 5
@@ -102,7 +102,7 @@ def test_a_branch_costs_the_same_in_the_tree(cuts, device):
     for slow, fast in zip(plans[::2], plans[1::2]):
         as_tree = branch_as_tree(tree.problem, whole.problem, [slow, fast])
         assert is_feasible(tree.problem, as_tree)
-        assert tree.variants([p for p in path_of(tree.problem, as_tree, 0)]) == whole.variants([slow])
+        assert tree.variants(list(path_of(tree.problem, as_tree, 0))) == whole.variants([slow])
         alone = Evaluator(whole.problem)
         together = Evaluator(tree.problem)
         for k, plan in enumerate((slow, fast)):
@@ -141,15 +141,9 @@ def test_a_device_time_is_that_of_the_composed_network():
         choices = space.variants([plan])
         if plan.partition == 0 or any(c.technique == ABSORBED for c in choices.values()):
             continue
-        modules = {u: technique_of(c).structure(tiny().units[u], c.rate).eval() for u, c in choices.items()}
+        modules = {u: technique(c.technique).structure(tiny().units[u], c.rate).eval() for u, c in choices.items()}
         part = compose(tiny(), 0, plan.partition, modules)
         assert block.device_ms(plan) == pytest.approx(weighted_ms(part, where.device), rel=1e-9), (plan, choices)
-
-
-def technique_of(choice):
-    from transforms import technique
-
-    return technique(choice.technique)
 
 
 def weighted_ms(module, profile):
@@ -157,8 +151,7 @@ def weighted_ms(module, profile):
     seen = []
 
     def note(layer, inputs, output):
-        (spec,) = module_specs(layer, tuple(inputs[0].shape[1:]))
-        seen.append(profile.layer_ms(spec))
+        seen.append((layer, tuple(inputs[0].shape[1:])))
 
     handles = [
         m.register_forward_hook(note)
@@ -169,7 +162,7 @@ def weighted_ms(module, profile):
         module(torch.zeros(1, 3, 16, 16))
     for handle in handles:
         handle.remove()
-    return sum(seen)
+    return sum(profile.compute_ms(module_specs(layer, shape)) for layer, shape in seen)
 
 
 def test_a_pruned_neighbour_makes_the_next_layer_cheaper():
@@ -178,15 +171,11 @@ def test_a_pruned_neighbour_makes_the_next_layer_cheaper():
     half = space.choices[0].index(Choice("prune", 0.5))
     device = scenario().device
     # conv2d_1 reads 8 of 16 channels, and conv2d's restoring map, 8 -> 16 channels over 16x16 pixels, is saved
-    folded = dataclasses_replace(second.layer, in_channels=8)
+    folded = msgspec.structs.replace(second.layer, in_channels=8)
     restoring = LayerSpec(op="conv", in_channels=8, out_channels=16, out_height=16, out_width=16)
     assert second.pair_ms[half, 0] == pytest.approx(device.layer_ms(folded) - device.layer_ms(restoring))
     assert second.pair_ms[0, 0] == pytest.approx(device.layer_ms(second.layer))
     assert first.labels[half] == "prune@0.5"
-
-
-def dataclasses_replace(layer, **changes):
-    return msgspec.structs.replace(layer, **changes)
 
 
 def test_nothing_folds_over_a_cut():
