@@ -5,7 +5,7 @@
 Few measurements, many coefficients: non-negative least squares on relative error, with a weak prior. Against the data,
 a coefficient that doubles its prior costs as much as an error of PRIOR_WEIGHT in one network's latency. Convolution
 kinds are tied to conv3x3 by a ratio (5x5 and 7x7 firmly); the others have an absolute prior. A prior of 0 fixes the
-coefficient at 0. the data does not reach a kind (5x5, 7x7, often depthwise), what is
+coefficient at 0. Where the data does not reach a kind (5x5, 7x7, often depthwise), what is
 shipped *is* the prior: `origin` says so.
 """
 

@@ -105,12 +105,15 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A searched tree. Nodes are in breadth-first order, `nodes[i].id == i`; `roots` are those of the first level.
 
+    mean, std : per channel, of pixels scaled to 0..1; every network of the tree takes (pixel / 255 - mean) / std.
     places : of the base network where it is sliced into blocks, first and last included.
     rtt_ms, device, cloud, trace : what the tree was searched for.
     """
 
     base: str
     input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     classes: tuple[str, ...]
     places: tuple[int, ...]
     types: BandwidthTypes
@@ -167,6 +170,9 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version {TREE_VERSION}: "
                 "search again, or use the version of nas that wrote it"
             )
+        channels = self.input_shape[0] if self.input_shape else 0
+        if len(self.mean) != channels or len(self.std) != channels or not all(value > 0 for value in self.std):
+            raise FormatError(f"mean {self.mean} and std {self.std} must have {channels} numbers each, std above 0")
         for position, node in enumerate(self.nodes):
             self._check(position, node)
         total = sum(node.leaf.chance for node in self.nodes if node.leaf is not None)

@@ -1,5 +1,6 @@
 """The state of a long job, written so that a kill at any moment costs at most one step of it."""
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from modeltree.errors import DataError
-from modeltree.files import written_whole
+from modeltree.files import write_bytes
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -17,8 +18,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     ------
     DataError : the disk is full or the folder cannot be written.
     """
-    with written_whole(path) as temporary:
-        torch.save(state, temporary)
+    buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def conclude(
     chosen = next(name for name in own if worth[name] >= best - _TIE)
 
     began = time.perf_counter()
-    builder = TreeBuilder(bench, cuts, base=config.base, classes=prepared.dataset.classes, trace=config.trace)
+    builder = TreeBuilder(bench, cuts, prepared.dataset, base=config.base, trace=config.trace)
     if set(own[chosen]) <= set(paths):
         exported = forest
     else:

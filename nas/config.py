@@ -84,7 +84,7 @@ def decode_config(data: bytes, origin: str) -> SearchConfig:
     """
     try:
         return msgspec.json.decode(data, type=SearchConfig)
-    except (msgspec.MsgspecError, ConfigError) as error:
+    except (msgspec.MsgspecError, ConfigError, UnicodeDecodeError) as error:
         raise FormatError(f"{origin} is not the config of a search: {error}") from error
 
 

@@ -11,6 +11,7 @@ from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
 from modeltree.tree import Action, BandwidthFork, Handover, Leaf, ModelTree, Node
 from nas.bases import fingerprint
+from nas.data import Dataset
 from nas.evaluate import Branch
 from nas.finetune import Forest
 from nas.methods import Bench
@@ -25,10 +26,10 @@ class TreeBuilder:
     """Turns plans into trees for one bench; `names` go into every tree's header."""
 
     def __init__(
-        self, bench: Bench, cuts: Sequence[int], *, base: str, classes: tuple[str, ...], trace: str
+        self, bench: Bench, cuts: Sequence[int], dataset: Dataset, *, base: str, trace: str
     ) -> None:  # fmt: skip
         self.bench, self.cuts = bench, tuple(cuts)
-        self.base, self.classes, self.trace = base, classes, trace
+        self.dataset, self.base, self.trace = dataset, base, trace
 
     def tree(
         self, plans: Sequence[Plan | None], accuracies: Mapping[Branch, float], origin: str,
@@ -105,7 +106,8 @@ class TreeBuilder:
     def _headed(self, nodes: list[Node]) -> ModelTree:
         spec, scenario = self.bench.network.spec, self.bench.scenario
         return ModelTree(
-            base=self.base, input_shape=spec.input_shape, classes=self.classes, places=self.cuts,
+            base=self.base, input_shape=spec.input_shape, mean=self.dataset.mean, std=self.dataset.std,
+            classes=self.dataset.classes, places=self.cuts,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
         )  # fmt: skip

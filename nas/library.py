@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from modeltree.errors import DataError, NotApplicable
-from modeltree.files import written_whole
+from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
 from nas.distil import DistilConfig, distil
 from nas.executors import Executor
@@ -194,8 +194,8 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
         kept=restore.in_channels if isinstance(restore, nn.Conv2d) else 0,
         foldable=entry(variant) is not None,
     )
-    with written_whole(context.folder / _file_name(index, choice)) as temporary:
-        save_file(variant.state_dict(), temporary, metadata={"record": msgspec.json.encode(record).decode()})
+    data = save(variant.state_dict(), metadata={"record": msgspec.json.encode(record).decode()})
+    write_bytes(context.folder / _file_name(index, choice), data)
     return record
 
 

@@ -15,6 +15,7 @@ from nas.bases import build, fingerprint, load_weights_, save_weights
 from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, load_dataset
 from nas.data.split import stratified
+from nas.space import slice_blocks
 from nas.train import recipe, train
 from transforms import Network, analyse, export
 
@@ -122,6 +123,8 @@ def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Pa
     if kept.exists():
         load_weights_(model, kept)
         return model
+    spec = analyse(export(model, (3, config.image_size, config.image_size))).spec
+    slice_blocks(spec, config.N)  # what cannot be cut as asked is told before the training, not after
     state = kept.with_suffix(".part")
     kept.parent.mkdir(parents=True, exist_ok=True)
     trained = train(model, dataset, how, checkpoint=state, progress=progress)

@@ -19,8 +19,7 @@ from modeltree.errors import ConfigError, FormatError
 from modeltree.files import write_bytes, write_text
 from modeltree.tree import ModelTree, decode_tree
 from nas.config import SearchConfig, decode_config, differences, encode_config
-
-SUMMARY_VERSION = 1
+from nas.report.summary import SUMMARY_VERSION
 
 
 class Run:
@@ -28,6 +27,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.is_new = False
 
     @classmethod
     def start(cls, folder: Path, config: SearchConfig, *, resume: bool) -> "Run":
@@ -53,7 +53,21 @@ class Run:
             if folder.exists() and any(folder.iterdir()):
                 raise ConfigError(f"{folder} is not empty and not a run: pass another --out")
             write_bytes(run.path("config.json"), encode_config(config))
+            run.is_new = True
         return run
+
+    def abandon(self) -> None:
+        """Remove what a run that has just begun has written, so that one refused for its input leaves no folder."""
+        if self.is_new:
+            for name in ("config.json", "base.pt2"):
+                self.path(name).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search came to its end."""
+        return self.path("summary.json").exists() and self.path("tree.json").exists()
 
     def path(self, *parts: str) -> Path:
         """A path inside the run directory."""

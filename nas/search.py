@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from modeltree.bandwidth import BandwidthTypes
+from modeltree.errors import NasError
 from modeltree.files import write_bytes, write_text
 from modeltree.latency import TransferModel
 from modeltree.profiles import load_profile
@@ -45,7 +46,7 @@ from nas.methods import (
 from nas.predictor import Predictor, Quality, fit_predictor
 from nas.prepare import Prepared, prepare
 from nas.report import write_report
-from nas.run import Run
+from nas.run import Run, read_run
 from nas.space import Scenario, slice_blocks
 from nas.summary import summarise
 
@@ -55,7 +56,7 @@ Progress = Callable[[str, int, int, str], None]
 """Told (stage, done, total, text)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Searched:
     """What a finished search leaves: the run directory, its summary, and the tree."""
 
@@ -85,9 +86,15 @@ def search(
     trace = load_trace(config.trace, seed=config.seed, rtt_ms=config.rtt_ms)
     scenario = scenario_of(config, trace)
     run = Run.start(out, config, resume=resume)
-    prepared = prepare(config, out, cache, partial(progress, "base"))
+    if run.finished:
+        return Searched(out, *read_run(out))
+    try:
+        prepared = prepare(config, out, cache, partial(progress, "base"))
+        cuts = slice_blocks(prepared.network.spec, config.N)
+    except NasError:
+        run.abandon()
+        raise
     seconds = {"base": time.perf_counter() - began}
-    cuts = slice_blocks(prepared.network.spec, config.N)
     library, predictor, quality, learnt = knowledge(config, prepared, cache, progress)
     started = time.perf_counter()
     bench = build_bench(prepared.network, library, predictor, scenario, cuts, single_root=config.single_root)
@@ -102,8 +109,8 @@ def search(
     exact = None if oracle else run_exact(bench)
     summary = summarise(config, prepared, scenario, trace, bench, results, concluded, quality, exact, seconds)
     write_bytes(run.path("tree.json"), encode_tree(concluded.tree))
-    write_text(run.path("summary.json"), json.dumps(summary, indent=1) + "\n")
     write_report(out, summary, concluded.tree)
+    write_text(run.path("summary.json"), json.dumps(summary, indent=1) + "\n")  # last: it says that all is done
     run.path("finetune.pt").unlink(missing_ok=True)
     return Searched(folder=out, summary=summary, tree=concluded.tree)
 

@@ -21,7 +21,7 @@ from nas.methods import Bench, MethodResult
 from nas.predictor import Quality
 from nas.prepare import Prepared
 from nas.problem import Outcome
-from nas.run import SUMMARY_VERSION
+from nas.report.summary import SUMMARY_VERSION
 from nas.space import Scenario
 
 _STARTS = 200
@@ -137,10 +137,10 @@ def _exact(
 ) -> dict[str, float] | None:  # fmt: skip
     if exact is None:
         return None
-    found = float("nan") if tree is None else 100.0 * tree.reward / exact["reward"]
-    return {
+    found = {} if tree is None else {"found_percent": 100.0 * tree.reward / exact["reward"]}
+    return found | {
         "reward": exact["reward"] + worth, "latency_ms": exact["latency_ms"], "accuracy": exact["accuracy"] + shift,
-        "found_percent": found, "seconds": exact["seconds"],
+        "seconds": exact["seconds"],
     }  # fmt: skip
 
 

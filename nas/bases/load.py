@@ -9,11 +9,11 @@ from types import ModuleType
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from modeltree.errors import ConfigError, DataError
-from modeltree.files import written_whole
+from modeltree.files import write_bytes
 
 
 def from_file(spec: str, *, num_classes: int, image_size: int) -> nn.Module:
@@ -111,8 +111,7 @@ def load_weights_(model: nn.Module, path: Path) -> None:
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write all parameters and buffers to `path` as safetensors, whole or not at all."""
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    with written_whole(path) as temporary:
-        save_file(state, temporary)
+    write_bytes(path, save(state))
 
 
 def fingerprint(model: nn.Module) -> str:

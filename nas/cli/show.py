@@ -39,7 +39,7 @@ def print_run(folder: Path, summary: dict[str, Any], tree: ModelTree) -> None:
     for sentence in verdict(summary, tree):
         print(f"* {sentence}")
     quality, exact, tuned = summary["predictor"], summary["exact"], summary["finetuning"]
-    if exact and exact["found_percent"] == exact["found_percent"]:
+    if exact and "found_percent" in exact:
         print(f"* Search: {exact['found_percent']:.2f} % of the exact optimum's reward (as predicted).")
     if quality:
         print(

@@ -107,5 +107,3 @@ def build(folder: Path, *, names=("svd", "gap", "prune"), config=TINY, executor=
         tiny(), program, folder / "library", images(count)[0], (probe, labels), executor or SerialExecutor(),
         names=names, config=config, **rest,
     )  # fmt: skip
-
-

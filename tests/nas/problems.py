@@ -123,9 +123,7 @@ def is_feasible(problem, plans):
     """Whether a tree has plans exactly where nodes exist, and every block can be run."""
     for node, plan in enumerate(plans):
         level, above = problem.shape.level[node], problem.shape.parent[node]
-        exists = above < 0 or (
-            plans[above] is not None and plans[above].partition == problem.blocks[level - 1].places
-        )
+        exists = above < 0 or (plans[above] is not None and plans[above].partition == problem.blocks[level - 1].places)
         if (plan is not None) != exists:
             return False
         if plan is not None and not (

@@ -98,7 +98,9 @@ def test_damage_is_a_whole_number_that_says_what_the_fit_says(fitted):
 
 def test_damage_beyond_the_table_is_the_floor(fitted):
     law, predictor, _ = fitted
-    worst = {u: max((k[1] for k in law.damage if k[0] == u), key=lambda c, u=u: law.damage[(u, c)]) for u in range(UNITS)}
+    worst = {
+        u: max((k[1] for k in law.damage if k[0] == u), key=lambda c, u=u: law.damage[(u, c)]) for u in range(UNITS)
+    }
     assert predictor.accuracy(worst) >= predictor.table[-1]
     assert sum(predictor.damage[key] for key in worst.items()) >= len(predictor.table) // 2
 
