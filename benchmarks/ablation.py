@@ -76,7 +76,7 @@ def distillation(told: object) -> None:
     for mode, episodes in (("block", told.budget), ("branch", told.episodes)):  # type: ignore[attr-defined]
         with tempfile.TemporaryDirectory() as scratch:
             changed = SearchConfig(distillation=mode, budget=episodes, data=config.data, weights=config.weights)
-            oracle = BranchOracle(prepared, changed, Path(scratch) / "known.json")
+            oracle = BranchOracle(prepared, changed, Path(scratch) / "known.json", library.folder)
             began = time.perf_counter()
             asked = oracle if mode == "branch" else None
             branch = run_branch(bench, changed, lambda *_: None, asked)

@@ -175,6 +175,11 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"mean {self.mean} and std {self.std} must have {channels} numbers each, std above 0")
         for position, node in enumerate(self.nodes):
             self._check(position, node)
+        for parent in (None, *(node.id for node in self.nodes if node.children)):
+            for kind in range(self.types.count):
+                self.child(parent, kind)
+        if any(node.leaf.chance < 0 for node in self.nodes if node.leaf is not None):
+            raise FormatError("a leaf has a negative chance: chances must be at least 0")
         total = sum(node.leaf.chance for node in self.nodes if node.leaf is not None)
         if not math.isclose(total, 1.0, abs_tol=1e-6):
             raise FormatError(f"the chances of all leaves add up to {total:g}: they must add up to 1")
@@ -186,6 +191,10 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"node {node.id} is cut at {node.partition}: it must be within 0..{node.segments}")
         if (node.leaf is None) != bool(node.children):
             raise FormatError(f"node {node.id} must either be a leaf or have children")
+        if node.handover is not None and node.leaf is None:
+            raise FormatError(f"node {node.id} hands over and goes on: a hand-over must end its path")
+        if node.level != (0 if node.parent is None else self.nodes[min(node.parent, position)].level + 1):
+            raise FormatError(f"node {node.id} is at level {node.level}: it must be one below its parent")
         for child in node.children:
             if not position < child < len(self.nodes) or self.nodes[child].parent != node.id:
                 raise FormatError(f"node {node.id} lists {child} as its child, which is not: mend the tree")

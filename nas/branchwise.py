@@ -3,32 +3,33 @@
 import json
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import nn
 
 from modeltree.files import write_text
 from nas.config import SearchConfig
 from nas.evaluate import Branch
 from nas.finetune import FinetuneConfig, distil_whole_
+from nas.lessons import lessons
 from nas.library import Choice
 from nas.measure import top1
 from nas.prepare import Prepared
 from nas.space import Space
 from transforms import compose, technique
 
+_LR = 1e-3  # variants come as their techniques start them, so there is more to learn than in joint fine-tuning
+
 
 class BranchOracle:
     """Accuracy of a branch after it was composed, distilled whole on the base network's logits, and measured.
 
     Variants start as their techniques make them, without block-wise distillation. What was measured is kept in `path`,
-    so no network is trained twice, nor again after an interruption.
+    so no network is trained twice, nor again after an interruption. `folder` keeps the base network's answers.
     """
 
-    def __init__(self, prepared: Prepared, config: SearchConfig, path: Path) -> None:
+    def __init__(self, prepared: Prepared, config: SearchConfig, path: Path, folder: Path) -> None:
         self.prepared, self.config, self.path = prepared, config, path
         self.known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        self.images = prepared.fit_images(config.seed)
+        self.lessons = lessons(prepared, folder, config.seed, lambda *_: None)
         self.judged = prepared.search_images(config.seed)
 
     def __call__(self, space: Space, branch: Branch) -> float:
@@ -48,8 +49,5 @@ class BranchOracle:
             unit: technique(choice.technique).apply(network.units[unit], choice.rate) for unit, choice in plan.items()
         }
         whole = compose(network, 0, len(network.spec.segments), variants)
-        config = FinetuneConfig(steps=self.config.branch_steps, seed=self.config.seed, flip=self.prepared.dataset.flip)
-        return top1(distil_whole_(whole, self.prepared.model, self._batch, len(self.images), config), *self.judged)
-
-    def _batch(self, chosen: np.ndarray) -> torch.Tensor:
-        return self.images[torch.from_numpy(chosen)]
+        config = FinetuneConfig(steps=self.config.branch_steps, seed=self.config.seed, lr=_LR)
+        return top1(distil_whole_(whole, self.lessons, config), *self.judged)

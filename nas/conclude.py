@@ -15,6 +15,7 @@ from nas.data.jpeg import jpeg_round_trip
 from nas.evaluate import Branch
 from nas.finetune import FinetuneConfig, Forest, Progress, complete_paths, finetune_, forest_accuracy
 from nas.grow import TreeBuilder, export_blocks
+from nas.lessons import lessons
 from nas.library import Library
 from nas.methods import Bench, MethodResult, reward_of
 from nas.prepare import Prepared
@@ -22,7 +23,7 @@ from nas.problem import Outcome
 from nas.run import Run
 
 _BATCH = 250
-_SMALL_STEPS, _STEPS = 120, 500
+_SMALL_STEPS, _STEPS = 120, 800
 _TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
 TRAINED = ("tree", "branch")
 """Methods whose paths are fine-tuned and measured."""
@@ -71,10 +72,8 @@ def conclude(
     settings = _settings(config, prepared)
     began = time.perf_counter()
     if paths:
-        finetune_(
-            forest, prepared.model, _augmented(prepared), len(prepared.dataset.fit), settings,
-            checkpoint=run.path("finetune.pt"), progress=progress,
-        )  # fmt: skip
+        taught = lessons(prepared, library.folder, config.seed, progress)
+        finetune_(forest, taught, settings, checkpoint=run.path("finetune.pt"), progress=progress)
     trained_s, began = time.perf_counter() - began, time.perf_counter()
     _keep_better_(forest, before, Forest(prepared.network, space, library, paths), judged)
     measured = run.stage("measured", lambda: _measure(prepared, forest, judged, progress))
@@ -116,14 +115,8 @@ def _settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
     steps = config.finetune_steps
     return FinetuneConfig(
         steps=(_SMALL_STEPS if prepared.small else _STEPS) if steps is None else steps,
-        flip=prepared.dataset.flip,
         seed=config.seed,
     )
-
-
-def _augmented(prepared: Prepared) -> Any:
-    fit, dataset = prepared.dataset.fit, prepared.dataset
-    return lambda chosen: dataset.normalise(fit.images[chosen])
 
 
 def _keep_better_(

@@ -52,9 +52,14 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("K", 1), ("N", 1), ("image_size", 1), ("seed", 0), ("budget", 1), ("workers", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        least_of = {
+            "K": 1, "N": 1, "image_size": 1, "seed": 0, "budget": 1, "workers": 1, "branch_steps": 0,
+            "finetune_steps": 0,
+        }  # fmt: skip
+        for name, least in least_of.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}: it must be at least {least}")
         chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             ("forks", (self.forks,), FORKS),
             ("distillation", (self.distillation,), DISTILLATION),

@@ -18,7 +18,7 @@ class DistilConfig:
         `near`) gets a tenth, so that a good start is not thrown away.
     """
 
-    steps: int = 100
+    steps: int = 200
     batch_size: int = 64
     lr: float = 3e-3
     near: float = 0.15

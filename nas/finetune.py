@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from nas.checkpoint import load_state, save_state
 from nas.evaluate import Branch
+from nas.lessons import Lessons
 from nas.library import Choice, Library
 from nas.problem import Plan
 from nas.space import Space
@@ -23,13 +24,12 @@ from transforms import Network, compose
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """steps : of Adam with a one-cycle rate, on mirrored images too where `flip`. temperature : of distillation."""
+    """steps : of Adam with a one-cycle rate. temperature : of distillation."""
 
-    steps: int = 300
+    steps: int = 800
     batch_size: int = 64
-    lr: float = 1e-3
+    lr: float = 5e-4
     temperature: float = 4.0
-    flip: bool = False
     seed: int = 0
 
 
@@ -91,18 +91,15 @@ class Forest(nn.Module):
             yield path, self.cloud[end](known[path]) if end in self.cloud else known[path]
 
 
-Images = Callable[[np.ndarray], torch.Tensor]
-"""Gives normalised images for indices."""
 Progress = Callable[[int, int, str], None]
 
 
 def finetune_(
-    forest: Forest, teacher: nn.Module, images: Images, count: int, config: FinetuneConfig, *,
+    forest: Forest, lessons: Lessons, config: FinetuneConfig, *,
     checkpoint: Path | None = None, progress: Progress = lambda done, total, text: None,
 ) -> None:  # fmt: skip
-    """Train a forest in place on the teacher's logits; every path counts by the share of inferences that take it.
+    """Train a forest in place on the base network's logits; every path counts by the share of inferences that take it.
 
-    images : gives normalised images for indices in 0..count.
     checkpoint : written every 50 steps and at the end; an interrupted training goes on from it and ends with the same
         weights.
     """
@@ -113,22 +110,20 @@ def finetune_(
     def outputs(batch: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
         return ((forest.paths[path] / total, logits) for path, logits in forest.logits(batch))
 
-    _train_(forest.device, outputs, teacher, images, count, config, checkpoint, progress)
+    _train_(forest.device, outputs, lessons, config, checkpoint, progress)
 
 
-def distil_whole_(
-    network: nn.Module, teacher: nn.Module, images: Images, count: int, config: FinetuneConfig
-) -> nn.Module:
-    """Train a whole composed network in place on the teacher's logits; returns it."""
-    _train_(network, lambda batch: [(1.0, network(batch))], teacher, images, count, config, None, lambda *_: None)
+def distil_whole_(network: nn.Module, lessons: Lessons, config: FinetuneConfig) -> nn.Module:
+    """Train a whole composed network in place on the base network's logits; returns it."""
+    _train_(network, lambda batch: [(1.0, network(batch))], lessons, config, None, lambda *_: None)
     return network
 
 
 def _train_(
-    modules: nn.Module, outputs: Callable[[torch.Tensor], Iterable[tuple[float, torch.Tensor]]], teacher: nn.Module,
-    images: Images, count: int, config: FinetuneConfig, checkpoint: Path | None, progress: Progress,
+    modules: nn.Module, outputs: Callable[[torch.Tensor], Iterable[tuple[float, torch.Tensor]]], lessons: Lessons,
+    config: FinetuneConfig, checkpoint: Path | None, progress: Progress,
 ) -> None:  # fmt: skip
-    """Adam on the divergence between the teacher's softened outputs and each of ours, weighted by its share."""
+    """Adam on the divergence between the base network's softened outputs and each of ours, weighted by its share."""
     parameters = [p for p in modules.parameters() if p.requires_grad]
     if not parameters or config.steps == 0:
         return
@@ -144,11 +139,9 @@ def _train_(
     for step in range(done, config.steps):
         modules.train()
         rng = np.random.default_rng([config.seed, step])
-        batch = images(np.sort(rng.choice(count, size=min(config.batch_size, count), replace=False)))
-        if config.flip and rng.random() < 0.5:
-            batch = batch.flip(3)
-        with torch.no_grad():
-            target = torch.softmax(teacher(batch) / config.temperature, dim=1)
+        chosen = np.sort(rng.choice(len(lessons), size=min(config.batch_size, len(lessons)), replace=False))
+        batch, answers = lessons.take(chosen, int(rng.integers(len(lessons.logits))))
+        target = torch.softmax(answers / config.temperature, dim=1)
         losses = [
             share * _divergence(logits, target, config.temperature)
             for share, logits in outputs(batch)

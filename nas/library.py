@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -149,7 +151,8 @@ def build_library(
     if missing:
         scratch_root = folder / "scratch"
         scratch_root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=scratch_root) as scratch:
+        _sweep(scratch_root)
+        with tempfile.TemporaryDirectory(dir=scratch_root, prefix=f"{os.getpid()}-") as scratch:
             nodes = {n for u, _ in missing for n in (network.units[u].source, network.units[u].output)}
             nodes |= {place.after for place in network.spec.places}
             count = max(config.batch_size, min(len(fit), _FEATURE_BYTES // max(bytes_per_image(network), 1)))
@@ -211,6 +214,14 @@ def _effect(network: Network, index: int, variant: Variant, probe: Features, lab
     truth = torch.from_numpy(labels)
     right = (base.argmax(1) == truth).double().mean() - (logits.argmax(1) == truth).double().mean()
     return error, 100.0 * float(right)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left: folders are named after the process that made them."""
+    for left in folder.iterdir():
+        owner = left.name.split("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _file_name(unit: int, choice: Choice) -> str:

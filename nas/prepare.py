@@ -1,5 +1,6 @@
 """From names on a command line to a trained, exported and analysed base network and three sets of images."""
 
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -87,7 +88,8 @@ def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress)
         write_bytes(program, exported_bytes(exported))
     network = analyse(torch.export.load(program))
     roles = "given" if config.weights is not None else "trained"
-    key = (fingerprint(model), f"{dataset.fingerprint}/{roles}/{config.seed}")
+    code = hashlib.sha256(network.graph.code.encode()).hexdigest()
+    key = (f"{fingerprint(model)}/{code}", f"{dataset.fingerprint}/{roles}/{config.seed}")
     return Prepared(dataset=dataset, model=model, network=network, program=program, key=key)
 
 

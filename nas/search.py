@@ -100,7 +100,7 @@ def search(
     bench = build_bench(prepared.network, library, predictor, scenario, cuts, single_root=config.single_root)
     oracle = None
     if config.distillation == "branch":
-        oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"))
+        oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
     results = _methods(config, bench, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
     concluded = conclude(config, prepared, library, bench, cuts, results, run, partial(progress, "finetune"))

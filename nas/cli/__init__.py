@@ -2,7 +2,6 @@
 
 import sys
 
-import click
 import typer
 
 from modeltree.errors import NasError
@@ -26,19 +25,11 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line. Whatever the user can mend is one line on standard error and status 2."""
     try:
-        status = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        status = INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+        app()
     except NasError as error:
         print(f"nas: {error}", file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print("nas: interrupted: start it again with --resume to go on", file=sys.stderr)
-        status = INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        status = 1
-    sys.exit(status or 0)
+        sys.exit(2)
+    except SystemExit as end:  # typer's own way to end, after Ctrl-C too, which it does not put in words
+        if end.code == INTERRUPTED:
+            print("nas: interrupted: start it again with --resume to go on", file=sys.stderr)
+        raise

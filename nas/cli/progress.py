@@ -32,12 +32,17 @@ def stages(*, quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
         TextColumn("{task.fields[title]:16}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, int] = {}
+    bars = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, int] = {}
 
-        def progress(stage: str, done: int, total: int, text: str) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(text, total=total, title=TITLES.get(stage, stage))
-            bars.update(tasks[stage], completed=done, total=total, description=text)  # type: ignore[arg-type]
+    def progress(stage: str, done: int, total: int, text: str) -> None:
+        if stage not in tasks:
+            bars.start()  # not before: an error in the input is one line and nothing else
+            tasks[stage] = bars.add_task(text, total=total, title=TITLES.get(stage, stage))
+        bars.update(tasks[stage], completed=done, total=total, description=text)  # type: ignore[arg-type]
 
+    try:
         yield progress
+    finally:
+        if tasks:
+            bars.stop()

@@ -40,7 +40,8 @@ def handover(place, size_bytes, mbps):
 
 def tree_of(*nodes):
     return ModelTree(
-        base="vgg11", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, classes=("a", "b"), places=(0, 2, 4), types=types(), rtt_ms=RTT_MS,
+        base="vgg11", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3,
+        classes=("a", "b"), places=(0, 2, 4), types=types(), rtt_ms=RTT_MS,
         device="pi4", cloud="gpu", trace="steps", nodes=nodes,
     )  # fmt: skip
 

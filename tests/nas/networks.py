@@ -1,7 +1,7 @@
 """A tiny real network, exported and analysed; a library of records for it that nothing was distilled for; scenarios."""
 
-import dataclasses
 import functools
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def scenario(*, mbps=(1.0, 20.0), device="phone", forks=None):
     k = len(mbps)
     even = (1 / k,) * k
     types = BandwidthTypes(
-        representative_mbps=mbps, edges_mbps=tuple((a + b) / 2 for a, b in zip(mbps, mbps[1:])),
+        representative_mbps=mbps, edges_mbps=tuple((a + b) / 2 for a, b in itertools.pairwise(mbps)),
         transition=forks or (even,) * k, initial=even,
     )  # fmt: skip
     return Scenario(

@@ -76,7 +76,7 @@ def block(rng, start, first_unit, size, *, ends):
     )
 
 
-def random_problem(seed, size=Size(), *, markov=False, single_root=False):
+def random_problem(seed, size, *, markov=False, single_root=False):
     """A problem whose last block ends in an F3-like span if it has at least two units."""
     rng = np.random.default_rng(seed)
     blocks, start, unit = [], 0, 0

@@ -174,7 +174,7 @@ def test_a_half_written_file_never_replaces_the_old_one(tmp_path, monkeypatch):
     path = Path(tmp_path / "w.safetensors")
     save_weights(_tiny(), path)
     before = path.read_bytes()
-    monkeypatch.setattr("nas.bases.load.save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("modeltree.files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(DataError, match="No space left"):
         save_weights(_tiny(), path)
     assert path.read_bytes() == before

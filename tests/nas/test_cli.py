@@ -29,7 +29,7 @@ def odd():
 
 
 @pytest.fixture(autouse=True)
-def threads():
+def one_thread():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -78,7 +78,7 @@ def refused(nas, tmp_path, *words, why, quiet=True):
 
 UNKNOWN = {
     "base": (("--base", "vgg12"), "unknown base network 'vgg12': known are alexnet, nin, "),
-    "device": (("--device", "toaster"), "unknown device profile 'toaster': known are cloud_cpu, cloud_gpu, phone, pi4, tx2"),
+    "device": (("--device", "toaster"), "unknown device profile 'toaster': known are cloud_cpu, cloud_gpu, phone, pi4"),
     "cloud": (("--cloud", "sky"), "unknown device profile 'sky': known are "),
     "trace": (("--trace", "5g"), "'5g': known are 4g_"),
     "method": (("--method", "guess"), "unknown method 'guess': known are branch, egreedy, random, surgery, tree"),

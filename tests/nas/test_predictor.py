@@ -66,7 +66,7 @@ def test_the_law_is_recovered(fitted):
     within = [i for i, t in enumerate(truth) if t > BASE - 0.75 * DEPTH]  # the table covers 0.8 of the way down
     assert len(within) > 100
     assert spearmanr(np.array(guesses)[within], np.array(truth)[within])[0] > 0.98
-    assert np.abs(np.array(guesses) - truth)[within].mean() < 2.0
+    assert np.abs(np.array(guesses) - truth)[within].mean() < 0.5
     assert found.rank_correlation > 0.95
     assert len(found.points) == 64
 

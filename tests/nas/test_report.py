@@ -42,7 +42,8 @@ def small_tree(*, place=1):
         node(3, 0, (1,), leaf=leaf(0.25)),
     )
     return ModelTree(
-        base="vgg11", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, classes=("a", "b"), places=(0, 2, 4), types=types, rtt_ms=25.0,
+        base="vgg11", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3,
+        classes=("a", "b"), places=(0, 2, 4), types=types, rtt_ms=25.0,
         device="pi4", cloud="gpu", trace="4g", nodes=nodes,
     )  # fmt: skip
 

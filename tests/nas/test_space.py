@@ -206,7 +206,7 @@ def test_f3_makes_the_units_behind_it_free_and_is_complete_only_with_them():
 
 
 def test_options_that_save_no_time_are_dropped_and_say_why():
-    """On a device that is 100 times slower at depthwise layers MobileNet saves nothing; there is nothing to drop else."""
+    """MobileNet, on a device on which depthwise layers are dear."""
     where = scenario()
     phone = where.device
     dear = msgspec.structs.replace(

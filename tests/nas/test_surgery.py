@@ -92,7 +92,7 @@ def test_over_a_slow_link_all_stays_on_the_device(graph):
 
 
 def test_a_division_is_priced_as_it_would_run():
-    """Residual, cut behind items 0 and 1: both outputs cross, the image does not, in one hand-over of 10 ms and 1 ns."""
+    """Residual, cut behind items 0 and 1: both outputs cross in one hand-over, the image does not."""
     spec = network(np.random.default_rng(0), *RESIDUAL)
     cut = priced(spec, frozenset({0, 1, 2}), DEVICE, CLOUD, lambda size: 10 + 1e-6 * size)
     here = sum(DEVICE.layer_ms(spec.items[i].layers[0]) for i in (1, 2))
