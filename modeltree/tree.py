@@ -193,8 +193,6 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"node {node.id} must either be a leaf or have children")
         if node.handover is not None and node.leaf is None:
             raise FormatError(f"node {node.id} hands over and goes on: a hand-over must end its path")
-        if node.level != (0 if node.parent is None else self.nodes[min(node.parent, position)].level + 1):
-            raise FormatError(f"node {node.id} is at level {node.level}: it must be one below its parent")
         for child in node.children:
             if not position < child < len(self.nodes) or self.nodes[child].parent != node.id:
                 raise FormatError(f"node {node.id} lists {child} as its child, which is not: mend the tree")
@@ -202,6 +200,8 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             not 0 <= node.parent < position or node.id not in self.nodes[node.parent].children
         ):
             raise FormatError(f"node {node.id} names {node.parent} as its parent, which is not: mend the tree")
+        if node.level != (0 if node.parent is None else self.nodes[node.parent].level + 1):
+            raise FormatError(f"node {node.id} is at level {node.level}: it must be one below its parent")
 
 
 def encode_tree(tree: ModelTree) -> bytes:

@@ -71,7 +71,7 @@ def conclude(
     before = run.stage("before", lambda: list(forest_accuracy(forest, [judged]).values())) if paths else []
     settings = _settings(config, prepared)
     began = time.perf_counter()
-    if paths:
+    if paths and settings.steps:
         taught = lessons(prepared, library.folder, config.seed, progress)
         finetune_(forest, taught, settings, checkpoint=run.path("finetune.pt"), progress=progress)
     trained_s, began = time.perf_counter() - began, time.perf_counter()

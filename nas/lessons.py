@@ -49,12 +49,11 @@ def lessons(prepared: Prepared, folder: Path, seed: int, progress: Callable[[int
     """
     fit = prepared.dataset.fit
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(fit))[:_MOST])
-    path = folder / f"lessons_{_WAYS}_{len(chosen)}.npy"
+    path = folder / f"lessons_{seed}_{_WAYS}_{len(chosen)}.npy"
     shape = (_WAYS, len(chosen), len(prepared.dataset.classes))
-    if path.exists():
-        known = np.load(path)
-        if known.shape == shape:
-            return Lessons(prepared=prepared, chosen=chosen, logits=known, seed=seed)
+    known = _read(path, shape)
+    if known is not None:
+        return Lessons(prepared=prepared, chosen=chosen, logits=known, seed=seed)
     answers = np.empty(shape, dtype=np.float32)
     total, done = _WAYS * len(chosen), 0
     with torch.no_grad():
@@ -72,6 +71,18 @@ def lessons(prepared: Prepared, folder: Path, seed: int, progress: Callable[[int
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.save(file, answers)
     return Lessons(prepared=prepared, chosen=chosen, logits=answers, seed=seed)
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Logits that an earlier search left; None if there are none or the file is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file:
+            known: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError:
+        return None
+    return known if known.shape == shape and known.dtype == np.float32 else None
 
 
 def _images(prepared: Prepared, indices: np.ndarray, way: int, seed: int) -> torch.Tensor:

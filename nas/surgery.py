@@ -47,19 +47,8 @@ def surgery(spec: NetworkSpec, device: DeviceProfile, cloud: DeviceProfile, tran
     if not any("capacity" in flow.edges[e] and e[1] == "cloud" for e in flow.edges):
         flow.add_node("cloud")
     _, (near, _) = networkx.minimum_cut(flow, "device", "cloud")
-    ways = [frozenset(i for i in positions.values() if i in near), *_legal(spec)]
-    return min((priced(spec, stays, device, cloud, transfer_ms) for stays in ways), key=lambda cut: cut.latency_ms)
-
-
-def _legal(spec: NetworkSpec) -> list[frozenset[int]]:
-    """What stays on the device for a cut at each place. The minimum cut charges the round trip once a tensor, so that
-    one of these may be better still."""
-    stays = {i for i, item in enumerate(spec.items) if not item.inputs}
-    ways = [frozenset(stays)]
-    for segment in spec.segments:
-        stays |= set(segment)
-        ways.append(frozenset(stays))
-    return ways
+    stays = frozenset(i for i in positions.values() if i in near)
+    return priced(spec, stays, device, cloud, transfer_ms)
 
 
 def priced(

@@ -4,14 +4,17 @@ import itertools
 import json
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 import tiny_search
 import torch
 
+from modeltree.errors import ConfigError
 from modeltree.tree import decode_tree
 from nas.cli import main
 from nas.data import load_dataset
+from nas.names import FIXED, METHODS
 from nas.prepare import with_unseen_search
 from nas.search import search
 
@@ -131,7 +134,7 @@ def test_the_summary_has_a_row_a_method_and_says_where_numbers_come_from(found):
     summary = json.loads((searched.folder / "summary.json").read_text())
     assert summary == plain(searched.summary)
     rows = {row["method"]: row for row in summary["methods"]}
-    assert list(rows) == ["device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree", "random", "egreedy"]
+    assert tuple(rows) == FIXED + METHODS
     origins = {name: row["accuracy_origin"] for name, row in rows.items()}
     assert {name for name, origin in origins.items() if origin == "predicted"} == {"random", "egreedy"}
     assert all(row["latency_origin"] == "predicted" for row in rows.values())
@@ -201,21 +204,40 @@ def test_show_prints_the_tree_the_comparison_and_json(found, monkeypatch, capsys
     assert shown("--dot").startswith("digraph")
 
 
-def test_a_finished_run_is_read_and_not_done_again(found):
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_finished_run_is_read_and_nothing_is_done_again(found, tmp_path, monkeypatch):
     searched, _, _, config = found
-    before = (searched.folder / "tree.json").read_bytes()
-    told = []
-    cache = searched.folder.parent / "cache"
+
+    def never(*_):
+        raise AssertionError("the base network was prepared again")
+
+    monkeypatch.setattr("nas.search.prepare", never)
+    before, told = stamps(searched.folder), []
+    cache = tmp_path / "cache"
     again = search(config, searched.folder, cache=cache, resume=True, progress=lambda *what: told.append(what))
-    assert (searched.folder / "tree.json").read_bytes() == before
+    assert stamps(searched.folder) == before
+    assert again.folder == searched.folder
     assert again.tree == searched.tree
+    assert again.summary == plain(searched.summary)
     assert told == []
+    assert not cache.exists()
+
+
+def test_a_finished_run_is_neither_begun_again_nor_taken_for_another(found, tmp_path):
+    searched, _, _, config = found
+    before = stamps(searched.folder)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        search(config, searched.folder, cache=tmp_path)
+    with pytest.raises(ConfigError, match="seed was 0 and is 1"):
+        search(msgspec.structs.replace(config, seed=1), searched.folder, cache=tmp_path, resume=True)
+    assert stamps(searched.folder) == before
 
 
 def test_another_search_uses_the_library_that_is_there(found, tmp_path):
     searched, _, _, config = found
-    import msgspec
-
     told = []
     faster = msgspec.structs.replace(config, rtt_ms=5.0, methods=("tree",), finetune_steps=0)
     other = search(

@@ -56,7 +56,9 @@ def test_a_line_break_in_a_name_does_not_break_the_text():
     ],
 )
 def test_types_are_shown_as_the_bandwidths_they_cover(wanted, text):
-    assert range_text(msgspec.structs.replace(device_only(), types=THREE), wanted) == text
+    (only,) = device_only().nodes
+    every = msgspec.structs.replace(only, fork=BandwidthFork(types=(0, 1, 2)))
+    assert range_text(msgspec.structs.replace(device_only(), types=THREE, nodes=(every,)), wanted) == text
 
 
 def test_every_kind_of_fork_has_words():

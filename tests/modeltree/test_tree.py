@@ -63,6 +63,15 @@ def setting(*path, value):
     return change
 
 
+def both(*changes):
+    def change(plain):
+        for each in changes:
+            each(plain)
+
+    return change
+
+
+HANDOVER = {"place": 2, "shape": [250], "bytes": 1000, "bits": 32, "block": ""}
 LEAF = {"chance": 0.0, "latency_ms": 1.0, "accuracy": 90.0, "accuracy_origin": "measured"}
 
 HOSTILE = {
@@ -81,7 +90,29 @@ HOSTILE = {
     "a leaf with children": (setting("nodes", 0, "leaf", value=LEAF), "either be a leaf"),
     "cut out of range": (setting("nodes", 0, "partition", value=3), "cut at 3"),
     "negative cut": (setting("nodes", 0, "partition", value=-1), "cut at -1"),
-    "no nodes": (setting("nodes", value=[]), "add up to 0"),
+    "a parent from behind": (setting("nodes", 1, "parent", value=-99), "as its parent"),
+    "no nodes": (setting("nodes", value=[]), "no fork for bandwidth type 0"),
+    "a type without a first fork": (setting("nodes", 1, "fork", "types", value=[0]), "no fork for bandwidth type 1"),
+    "a type without a later fork": (
+        setting("nodes", 3, "fork", "types", value=[]), "node 0 has no fork for bandwidth type 1"
+    ),
+    "an exit where a type should fork": (
+        setting("nodes", 2, "fork", value={"type": "exit", "exit": 0}), "node 0 has no fork for bandwidth type 0"
+    ),
+    "a hand-over that goes on": (setting("nodes", 0, "handover", value=HANDOVER), "node 0 hands over and goes on"),
+    "a level left out": (setting("nodes", 2, "level", value=2), "node 2 is at level 2"),
+    "a level that stays": (setting("nodes", 3, "level", value=0), "node 3 is at level 0"),
+    "a first node below the first level": (setting("nodes", 1, "level", value=1), "node 1 is at level 1"),
+    "a negative chance": (
+        both(setting("nodes", 2, "leaf", "chance", value=-0.25), setting("nodes", 3, "leaf", "chance", value=0.75)),
+        "a negative chance",
+    ),
+    "no mean": (lambda plain: plain.pop("mean"), "mean"),
+    "no std": (lambda plain: plain.pop("std"), "std"),
+    "a mean of two channels": (setting("mean", value=[0.5, 0.5]), "must have 3 numbers each"),
+    "a std of four channels": (setting("std", value=[0.25] * 4), "must have 3 numbers each"),
+    "a std of zero": (setting("std", value=[0.25, 0.0, 0.25]), "std above 0"),
+    "an input without channels": (setting("input_shape", value=[]), "must have 0 numbers each"),
     "a number as text": (setting("nodes", 0, "device_ms", value="20"), "float"),
     "unknown fork": (setting("nodes", 0, "fork", "type", value="coin"), "coin"),
     "bandwidth types that do not fit": (setting("types", "edges_mbps", value=[]), "edges"),
@@ -109,9 +140,14 @@ def test_what_is_no_tree_at_all_is_refused(data):
         decode_tree(data, "t.json")
 
 
-def test_a_fork_that_no_type_takes_is_told_on_the_walk():
+def test_a_tree_with_a_type_that_no_fork_takes_cannot_be_made():
     nodes = forked_tree().nodes
     leaf = msgspec.structs.replace(nodes[1].leaf, chance=1.0)
-    tree = tree_of(msgspec.structs.replace(nodes[1], id=0, leaf=leaf))
     with pytest.raises(FormatError, match="no fork for bandwidth type 0"):
-        list(tree.walk(lambda: SLOW))
+        tree_of(msgspec.structs.replace(nodes[1], id=0, leaf=leaf))
+
+
+@pytest.mark.parametrize("node", [None, 0])
+def test_a_type_that_the_tree_does_not_know_has_no_child(node):
+    with pytest.raises(FormatError, match=f"node {node} has no fork for bandwidth type 2"):
+        forked_tree().child(node, 2)

@@ -55,8 +55,21 @@ def forest(made, paths):
 PIXELS, _ = images(128)
 
 
-def batch(chosen):
-    return PIXELS[torch.from_numpy(chosen)]
+class Taught:
+    """The images as they are, or mirrored, and the base network's logits; remembers what was taken."""
+
+    def __init__(self):
+        self.ways = [PIXELS, PIXELS.flip(3)]
+        with torch.no_grad():
+            self.logits = torch.stack([tiny().graph(images) for images in self.ways])
+        self.taken = []
+
+    def __len__(self):
+        return len(PIXELS)
+
+    def take(self, positions, way):
+        self.taken.append((positions.tolist(), way))
+        return self.ways[way][positions], self.logits[way, positions]
 
 
 def divergence(forest):
@@ -79,7 +92,8 @@ def same(one, other):
 
 def trained(forest, **config):
     rest = {"checkpoint": config.pop("checkpoint", None), "progress": config.pop("progress", lambda *_: None)}
-    finetune_(forest, tiny().graph, batch, len(PIXELS), FinetuneConfig(batch_size=32, **config), **rest)
+    lessons = config.pop("lessons", None) or Taught()
+    finetune_(forest, lessons, FinetuneConfig(batch_size=32, **config), **rest)
     return forest
 
 
@@ -123,7 +137,7 @@ def test_blocks_behind_a_variant_learn_though_nothing_in_them_was_changed(forest
 
 def test_fine_tuning_brings_the_paths_nearer_to_the_base_network(forest):
     before = divergence(forest)
-    trained(forest, steps=40)
+    trained(forest, steps=100)
     assert divergence(forest) < 0.7 * before
     assert not any(module.training for module in forest.device.modules())
 
@@ -142,23 +156,32 @@ def test_paths_that_change_nothing_need_no_training(made, paths):
     assert same(weights(forest.device), before)
 
 
+def test_every_step_takes_other_lessons_none_twice_and_both_ways_come_up(forest):
+    lessons = Taught()
+    trained(forest, steps=12, lessons=lessons)
+    assert len(lessons.taken) == 12
+    assert all(len(set(positions)) == 32 for positions, _ in lessons.taken)
+    assert len({tuple(positions) for positions, _ in lessons.taken}) == 12
+    assert {way for _, way in lessons.taken} == {0, 1}
+
+
 @pytest.mark.parametrize("stop", [49, 50, 73])
 def test_an_interrupted_training_ends_with_the_same_weights(forest, tmp_path, stop):
     twin = copy.deepcopy(forest)
-    whole = trained(copy.deepcopy(forest), steps=80, flip=True)
+    whole = trained(copy.deepcopy(forest), steps=80)
 
     def stops(done, total, text):
         if done == stop + 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(forest, steps=80, flip=True, checkpoint=tmp_path / "state.pt", progress=stops)
+        trained(forest, steps=80, checkpoint=tmp_path / "state.pt", progress=stops)
     assert (tmp_path / "state.pt").exists() == (stop >= 50)
     steps = []
-    trained(twin, steps=80, flip=True, checkpoint=tmp_path / "state.pt", progress=lambda n, *_: steps.append(n))
+    trained(twin, steps=80, checkpoint=tmp_path / "state.pt", progress=lambda n, *_: steps.append(n))
     assert steps[0] == (51 if stop >= 50 else 1)
     assert same(weights(twin.device), weights(whole.device))
-    finished = trained(copy.deepcopy(forest), steps=80, flip=True, checkpoint=tmp_path / "state.pt")
+    finished = trained(copy.deepcopy(forest), steps=80, checkpoint=tmp_path / "state.pt")
     assert same(weights(finished.device), weights(whole.device))
 
 
@@ -186,6 +209,6 @@ def test_a_whole_network_is_distilled_in_place():
 
     before = apart()
     config = FinetuneConfig(steps=30, batch_size=32)
-    assert distil_whole_(made, tiny().graph, batch, len(PIXELS), config) is made
+    assert distil_whole_(made, Taught(), config) is made
     assert apart() < 0.7 * before
     assert np.isfinite(before)

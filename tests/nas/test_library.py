@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -169,6 +172,26 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(built, tmp_path):
     assert contents(library) == contents(whole)
     assert timeless(library) == timeless(whole)
     assert torch.get_num_threads() == 1
+
+
+def test_a_build_sweeps_what_dead_processes_left_and_nothing_else(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    scratch = tmp_path / "library" / "scratch"
+    for name in (f"{dead.pid}-left", f"{os.getpid()}-at-work", "notes"):
+        (scratch / name / "fit").mkdir(parents=True)
+    seen = []
+
+    class Looks(SerialExecutor):
+        def run(self, setup, work, context, tasks):
+            seen.extend(path.name for path in scratch.iterdir())
+            yield from super().run(setup, work, context, tasks)
+
+    build(tmp_path, names=("gap",), executor=Looks())
+    own = set(seen) - {f"{os.getpid()}-at-work", "notes"}
+    assert len(seen) == 3
+    assert [name.split("-")[0] for name in own] == [str(os.getpid())]
+    assert {path.name for path in scratch.iterdir()} == {f"{os.getpid()}-at-work", "notes"}
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "empty", "garbage", "other record"])

@@ -100,6 +100,15 @@ def test_only_a_finished_run_is_read(tmp_path):
         read_run(tmp_path)
 
 
+def test_a_run_is_finished_once_tree_and_summary_are_there(tmp_path):
+    run = Run.start(tmp_path, CONFIG, resume=False)
+    found = [run.finished]
+    for name in ("tree.json", "summary.json"):
+        run.path(name).write_text("{}")
+        found.append(run.finished)
+    assert found == [False, False, True]
+
+
 def test_a_run_that_is_given_up_at_once_leaves_no_folder_and_an_old_one_stays(tmp_path):
     run = Run.start(tmp_path / "new", CONFIG, resume=False)
     run.path("base.pt2").write_bytes(b"")

@@ -73,6 +73,30 @@ def test_no_division_is_faster_than_the_cut(graph, seed, mbps):
     assert cut.device in set(divisions(spec))
 
 
+def crossing_of(spec, stays):
+    return priced(spec, stays, DEVICE, CLOUD, link(1.0)).crossing
+
+
+@every_graph
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rtt_ms", [0.5, 20.0])
+@pytest.mark.parametrize("mbps", [1.0, 20.0, 200.0])
+def test_with_a_round_trip_the_cut_is_never_worse_than_one_that_a_single_tensor_crosses(graph, seed, rtt_ms, mbps):
+    """Every legal place is such a division, and so is staying on the device, where nothing crosses."""
+    spec = network(np.random.default_rng(seed), *GRAPHS[graph])
+
+    def transfer_ms(size):
+        return rtt_ms + link(mbps)(size)
+
+    cut = surgery(spec, DEVICE, CLOUD, transfer_ms)
+    single = [stays for stays in divisions(spec) if len(crossing_of(spec, stays)) <= 1]
+    places = {frozenset(range(1 + sum(map(len, spec.segments[:p])))) for p in range(len(spec.places))}
+    assert places <= set(single)
+    best = min(priced(spec, stays, DEVICE, CLOUD, transfer_ms).latency_ms for stays in single)
+    assert cut.latency_ms <= best + 1e-9
+    assert cut == priced(spec, cut.device, DEVICE, CLOUD, transfer_ms)
+
+
 @every_graph
 def test_over_a_fast_link_all_goes_to_the_cloud(graph):
     spec = network(np.random.default_rng(0), *GRAPHS[graph])
