@@ -41,7 +41,7 @@ def main() -> None:
     evaluations: dict[str, list[int]] = {name: [] for name in VARIANTS}
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _, _, _, bench in itertools.islice(benches(told), 0, None, told.every):
-        exact = run_exact(bench)["reward"]
+        exact = run_exact(bench)["valued"]
         for name, changes in VARIANTS.items():
             for seed in range(told.seeds):
                 config = SearchConfig(seed=seed, budget=told.budget, **changes)
@@ -49,7 +49,7 @@ def main() -> None:
                 branch = run_branch(bench, config, lambda *_: None) if config.boosting else None
                 tree = run_tree(bench, config, branch, lambda *_: None)
                 seconds[name].append(time.perf_counter() - began)
-                shares[name].append(100 * tree.reward / exact)
+                shares[name].append(100 * tree.valued / exact)
                 evaluations[name].append(tree.evaluations)
     print("| search | of exact %, mean | worst | evaluations, median | s, median |\n|---|---|---|---|---|")
     for name in VARIANTS:
@@ -69,7 +69,8 @@ def distillation(told: object) -> None:
     trace = load_trace(sorted(Path(told.traces).glob("*.csv"))[0], seed=0)  # type: ignore[attr-defined]
     cuts = slice_blocks(prepared.network.spec, config.N)
     bench = build_bench(
-        prepared.network, library, predictor, scenario_of(SearchConfig(), trace), cuts, single_root=False
+        prepared.network, library, predictor, scenario_of(SearchConfig(), trace), cuts,
+        single_root=False, max_loss=SearchConfig().max_loss,
     )  # fmt: skip
     print("| distillation | episodes | networks evaluated | s | reward found | accuracy %, measured | latency ms |")
     print("|---|---|---|---|---|---|---|")

@@ -51,5 +51,13 @@ def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, Bench]]:
                 scenario = scenario_of(
                     SearchConfig(device=device), load_trace(path, seed=0)
                 )  # fmt: skip
-                bench = build_bench(prepared.network, library, predictor, scenario, cuts, single_root=False)
+                bench = build_bench(
+                    prepared.network,
+                    library,
+                    predictor,
+                    scenario,
+                    cuts,
+                    single_root=False,
+                    max_loss=SearchConfig().max_loss,
+                )
                 yield base, device, path.stem, bench

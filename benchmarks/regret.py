@@ -2,7 +2,8 @@
 
     python benchmarks/regret.py --data imagefolder:DIR --weights DIR --traces DIR [--seeds 5] [--budget 2000]
 
-Every instance (network x device x recorded link) is solved exactly by dynamic programming; rewards are the predictor's.
+Every instance (network x device x recorded link) is solved exactly by dynamic programming; rewards are as
+the search values them (predicted accuracy, guarded).
 """
 
 import statistics
@@ -27,7 +28,7 @@ def main() -> None:
     everything: dict[str, list[float]] = {name: [] for name in ("branch", "tree", "random", "egreedy")}
     rates, worst = [], 100.0
     for base, device, link, bench in benches(told):
-        exact = run_exact(bench)["reward"]
+        exact = run_exact(bench)["valued"]
         shares: dict[str, list[float]] = {name: [] for name in everything}
         evaluations = []
         for seed in range(told.seeds):
@@ -40,7 +41,7 @@ def main() -> None:
             found |= {name: run_tabular(bench, config, name, tree.evaluations) for name in ("random", "egreedy")}
             evaluations.append(tree.evaluations)
             for name, result in found.items():
-                shares[name].append(100 * result.reward / exact)
+                shares[name].append(100 * result.valued / exact)
         for name, values in shares.items():
             everything[name] += values
         mean = {name: statistics.mean(values) for name, values in shares.items()}

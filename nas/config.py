@@ -20,6 +20,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     trace : a shipped scene or a file. rtt_ms : round-trip time; None takes the scene's.
     device, cloud : shipped profiles or files.
     methods : which to run; the fixed baselines (device_only, cloud_raw, cloud_jpeg) always are.
+    max_loss : predicted points of accuracy that a path may lose; each beyond counts ten times in the search. 100
+        switches it off, which is the paper's reward as it stands.
     budget : episodes of the tree search, branch searches included.
     forks : `independent` (the paper) or `markov` (chances of changing type as the trace shows them).
     distillation : `block` (variants once, plugged) or `branch` (every composed network trained whole, as the paper).
@@ -39,6 +41,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     methods: tuple[str, ...] = METHODS
     techniques: tuple[str, ...] = TECHNIQUE_NAMES
     seed: int = 0
+    max_loss: float = 0.8
     budget: int = 2000
     forks: str = "independent"
     single_root: bool = False
@@ -71,6 +74,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             for value in values:
                 if value not in known:
                     raise unknown(kind, value, known)
+        if not (math.isfinite(self.max_loss) and self.max_loss >= 0):
+            raise ConfigError(f"max-loss is {self.max_loss}: it must be 0 or more points")
         if self.rtt_ms is not None and not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):
             raise ConfigError(f"rtt-ms is {self.rtt_ms}: it must be 0 or more")
 

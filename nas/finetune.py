@@ -26,7 +26,7 @@ from transforms import Network, compose
 class FinetuneConfig:
     """steps : of Adam with a one-cycle rate. temperature : of distillation."""
 
-    steps: int = 800
+    steps: int = 400
     batch_size: int = 64
     lr: float = 5e-4
     temperature: float = 4.0

@@ -30,14 +30,16 @@ Oracle = Callable[[Space, Branch], float]
 
 
 class MethodResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a method chose for every node, and what that is worth to the predictor.
+    """What a method chose for every node, and what that is predicted to be worth.
 
+    valued : the reward as the search values it, with the guard on accuracy.
     plans : per node [partition, [options]], None below a hand-over.
     curve : (episodes, evaluations, best, mean, baseline, entropy) as the search went on.
     """
 
     method: str
     plans: tuple[Plan | None, ...]
+    valued: float
     reward: float
     latency_ms: float
     accuracy: float
@@ -58,7 +60,7 @@ class Bench:
 
 def build_bench(
     network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int], *,
-    single_root: bool,
+    single_root: bool, max_loss: float,
 ) -> Bench:  # fmt: skip
     """The spaces that all methods search."""
     last = len(network.spec.segments)
@@ -69,8 +71,8 @@ def build_bench(
             device=scenario.device, cloud=scenario.cloud, types=constant, transfer=scenario.transfer,
             reward=scenario.reward,
         )  # fmt: skip
-        branches.append(build_space(network, library, predictor, alone, cuts, levels=(0, last)))
-    tree = build_space(network, library, predictor, scenario, cuts, single_root=single_root)
+        branches.append(build_space(network, library, predictor, alone, cuts, levels=(0, last), max_loss=max_loss))
+    tree = build_space(network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss)
     return Bench(network=network, scenario=scenario, tree=tree, branches=tuple(branches))
 
 
@@ -147,10 +149,11 @@ def run_tabular(bench: Bench, config: SearchConfig, method: str, evaluations: in
 
 
 def run_exact(bench: Bench) -> dict[str, Any]:
-    """The predictor's true optimum over all trees."""
+    """The true optimum over all trees, as the search values them (`valued`) and as predicted (the rest)."""
     began = time.perf_counter()
-    outcome = solve(bench.tree.problem).outcome
-    return {**outcome._asdict(), "seconds": time.perf_counter() - began}
+    best = solve(bench.tree.problem)
+    outcome = Evaluator(bench.tree.problem, accuracy=bench.tree.predict).tree(best.plans).outcome
+    return {**outcome._asdict(), "valued": best.outcome.reward, "seconds": time.perf_counter() - began}
 
 
 def reward_of(problem: Problem, plans: TreePlan, accuracies: dict[Branch, float]) -> Outcome:
@@ -169,7 +172,7 @@ def _settings(config: SearchConfig, episodes: int) -> ReinforceConfig:
 def _evaluator(space: Space, config: SearchConfig, oracle: Oracle | None) -> Evaluator:
     if oracle is None:
         return Evaluator(space.problem, pool=config.pool)
-    return Evaluator(space.problem, pool=config.pool, accuracy=lambda path: oracle(space, path))
+    return Evaluator(space.problem, pool=config.pool, accuracy=lambda path: space.guard(oracle(space, path)))
 
 
 def _ran(search: Reinforce, progress: Progress, text: str) -> Found:
@@ -201,9 +204,14 @@ def _result(
     bench: Bench, method: str, plans: TreePlan, evaluations: int, seconds: float, curve: Sequence[Step] = (),
     oracle: Oracle | None = None,
 ) -> MethodResult:  # fmt: skip
-    accuracy = None if oracle is None else lambda path: oracle(bench.tree, path)
-    outcome = Evaluator(bench.tree.problem, accuracy=accuracy).tree(plans).outcome
+    space = bench.tree
+
+    def accuracy(path: Branch) -> float:
+        return space.predict(path) if oracle is None else oracle(space, path)
+
+    outcome = Evaluator(space.problem, accuracy=accuracy).tree(plans).outcome
+    valued = Evaluator(space.problem, accuracy=lambda path: space.guard(accuracy(path))).tree(plans).outcome
     return MethodResult(
-        method=method, plans=tuple(plans), reward=outcome.reward, latency_ms=outcome.latency_ms,
+        method=method, plans=tuple(plans), valued=valued.reward, reward=outcome.reward, latency_ms=outcome.latency_ms,
         accuracy=outcome.accuracy, evaluations=evaluations, seconds=seconds, curve=tuple(curve),
     )  # fmt: skip

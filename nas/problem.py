@@ -150,6 +150,15 @@ def complete_tree(levels: int, types: int, *, single_root: bool = False) -> Shap
     )  # fmt: skip
 
 
+CHARGE = 10.0
+"""How many times over a point of accuracy counts beyond the loss that is allowed."""
+
+
+def guarded(accuracy: np.ndarray, base: float, max_loss: float) -> np.ndarray:
+    """Accuracy, in percent, as a search takes it: below `base - max_loss`, each point counts `CHARGE` times."""
+    return np.asarray(accuracy - (CHARGE - 1) * np.maximum(0.0, base - max_loss - accuracy))
+
+
 TreePlan = Sequence[Plan | None]
 """A plan for every node of a `Shape`; None below a node that hands over."""
 
@@ -166,7 +175,8 @@ class Outcome(NamedTuple):
 class Problem:
     """Blocks, the tree's shape, the chances of its forks, and what accuracy and latency are worth.
 
-    accuracy : (cap + 1,) predicted accuracy, in percent, for every total damage; damage saturates at the cap.
+    accuracy : (cap + 1,) what the search takes the accuracy to be, in percent, for every total damage: predicted, and
+        `guarded`; damage saturates at the cap.
     initial, transition : chances of the bandwidth types at the first fork, and from fork to fork.
     accuracy_worth, latency_worth : reward = constant + accuracy_worth * accuracy - latency_worth * latency.
     """
@@ -212,5 +222,5 @@ class Problem:
         return self.constant + self.accuracy_worth * accuracy - self.latency_worth * latency_ms
 
     def accuracy_of(self, damage: int) -> float:
-        """Predicted accuracy, in percent."""
+        """Accuracy, in percent, as the search takes it."""
         return float(self.accuracy[min(damage, self.cap)])

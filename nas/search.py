@@ -97,7 +97,9 @@ def search(
     seconds = {"base": time.perf_counter() - began}
     library, predictor, quality, learnt = knowledge(config, prepared, cache, progress)
     started = time.perf_counter()
-    bench = build_bench(prepared.network, library, predictor, scenario, cuts, single_root=config.single_root)
+    bench = build_bench(
+        prepared.network, library, predictor, scenario, cuts, single_root=config.single_root, max_loss=config.max_loss
+    )
     oracle = None
     if config.distillation == "branch":
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)

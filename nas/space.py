@@ -18,7 +18,7 @@ from modeltree.profiles import DeviceProfile
 from modeltree.reward import Reward
 from nas.library import Choice, Library, Record
 from nas.predictor import Predictor
-from nas.problem import ABSORBED, Block, Element, Plan, Problem, UnitTable, complete_tree
+from nas.problem import ABSORBED, Block, Element, Plan, Problem, UnitTable, complete_tree, guarded
 from transforms import Network, Variant
 from transforms.compose import entry, folded_layers
 
@@ -63,11 +63,26 @@ def slice_blocks(spec: NetworkSpec, blocks: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Space:
-    """A problem and what its option numbers mean."""
+    """A problem and what its option numbers mean.
+
+    predicted : (cap + 1,) predicted accuracy, in percent, for every total damage, without the guard that is in
+        `problem.accuracy`. max_loss : points a path may lose before the guard bites.
+    """
 
     problem: Problem
+    predicted: np.ndarray
+    max_loss: float
     choices: Mapping[int, tuple[Choice | None, ...]]
     dropped: Mapping[tuple[int, Choice], str]
+
+    def predict(self, path: Sequence[Plan]) -> float:
+        """Predicted accuracy of a branch, in percent."""
+        damage = sum(block.damage(plan) for block, plan in zip(self.problem.blocks, path))
+        return float(self.predicted[min(damage, self.problem.cap)])
+
+    def guard(self, accuracy: float) -> float:
+        """A measured accuracy as the search takes it."""
+        return float(guarded(np.array(accuracy), float(self.predicted[0]), self.max_loss))
 
     def variants(self, path: Sequence[Plan]) -> dict[int, Choice]:
         """Unit -> choice for the plans of a branch from the root on; only for units that a variant replaces."""
@@ -82,13 +97,14 @@ class Space:
 
 def build_space(
     network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int],
-    *, levels: Sequence[int] | None = None, single_root: bool = False,
+    *, levels: Sequence[int] | None = None, single_root: bool = False, max_loss: float = 100.0,
 ) -> Space:  # fmt: skip
     """The problem of choosing, for every node, where to hand over and how to compress what stays.
 
     Parameters
     ----------
     cuts : places at which the network is sliced (`slice_blocks`); no variant reaches over one.
+    max_loss : predicted points of accuracy that a path may lose before each counts `CHARGE` times.
     levels : places at which the tree forks, `cuts` by default; `(0, last)` searches a whole branch at once, over the
         same blocks, so that every branch found that way is also a branch of the tree.
     """
@@ -102,12 +118,14 @@ def build_space(
         bandwidth_mbps=scenario.types.representative_mbps,
         initial=np.array(scenario.types.initial),
         transition=np.array(scenario.types.transition),
-        accuracy=predictor.table,
+        accuracy=guarded(predictor.table, float(predictor.table[0]), max_loss),
         constant=float(reward.of(0.0, 0.0)),
         accuracy_worth=float(reward.of(1.0, 0.0) - reward.of(0.0, 0.0)),
         latency_worth=float(reward.of(0.0, 0.0) - reward.of(0.0, 1.0)),
     )
-    return Space(problem=problem, choices=builder.choices, dropped=builder.dropped)
+    return Space(
+        problem=problem, predicted=predictor.table, max_loss=max_loss, choices=builder.choices, dropped=builder.dropped
+    )  # fmt: skip
 
 
 class _Builder:

@@ -137,7 +137,7 @@ def _exact(
 ) -> dict[str, float] | None:  # fmt: skip
     if exact is None:
         return None
-    found = {} if tree is None else {"found_percent": 100.0 * tree.reward / exact["reward"]}
+    found = {} if tree is None else {"found_percent": 100.0 * tree.valued / exact["valued"]}
     return found | {
         "reward": exact["reward"] + worth, "latency_ms": exact["latency_ms"], "accuracy": exact["accuracy"] + shift,
         "seconds": exact["seconds"],

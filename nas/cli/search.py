@@ -30,6 +30,7 @@ def search(
         list[str] | None, typer.Option(help=f"One of {', '.join(TECHNIQUE_NAMES)}; may be given again. All unless said")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random")] = 0,
+    max_loss: Annotated[float, typer.Option(help="Predicted points of accuracy a path may lose; 100: any")] = 0.8,
     budget: Annotated[int, typer.Option(help="Episodes of the tree search")] = 2000,
     forks: Annotated[str, typer.Option(help="Chances at forks: independent (the paper) or markov (as the trace)")] = (
         "independent"
@@ -58,7 +59,7 @@ def search(
     config = SearchConfig(
         base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, image_size=image_size, trace=trace,
         rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
-        techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, budget=budget, forks=forks,
+        techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss, budget=budget, forks=forks,
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
         boosting=boosting, pool=pool, executor=executor, workers=workers,
     )  # fmt: skip

@@ -87,7 +87,7 @@ def test_the_pool_composes_each_model_once(pool, evaluations):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_expectation_is_the_sum_over_complete_paths(seed, markov):
     problem = random_problem(seed, THREE, markov=markov)
-    space = Space(problem=problem, choices={}, dropped={})
+    space = Space(problem=problem, predicted=problem.accuracy, max_loss=100.0, choices={}, dropped={})
     for plans in (drawn(problem, np.random.default_rng(seed)), solve(problem).plans):
         outcome = Evaluator(problem).tree(plans).outcome
         paths = complete_paths(space, plans)
