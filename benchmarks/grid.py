@@ -35,12 +35,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--bases", nargs="*", default=BASES)
     parser.add_argument("--devices", nargs="*", default=DEVICES)
+    parser.add_argument("--links", nargs="*", default=TRACES)
     parser.add_argument("--finetune-steps", type=int, default=None)
     told = parser.parse_args()
     rows = []
     for base in told.bases:
         for device in told.devices:
-            for trace in TRACES:
+            for trace in told.links:
                 config = SearchConfig(
                     base=base, data=told.data, device=device, trace=str(Path(told.traces) / f"{trace}.csv"),
                     weights=str(Path(told.weights) / f"{base}_cifar10_jpeg.safetensors"),
