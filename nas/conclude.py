@@ -27,6 +27,7 @@ from nas.run import Run
 
 _BATCH = 250
 _SMALL_STEPS, _STEPS = 120, 400
+_HOPELESS = 5.0  # of 400
 _TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
 TRAINED = ("tree", "branch")
 """Methods whose paths are fine-tuned and measured."""
@@ -76,9 +77,10 @@ def conclude(
     began = time.perf_counter()
     if paths and settings.steps:
         taught = lessons(prepared, library.folder, config.seed, progress)
-        finetune_(forest, taught, settings, checkpoint=run.path("finetune.pt"), progress=progress)
+        contenders = _contenders(own, results)
+        finetune_(forest, taught, settings, paths=contenders, checkpoint=run.path("finetune.pt"), progress=progress)
+        _keep_better_(forest, contenders, before, Forest(prepared.network, space, library, paths), judged)
     trained_s, began = time.perf_counter() - began, time.perf_counter()
-    _keep_better_(forest, before, Forest(prepared.network, space, library, paths), judged)
     measured = run.stage("measured", lambda: _measure(prepared, forest, judged, library.folder, progress))
     measured_s = time.perf_counter() - began
 
@@ -122,15 +124,24 @@ def _settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
     )
 
 
+def _contenders(own: Mapping[str, Mapping[Branch, float]], results: Mapping[str, MethodResult]) -> list[Branch]:
+    """Paths worth fine-tuning: those of methods that are not predicted to be hopelessly behind.
+
+    A branch that is far behind the tree is often hardly compressed: it would take most of the time and win nothing.
+    """
+    valued = {name: results[name].valued for name in TRAINED if name in own}
+    best = max(valued.values())
+    chosen = (path for name, value in valued.items() if value > best - _HOPELESS for path in own[name])
+    return list(dict.fromkeys(chosen))
+
+
 def _keep_better_(
-    forest: Forest, before: Sequence[float], untouched: Forest, judged: tuple[torch.Tensor, np.ndarray]
-) -> None:
-    """Take fine-tuning back where it cost accuracy on the search images."""
-    if not forest.paths:
-        return
-    after = forest_accuracy(forest, [judged]).values()
-    shares = list(forest.paths.values())
-    if sum(s * a for s, a in zip(shares, after)) < sum(s * b for s, b in zip(shares, before)):
+    forest: Forest, contenders: Sequence[Branch], before: Sequence[float], untouched: Forest,
+    judged: tuple[torch.Tensor, np.ndarray],
+) -> None:  # fmt: skip
+    """Take fine-tuning back where it cost the contenders accuracy on the search images."""
+    earlier, after = dict(zip(forest.paths, before)), forest_accuracy(forest, [judged])
+    if sum(forest.paths[path] * (after[path] - earlier[path]) for path in contenders) < 0:
         forest.load_state_dict(untouched.state_dict())
 
 

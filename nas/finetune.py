@@ -5,7 +5,7 @@ trie of blocks. What the cloud runs is the base network's own rest, never change
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +80,12 @@ class Forest(nn.Module):
         """The place where the last node of a branch's first part begins."""
         return self._starts[prefix]
 
-    def logits(self, images: torch.Tensor) -> Iterator[tuple[Branch, torch.Tensor]]:
-        """(path, logits) for every path; shared first parts are computed once."""
+    def logits(
+        self, images: torch.Tensor, paths: Collection[Branch] | None = None
+    ) -> Iterator[tuple[Branch, torch.Tensor]]:  # fmt: skip
+        """(path, logits) for some paths (all unless said); shared first parts are computed once."""
         known: dict[Branch, torch.Tensor] = {(): images}
-        for path in self.paths:
+        for path in self.paths if paths is None else paths:
             for depth in range(1, len(path) + 1):
                 if path[:depth] not in known:
                     known[path[:depth]] = self.node(path[:depth])(known[path[: depth - 1]])
@@ -96,19 +98,22 @@ Progress = Callable[[int, int, str], None]
 
 def finetune_(
     forest: Forest, lessons: Lessons, config: FinetuneConfig, *,
-    checkpoint: Path | None = None, progress: Progress = lambda done, total, text: None,
+    paths: Collection[Branch] | None = None, checkpoint: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
 ) -> None:  # fmt: skip
     """Train a forest in place on the base network's logits; every path counts by the share of inferences that take it.
 
+    paths : those to train on; all unless said.
     checkpoint : written every 50 steps and at the end; an interrupted training goes on from it and ends with the same
         weights.
     """
     for rest in forest.cloud.values():
         rest.requires_grad_(False)
-    total = sum(forest.paths.values())
+    chosen = list(forest.paths if paths is None else paths)
+    total = sum(forest.paths[path] for path in chosen)
 
     def outputs(batch: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
-        return ((forest.paths[path] / total, logits) for path, logits in forest.logits(batch))
+        return ((forest.paths[path] / total, logits) for path, logits in forest.logits(batch, chosen))
 
     _train_(forest.device, outputs, lessons, config, checkpoint, progress)
 
