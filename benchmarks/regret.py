@@ -13,7 +13,7 @@ import torch
 from instances import arguments, benches
 
 from nas.config import SearchConfig
-from nas.methods import run_branch, run_exact, run_tabular, run_tree
+from nas.methods import run_branch, run_exact, run_surgery, run_tabular, run_tree
 
 
 def main() -> None:
@@ -21,14 +21,16 @@ def main() -> None:
     told = arguments(__doc__, seeds=5, budget=2000)
     torch.set_num_threads(1)
     print(
-        "| base | device | link | exact | branch % | tree % (worst seed) | random % | e-greedy % | evaluated "
+        "| base | device | link | surgery | tree - surgery | exact | branch % | tree % (worst seed) | random % | e-greedy % | evaluated "
         "| episodes/s |"
     )
-    print("|---" * 10 + "|")
+    print("|---" * 12 + "|")
     everything: dict[str, list[float]] = {name: [] for name in ("branch", "tree", "random", "egreedy")}
     rates, worst = [], 100.0
+    margins: dict[str, list[float]] = {}
     for base, device, link, bench in benches(told):
-        exact = run_exact(bench)["valued"]
+        exact, cut = run_exact(bench)["valued"], run_surgery(bench).reward
+        gains = []
         shares: dict[str, list[float]] = {name: [] for name in everything}
         evaluations = []
         for seed in range(told.seeds):
@@ -40,14 +42,16 @@ def main() -> None:
             found = {"branch": branch, "tree": tree}
             found |= {name: run_tabular(bench, config, name, tree.evaluations) for name in ("random", "egreedy")}
             evaluations.append(tree.evaluations)
+            gains.append(tree.reward - cut)
             for name, result in found.items():
                 shares[name].append(100 * result.valued / exact)
         for name, values in shares.items():
             everything[name] += values
         mean = {name: statistics.mean(values) for name, values in shares.items()}
         worst = min(worst, mean["tree"])
+        margins.setdefault(base, []).append(statistics.mean(gains))
         print(
-            f"| {base} | {device} | {link} | {exact:.2f} | {mean['branch']:.2f} | {mean['tree']:.2f} "
+            f"| {base} | {device} | {link} | {cut:.2f} | {statistics.mean(gains):+.2f} | {exact:.2f} | {mean['branch']:.2f} | {mean['tree']:.2f} "
             f"({min(shares['tree']):.2f}) | {mean['random']:.2f} | {mean['egreedy']:.2f} "
             f"| {statistics.median(evaluations):.0f} | {statistics.median(rates[-told.seeds :]):.0f} |",
             flush=True,
@@ -56,7 +60,9 @@ def main() -> None:
         "\nShare of the exact reward, mean over all instances and seeds: "
         + ", ".join(f"{name} {statistics.mean(values):.2f} %" for name, values in everything.items())
         + f". Worst instance of the tree search, mean over seeds: {worst:.2f} %. "
-        + f"Episodes a second: median {statistics.median(rates):.0f}, least {min(rates):.0f}."
+        + "Tree over surgery, predicted reward: "
+        + ", ".join(f"{base} {statistics.mean(values):+.2f}" for base, values in margins.items())
+        + f". Episodes a second: median {statistics.median(rates):.0f}, least {min(rates):.0f}."
     )
 
 

@@ -26,7 +26,7 @@ from nas.problem import Outcome
 from nas.run import Run
 
 _BATCH = 250
-_SMALL_STEPS, _STEPS = 120, 400
+_SMALL_STEPS, _STEPS = 100, 200
 _HOPELESS = 5.0  # of 400
 _TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
 TRAINED = ("tree", "branch")

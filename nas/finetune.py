@@ -26,9 +26,9 @@ from transforms import Network, compose
 class FinetuneConfig:
     """steps : of Adam with a one-cycle rate. temperature : of distillation."""
 
-    steps: int = 400
+    steps: int = 200
     batch_size: int = 64
-    lr: float = 5e-4
+    lr: float = 1e-4
     temperature: float = 4.0
     seed: int = 0
 
