@@ -21,7 +21,8 @@ def main() -> None:
     told = arguments(__doc__, seeds=5, budget=2000)
     torch.set_num_threads(1)
     print(
-        "| base | device | link | surgery | tree - surgery | exact | branch % | tree % (worst seed) | random % | e-greedy % | evaluated "
+        "| base | device | link | surgery | tree - surgery | exact | branch % | tree % (worst seed) "
+        "| random % | e-greedy % | evaluated "
         "| episodes/s |"
     )
     print("|---" * 12 + "|")
@@ -51,7 +52,8 @@ def main() -> None:
         worst = min(worst, mean["tree"])
         margins.setdefault(base, []).append(statistics.mean(gains))
         print(
-            f"| {base} | {device} | {link} | {cut:.2f} | {statistics.mean(gains):+.2f} | {exact:.2f} | {mean['branch']:.2f} | {mean['tree']:.2f} "
+            f"| {base} | {device} | {link} | {cut:.2f} | {statistics.mean(gains):+.2f} "
+            f"| {exact:.2f} | {mean['branch']:.2f} | {mean['tree']:.2f} "
             f"({min(shares['tree']):.2f}) | {mean['random']:.2f} | {mean['egreedy']:.2f} "
             f"| {statistics.median(evaluations):.0f} | {statistics.median(rates[-told.seeds :]):.0f} |",
             flush=True,

@@ -29,6 +29,11 @@ from nas.evaluate import Evaluator
 from nas.problem import Outcome, Plan, Problem, TreePlan
 
 
+_WHOLE_BRANCH = 0.8
+"""In place of (N - n) / N where a whole branch is one block: there, too, the device half must be explored, or the search
+settles on handing the image over before it knows how to compress."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReinforceConfig:
     """How the controllers learn.
@@ -47,8 +52,8 @@ class ReinforceConfig:
     lr: float = 0.01
     entropy: float = 0.2
     baseline_decay: float = 0.9
-    fair_chances: float = 0.5
-    fair_share: float = 0.3
+    fair_chances: float = 1.0
+    fair_share: float = 0.8
     boost: float = 0.3
 
 
@@ -166,7 +171,8 @@ class Reinforce:
         levels, block = len(self.problem.blocks), self.problem.blocks[level]
         place = np.full(len(nodes), -1)
         options = np.full((len(nodes), len(block.units)), -1)
-        chance = self.config.fair_chances * fading * (levels - (level + 1)) / levels
+        share = (levels - (level + 1)) / levels if levels > 1 else _WHOLE_BRANCH
+        chance = self.config.fair_chances * fading * share
         place[self._uniform(len(nodes)) < chance] = block.places
         if self.boosted is not None:
             for row in np.flatnonzero(use_boosted[episodes]):

@@ -93,7 +93,7 @@ def same(one, other):
 def trained(forest, **config):
     rest = {"checkpoint": config.pop("checkpoint", None), "progress": config.pop("progress", lambda *_: None)}
     lessons = config.pop("lessons", None) or Taught()
-    finetune_(forest, lessons, FinetuneConfig(batch_size=32, **config), **rest)
+    finetune_(forest, lessons, FinetuneConfig(batch_size=32, lr=5e-4, **config), **rest)
     return forest
 
 
@@ -208,7 +208,7 @@ def test_a_whole_network_is_distilled_in_place():
             return float((torch.log_softmax(made(PIXELS), 1) - torch.log_softmax(tiny().graph(PIXELS), 1)).abs().mean())
 
     before = apart()
-    config = FinetuneConfig(steps=30, batch_size=32)
+    config = FinetuneConfig(steps=30, batch_size=32, lr=5e-4)
     assert distil_whole_(made, Taught(), config) is made
     assert apart() < 0.7 * before
     assert np.isfinite(before)
