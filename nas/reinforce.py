@@ -28,10 +28,9 @@ from nas.controllers import (
 from nas.evaluate import Evaluator
 from nas.problem import Outcome, Plan, Problem, TreePlan
 
-
 _WHOLE_BRANCH = 0.8
-"""In place of (N - n) / N where a whole branch is one block: there, too, the device half must be explored, or the search
-settles on handing the image over before it knows how to compress."""
+"""In place of (N - n) / N where a whole branch is one block: there, too, the device half must be explored, or the
+search settles on handing the image over before it knows how to compress."""
 
 
 @dataclass(frozen=True, kw_only=True)
