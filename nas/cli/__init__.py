@@ -5,6 +5,7 @@ import sys
 import typer
 
 from modeltree.errors import NasError
+from nas.cli.compile import compile_tree
 from nas.cli.search import search
 from nas.cli.show import show
 from nas.cli.train import train
@@ -18,6 +19,7 @@ app = typer.Typer(
 app.command()(search)
 app.command()(show)
 app.command()(train)
+app.command("compile")(compile_tree)
 
 INTERRUPTED = 130
 
@@ -31,5 +33,6 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:  # typer's own way to end, after Ctrl-C too, which it does not put in words
         if end.code == INTERRUPTED:
-            print("nas: interrupted: start it again with --resume to go on", file=sys.stderr)
+            again = "start it again with --resume" if sys.argv[1:2] == ["search"] else "start it again in the same way"
+            print(f"nas: interrupted: {again} to go on", file=sys.stderr)
         raise

@@ -1,30 +1,111 @@
-"""`nas show`: look at a finished run again."""
+"""`nas show`: look at a finished run, or a bundle, again."""
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from modeltree.errors import ConfigError
+from modeltree.manifest import FileEntry, Manifest, encode_manifest
 from modeltree.render import render_dot, render_text
 from modeltree.tree import ModelTree
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run directory or a bundle")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary, or the manifest, as JSON")] = False,
     dot: Annotated[bool, typer.Option("--dot", help="Print the tree for Graphviz")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file of a bundle; status 2 if one is off")] = (
+        False
+    ),
 ) -> None:
-    """Show the tree of a run, what each method is worth, and the verdict."""
+    """Show the tree of a run, what each method is worth, and the verdict; or the tree of a bundle and its libraries."""
+    from runtime.bundle import is_bundle
+
+    if is_bundle(folder):
+        _show_bundle(folder, as_json=as_json, dot=dot, verify=verify)
+        return
+    if verify:
+        raise ConfigError(f"{folder} is not a bundle: --verify checks what nas compile wrote")
     from nas.run import read_run
 
-    summary, tree = read_run(run)
+    summary, tree = read_run(folder)
     if as_json:
         print(json.dumps(summary))
     elif dot:
         print(render_dot(tree))
     else:
-        print_run(run, summary, tree)
+        print_run(folder, summary, tree)
+
+
+def _show_bundle(folder: Path, *, as_json: bool, dot: bool, verify: bool) -> None:
+    from runtime.bundle import Bundle
+
+    bundle = Bundle.open(folder)
+    problems = bundle.problems() if verify else []
+    if problems:
+        for problem in problems:
+            print(f"nas: {problem}", file=sys.stderr)
+        raise typer.Exit(2)
+    if as_json:
+        print(encode_manifest(bundle.manifest).decode(), end="")
+    elif dot:
+        print(render_dot(bundle.manifest.tree))
+    else:
+        print(render_text(bundle.manifest.tree))
+        print_libraries(folder, bundle.manifest)
+        if verify:
+            print(f"All {len(list(bundle.manifest.files()))} files are as the manifest says.")
+
+
+def print_libraries(folder: Path, manifest: Manifest) -> None:
+    """Every compiled block of a bundle at the terminal, and what the bundle weighs."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    texts = ("block", "what", "in", "out", "target", "weights")
+    for title in (*texts, "batch", "MMACs", "kB", "error vs torch"):
+        table.add_column(title, justify="left" if title in texts else "right", no_wrap=True)
+    for name, what in _titles(manifest.tree).items():
+        block = manifest.blocks[name]
+        for one in block.libraries:
+            table.add_row(
+                name[:8], what, _shape(block.in_shape), _shape(block.out_shape), one.target,
+                one.variant, str(one.batch), f"{one.macs / 1e6:.2f}", f"{one.bytes / 1e3:.0f}",
+                "not run" if one.max_abs_error is None else f"{one.max_abs_error:.1e}",
+            )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for name, variant in manifest.variant_accuracy.items():
+        print(f"weights {name}: {variant.accuracy:.2f} % of {variant.images} images ({variant.origin})")
+    for name in manifest.targets:
+        print(f"for {name}: {_weight(manifest.files_of(name))}")
+    print(f"{folder}: {_weight(manifest.files())}")
+
+
+def _titles(tree: ModelTree) -> dict[str, str]:
+    """What each block is, by hash, in the order of the tree; the rests last."""
+    device: dict[str, str] = {}
+    rests: dict[str, str] = {}
+    for node in tree.nodes:
+        if node.block:
+            device.setdefault(node.block, f"block {node.level + 1}")
+        if node.handover is not None:
+            rests.setdefault(node.handover.block, f"rest from place {node.handover.place}")
+    return device | {name: f"{device[name]}, {what}" if name in device else what for name, what in rests.items()}
+
+
+def _weight(entries: Iterable[FileEntry]) -> str:
+    sizes = [entry.bytes for entry in entries]
+    return f"{len(sizes)} files, {sum(sizes) / 1e6:.2f} MB"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def print_run(folder: Path, summary: dict[str, Any], tree: ModelTree) -> None:

@@ -1,0 +1,215 @@
+"""The compiler: an exported block in, one self-contained shared library out.
+
+Read `PHASES` top to bottom. The first half is Relax, where anything can be said; then stages, which say what our
+schedules know; then memory, code and a library. `dump` writes what each phase leaves behind.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compile.fusing import folded, fused, pooled
+from compile.generating import generated
+from compile.kernels import Kernel, Tile
+from compile.layouts import Placed, placed
+from compile.linking import link
+from compile.planning import Plan, entered, joined, needs_kernel, planned
+from compile.reading import imported, read, simplified
+from compile.schedules import scheduled
+from compile.schedules.weights import FORMATS
+from compile.stages import Program
+from compile.targets import Target
+from compile.tuning import TuningCache, tuned
+from modeltree.errors import ConfigError, unknown
+from modeltree.files import write_text
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What the phases pass on. Each fills in what is its own."""
+
+    program: torch.export.ExportedProgram
+    target: Target
+    batch: int
+    weights: str
+    cache: TuningCache
+    listing: bool
+    relax: Any = None
+    stages: Program | None = None
+    placed: Placed | None = None
+    kernels: list[Kernel] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
+    plan: Plan | None = None
+    tir: Any = None
+    object_code: bytes = b""
+    library: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledBlock:
+    """A library and what is known about it. Shapes with the batch in front; `seconds` is what compiling took."""
+
+    library: bytes
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    weight_bytes: int
+    workspace_bytes: int
+    macs: int
+    seconds: float
+    kernels: tuple[str, ...] = ()
+
+
+def _import(work: Work) -> str:
+    """Relax, with weights as constants and the batch fixed."""
+    work.relax = imported(work.program, work.batch)
+    return str(work.relax.script())
+
+
+def _simplify(work: Work) -> str:
+    """Batch norm as arithmetic, dropout gone, constants computed."""
+    work.relax = simplified(work.relax)
+    return str(work.relax.script())
+
+
+def _read(work: Work) -> str:
+    """Stages in place of Relax calls."""
+    work.stages = read(work.relax)
+    return work.stages.text()
+
+
+def _fold(work: Work) -> str:
+    """Scales and shifts (batch norm, bias) into weights."""
+    assert work.stages
+    work.stages = folded(work.stages)
+    return work.stages.text()
+
+
+def _fuse(work: Work) -> str:
+    """Activations and residual additions into epilogues."""
+    assert work.stages
+    work.stages = fused(work.stages)
+    return work.stages.text()
+
+
+def _pool(work: Work) -> str:
+    """2x2 maximum pooling into the convolution in front."""
+    assert work.stages
+    work.stages = pooled(work.stages)
+    return work.stages.text()
+
+
+def _place(work: Work) -> str:
+    """Channel blocks and halos, kept from stage to stage and undone at the block's edges."""
+    assert work.stages
+    work.placed = joined(placed(work.stages, work.target.lanes))
+    return work.placed.text()
+
+
+def _schedule(work: Work) -> str:
+    """A kernel a stage; weights packed as it reads them."""
+    assert work.placed
+    work.kernels = [
+        scheduled(stage, work.placed.layouts, work.target, work.weights)
+        for stage in work.placed.stages
+        if needs_kernel(stage)
+    ]
+    return "".join(f"{kernel.out.name} = {kernel.name} {kernel.key[:6]}\n" for kernel in work.kernels)
+
+
+def _tune(work: Work) -> str:
+    """A tile a kernel: timed where the target is here (or over RPC), reckoned elsewhere."""
+    work.tiles = [tuned(kernel, work.target, work.cache) for kernel in work.kernels]
+    return "".join(f"{kernel.out.name} = {kernel.name} {dict(tile)}\n" for kernel, tile in zip(work.kernels, work.tiles))
+
+
+def _plan(work: Work) -> str:
+    """Tensors that do not live at once share memory."""
+    assert work.placed
+    work.plan = planned(work.placed, work.kernels)
+    lines = [f"{name}: {where} + {offset}" for name, (where, offset) in work.plan.tensors.items()]
+    return "\n".join([*lines, f"workspace {work.plan.workspace_bytes} bytes, weights {len(work.plan.weights)}"]) + "\n"
+
+
+def _enter(work: Work) -> str:
+    """All kernels and the one function that calls them."""
+    assert work.placed and work.plan
+    work.tir = entered(work.placed, work.kernels, work.tiles, work.plan, work.target)
+    return str(work.tir.script())
+
+
+def _generate(work: Work) -> str:
+    """Machine code, by LLVM."""
+    work.object_code, assembly = generated(work.tir, work.target, listing=work.listing)
+    return assembly
+
+
+def _link(work: Work) -> str:
+    """A shared library with the weights inside."""
+    assert work.plan
+    work.library = link(work.object_code, work.plan.weights, work.target)
+    return f"{len(work.library)} bytes\n"
+
+
+PHASES: tuple[tuple[str, Callable[[Work], str]], ...] = (
+    ("import", _import),
+    ("simplify", _simplify),
+    ("read", _read),
+    ("fold", _fold),
+    ("fuse", _fuse),
+    ("pool", _pool),
+    ("place", _place),
+    ("schedule", _schedule),
+    ("tune", _tune),
+    ("plan", _plan),
+    ("enter", _enter),
+    ("generate", _generate),
+    ("link", _link),
+)
+"""The whole compiler, in order. A phase answers with text for the dump."""
+
+
+def compile_block(
+    program: torch.export.ExportedProgram,
+    target: Target,
+    *,
+    batch: int = 1,
+    weights: str = "f32",
+    cache: TuningCache | None = None,
+    dump: Path | None = None,
+) -> CompiledBlock:
+    """One exported block as a shared library for one target.
+
+    Parameters
+    ----------
+    program : one float32 tensor in, one out, batch in front (dynamic, or equal to `batch`).
+    weights : how weights are held: `f32`, `bf16` or `int8` (one scale an output channel), widened in registers.
+    cache : tiles that were timed before; without one, they are timed again.
+    dump : folder for what each phase leaves behind, `NN-phase.txt`.
+
+    Raises
+    ------
+    GraphError : the block cannot be brought into Relax, or TVM has no loops for one of its operators.
+    ConfigError : an unknown weight format or a batch below 1.
+    """
+    if weights not in FORMATS:
+        raise unknown("weight format", weights, FORMATS)
+    if batch < 1:
+        raise ConfigError(f"batch is {batch}: it must be at least 1")
+    started = time.perf_counter()
+    work = Work(program=program, target=target, batch=batch, weights=weights, cache=cache or TuningCache(None), listing=dump is not None)
+    for number, (name, phase) in enumerate(PHASES):
+        text = phase(work)
+        if dump is not None:
+            write_text(dump / f"{number:02}-{name}.txt", text)
+    assert work.plan and work.placed
+    return CompiledBlock(
+        library=work.library, input_shape=work.placed.program.input.shape, output_shape=work.placed.result.shape,
+        weight_bytes=len(work.plan.weights), workspace_bytes=work.plan.workspace_bytes,
+        macs=sum(kernel.macs for kernel in work.kernels), seconds=time.perf_counter() - started,
+        kernels=tuple(kernel.name for kernel in work.kernels),
+    )  # fmt: skip
+

@@ -1,0 +1,38 @@
+"""Rules that make kernels of stages. Each takes a stage and answers with a kernel, or with None: not mine."""
+
+from typing import Any
+
+from compile.kernels import Kernel
+from compile.layouts import Layout, Relayout
+from compile.schedules.convolution import convolution
+from compile.schedules.default import default
+from compile.schedules.depthwise import depthwise
+from compile.schedules.elementwise import elementwise
+from compile.schedules.pooling import pooling
+from compile.schedules.relayout import relayout
+from compile.stages import Convolution, Elementwise, Other, Pool, Stage
+from compile.targets import Target
+from modeltree.errors import GraphError
+
+RULES: dict[type, tuple[Any, ...]] = {
+    Convolution: (depthwise, convolution),
+    Pool: (pooling,),
+    Elementwise: (elementwise,),
+    Relayout: (relayout,),
+    Other: (default,),
+}
+"""For every kind of stage, the rules to ask, the most special first."""
+
+
+def scheduled(stage: Stage | Relayout, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
+    """The kernel of the first rule that takes the stage.
+
+    Raises
+    ------
+    GraphError : none does.
+    """
+    for rule in RULES[type(stage)]:
+        kernel: Kernel | None = rule(stage, layouts, target, weights)
+        if kernel is not None:
+            return kernel
+    raise GraphError(f"no schedule takes {stage.out.name}, a {type(stage).__name__} of shape {stage.out.shape}")

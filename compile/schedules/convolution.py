@@ -1,0 +1,283 @@
+"""Direct convolution: a tile of output positions by output vectors stays in registers over the whole reduction.
+
+Input channels, kernel rows and columns are the reduction; every step of it loads `vectors` vectors of packed weights
+and one number a position, and adds `positions * vectors` products. Weights lie in the order they are read:
+[out blocks][in blocks][kernel rows][kernel columns][in block][lanes]. Padding is read from the input's halo.
+Where a tile does not divide the output, the last one starts earlier and computes some positions twice, alike.
+Groups are convolutions of a range of input blocks, with zeros where the range is wider than the group.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from compile.kernels import Buffer, Constant, Kernel, Tile, described
+from compile.layouts import Layout
+from compile.schedules.emit import Epilogue, clear_halo, lanes_at, operands, registers, split, spread, step_key, store, tasks
+from compile.schedules.weights import FORMATS, WeightFormat
+from compile.stages import Convolution
+from compile.targets import Target
+
+PARALLEL_MACS = 40_000
+"""Below this a second thread costs more than it saves (a launch takes about 2 us)."""
+
+_MOST_TILES = 10
+
+
+def convolution(stage: Convolution, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel | None:
+    """Any convolution of maps with any kernel, stride, padding, dilation and groups, and any dense layer."""
+    source, result = layouts[stage.x.name], layouts[stage.out.name]
+    if result.block != target.lanes:
+        return None
+    shape = _Shape(stage, source, result, target, FORMATS[weights])
+    return shape.kernel(layouts)
+
+
+class _Shape:
+    """The numbers of one convolution on one target."""
+
+    def __init__(self, stage: Convolution, source: Layout, result: Layout, target: Target, form: WeightFormat) -> None:
+        self.stage, self.target, self.form = stage, target, form
+        self.lanes = target.lanes
+        self.batch = stage.x.shape[0]
+        self.kernel_area: tuple[int, int] = stage.weight.shape[2:]  # type: ignore[assignment]
+        self.rows, self.columns = stage.conv_area
+        self.source, self.result = source, result
+        if self._is_pointwise:
+            self.source, self.rows, self.columns = _one_row(source), 1, self.rows * self.columns
+            self.result = _one_row(result)
+        if source.height == source.width == 1 and source.halo == (0, 0, 0, 0):
+            self.source = source.reblocked(_divisor(len(source.channels), 64))
+        self.out_blocks = result.blocks
+        self.first_block, self.in_blocks = self._ranges()
+
+    @property
+    def _is_pointwise(self) -> bool:
+        """Whether rows may be taken as one long row: 1x1, stride 1, no halo on either side, no window to pool."""
+        stage = self.stage
+        no_halo = self.source.halo == self.result.halo == (0, 0, 0, 0)
+        alone = not any(not isinstance(s.operand, (np.ndarray, float, type(None))) for s in stage.steps)
+        return self.kernel_area == (1, 1) and stage.stride == (1, 1) and no_halo and alone and stage.pool == 1
+
+    def _ranges(self) -> tuple[np.ndarray, int]:
+        """For every output block, the first input block it reads; and how many blocks all of them read."""
+        stage, blocks = self.stage, self.source.blocks
+        if stage.groups == 1:
+            return np.zeros(self.out_blocks, dtype=np.int32), blocks
+        slot = {channel: i for i, channel in enumerate(self.source.channels) if channel >= 0}
+        inside, outside = stage.weight.shape[1], len(stage.weight) // stage.groups
+        low, high = [], []
+        for b in range(self.out_blocks):
+            channels = [c for c in self.result.channels[b * self.lanes : (b + 1) * self.lanes] if c >= 0]
+            groups = {c // outside for c in channels}
+            read = [slot[g * inside + i] // self.source.block for g in groups for i in range(inside)]
+            low.append(min(read))
+            high.append(max(read) + 1)
+        count = max(h - first for first, h in zip(low, high))
+        return np.array([min(first, blocks - count) for first in low], dtype=np.int32), count
+
+    def kernel(self, layouts: dict[str, Layout]) -> Kernel:
+        stage = self.stage
+        tiles = tuple(self.tiles())
+        extra, passed = operands(stage.steps, self.result.channels, layouts, self.batch)
+        scale = [Buffer("scale", (len(self.result.channels),))] if self.form.scaled else []
+        starts = [] if stage.groups == 1 else [Buffer("first", (self.out_blocks,), "int32")]
+        packed, scales = self.form.packed(self._dense_weight())
+        depth = self.in_blocks * self.kernel_area[0] * self.kernel_area[1] * self.source.block
+        buffers = (
+            Buffer("x", self.source.shape(self.batch)),
+            Buffer("weight", (self.out_blocks * depth * self.lanes,), self.form.dtype),
+            *scale, *starts, *extra,
+            Buffer("y", self.result.shape(self.batch)),
+        )  # fmt: skip
+        constants = [Constant(scales)] if self.form.scaled else []
+        constants += [] if stage.groups == 1 else [Constant(self.first_block)]
+        key = (
+            "convolution", self.form.name, self.batch, described(self.source), described(self.result), stage.padding,
+            self.kernel_area, stage.stride, stage.dilation, self.in_blocks, stage.pool, step_key(stage.steps, layouts),
+            stage.groups > 1,
+        )  # fmt: skip
+        return Kernel(
+            name=f"conv{self.kernel_area[0]}x{self.kernel_area[1]}", key=key, tiles=tiles, buffers=buffers,
+            arguments=(stage.x, Constant(packed), *constants, *passed), out=stage.out, macs=stage.macs,
+            body=lambda tile, given: self.emit(tile, given, layouts),
+        )  # fmt: skip
+
+    def _dense_weight(self) -> np.ndarray:
+        """Weights as (out blocks, in blocks, kernel rows, kernel columns, in block, lanes), f32."""
+        stage, (kh, kw) = self.stage, self.kernel_area
+        slots = np.asarray(self.source.channels)
+        outs = np.asarray(self.result.channels)
+        if stage.groups == 1:
+            dense = np.zeros((len(outs), len(slots), kh, kw), np.float32)
+            dense[np.ix_(outs >= 0, slots >= 0)] = stage.weight[np.ix_(outs[outs >= 0], slots[slots >= 0])]
+            shaped = dense.reshape(self.out_blocks, self.lanes, self.in_blocks, self.source.block, kh, kw)
+            return np.ascontiguousarray(shaped.transpose(0, 2, 4, 5, 3, 1))
+        inside, outside = stage.weight.shape[1], len(stage.weight) // stage.groups
+        width = self.in_blocks * self.source.block
+        dense = np.zeros((len(outs), width, kh, kw), np.float32)
+        for physical, channel in enumerate(outs):
+            if channel < 0:
+                continue
+            first = int(self.first_block[physical // self.lanes]) * self.source.block
+            here = slots[first : first + width]
+            low = (channel // outside) * inside
+            mine = (here >= low) & (here < low + inside)
+            dense[physical, mine] = stage.weight[channel, here[mine] - low]
+        shaped = dense.reshape(self.out_blocks, self.lanes, self.in_blocks, self.source.block, kh, kw)
+        return np.ascontiguousarray(shaped.transpose(0, 2, 4, 5, 3, 1))
+
+    def tiles(self) -> Iterator[Tile]:
+        """Tiles that fit the registers, best first by `_cost`."""
+        parallel = int(self.stage.macs >= PARALLEL_MACS and self.target.threads > 1)
+        found: dict[Tile, float] = {}
+        step = self.stage.pool
+        most_vectors = 1 if self.stage.groups > 1 else 8
+        for vectors in range(1, min(self.out_blocks, most_vectors) + 1):
+            if self.out_blocks % vectors:
+                continue
+            for rows in range(step, min(self.rows, 4 * step) + 1, step):
+                for columns in range(step, min(self.columns, 30) + 1, step):
+                    for images in {1, min(self.batch, 4)} if self.rows * self.columns == 1 else {1}:
+                        tile = (
+                            ("vectors", vectors), ("images", images), ("rows", rows), ("columns", columns),
+                            ("parallel", parallel),
+                        )  # fmt: skip
+                        cost = self._cost(vectors, images, rows, columns, parallel)
+                        if cost is not None:
+                            found[tile] = cost
+        best = sorted(found, key=lambda tile: found[tile])[:_MOST_TILES]
+        yield from best
+        if parallel and self.stage.macs < 8 * PARALLEL_MACS:
+            yield from [(*tile[:-1], ("parallel", 0)) for tile in best[:2]]
+
+    def _cost(self, vectors: int, images: int, rows: int, columns: int, parallel: int) -> float | None:
+        """Estimated cycles of a thread; None where the accumulators do not fit the registers.
+
+        A cycle takes two multiply-adds or two loads; a chain of dependent multiply-adds takes four cycles a link.
+        """
+        positions = images * rows * columns
+        accumulators = positions * vectors
+        if accumulators + vectors + 1 > self.target.registers - (2 if vectors > 1 else 1):
+            return None
+        tiles = [
+            -(-self.batch // images), self.out_blocks // vectors, -(-self.rows // rows), -(-self.columns // columns),
+        ]  # fmt: skip
+        split_over = tiles[0] * tiles[1] * tiles[2]
+        shares = -(-split_over // self.target.threads) if parallel else split_over
+        loads = vectors * self.form.load_cost + positions
+        step = max(accumulators / 2, loads / 2, 4 * accumulators / max(accumulators, 8) if accumulators < 8 else 0)
+        depth = self.in_blocks * self.source.block * self.kernel_area[0] * self.kernel_area[1]
+        return shares * tiles[3] * (step * depth + 3 * accumulators + 10)
+
+    def emit(self, tile: dict[str, int], given: list[Any], layouts: dict[str, Layout]) -> None:
+        """The loops over tiles, on all threads: each takes all columns of some rows of some output vectors."""
+        rest = iter(given[2:-1])
+        scale = next(rest) if self.form.scaled else None
+        starts = next(rest) if self.stage.groups > 1 else None
+        epilogue = Epilogue(self.stage.steps, list(rest), layouts, self.lanes)
+        x, weight, y = given[0], given[1], given[-1]
+        vectors, images, rows, columns = (tile[name] for name in ("vectors", "images", "rows", "columns"))
+        row_tiles, out_tiles = -(-self.rows // rows), self.out_blocks // vectors
+        image_tiles = -(-self.batch // images)
+        with tasks(out_tiles * image_tiles * row_tiles, parallel=bool(tile["parallel"])) as task:
+            out_tile, image_tile, row_tile = split(task, out_tiles, image_tiles, row_tiles)
+            image = _start(image_tile, images, self.batch)
+            row = _start(row_tile, rows, self.rows)
+            if any(self.result.halo):
+                self._clear(y, image, images, out_tile * vectors, vectors, row_tile)
+            with T.serial(-(-self.columns // columns)) as column_tile:
+                column = _start(column_tile, columns, self.columns)
+                sums = self._reduced(x, weight, starts, tile, out_tile, image, row, column)
+                self._finish(y, sums, scale, epilogue, tile, out_tile, image, row, column)
+
+    def _clear(self, y: Any, image: Any, images: int, block: Any, vectors: int, row_tile: Any) -> None:
+        def clear() -> None:
+            for i in range(images):
+                for v in range(vectors):
+                    clear_halo(y, self.result, image + i, block + v, self.lanes)
+
+        if isinstance(row_tile, int):
+            clear()
+            return
+        with T.If(row_tile == 0), T.Then():
+            clear()
+
+    def _reduced(
+        self, x: Any, weight: Any, starts: Any, tile: dict[str, int], out_tile: Any, image: Any, row: Any, column: Any
+    ) -> Any:
+        """Sums of one tile, in registers: position-major, then vectors."""
+        vectors, lanes = tile["vectors"], self.lanes
+        places = self._places(tile)
+        (kh, kw), block = self.kernel_area, self.source.block
+        (sh, sw), (dh, dw) = self.stage.stride, self.stage.dilation
+        top, left = self.source.halo[0] - self.stage.padding[0], self.source.halo[1] - self.stage.padding[1]
+        sums = registers((len(places) * vectors * lanes,))
+        for i in range(len(places) * vectors):
+            T.buffer_store(sums, spread(0.0, lanes), [lanes_at(i * lanes, lanes)])
+        first: Any = 0 if starts is None else T.Bind(starts[out_tile])
+        depth = self.in_blocks * kh * kw * block
+        with T.serial(self.in_blocks) as b, T.serial(kh) as r, T.serial(kw) as c, T.serial(block) as i:
+            at = ((b * kh + r) * kw + c) * block + i
+            loaded = [
+                T.Bind(self.form.load(weight, ((out_tile * vectors + v) * depth + at) * lanes, lanes))
+                for v in range(vectors)
+            ]
+            for position, (n, pr, pc) in enumerate(places):
+                number = x[
+                    image + n, first + b, (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left, i
+                ]  # fmt: skip
+                wide = T.Bind(spread(number, lanes))
+                for v in range(vectors):
+                    where = lanes_at((position * vectors + v) * lanes, lanes)
+                    T.buffer_store(sums, sums[where] + wide * loaded[v], [where])
+        return sums
+
+    def _places(self, tile: dict[str, int]) -> list[tuple[int, int, int]]:
+        return [
+            (n, r, c) for n in range(tile["images"]) for r in range(tile["rows"]) for c in range(tile["columns"])
+        ]  # fmt: skip
+
+    def _finish(
+        self, y: Any, sums: Any, scale: Any, epilogue: Epilogue, tile: dict[str, int],
+        out_tile: Any, image: Any, row: Any, column: Any,
+    ) -> None:  # fmt: skip
+        """Scale, steps and pooling on the sums of a tile, then the stores."""
+        vectors, lanes, pool = tile["vectors"], self.lanes, self.stage.pool
+        top, left = self.result.halo[:2]
+        at = {place: position for position, place in enumerate(self._places(tile))}
+
+        def value(n: int, r: int, c: int, v: int) -> Any:
+            vector = sums[lanes_at((at[n, r, c] * vectors + v) * lanes, lanes)]
+            block = out_tile * vectors + v
+            if scale is not None:
+                vector = vector * scale[lanes_at(block * lanes, lanes)]
+            return epilogue(vector, image + n, block, row + r, column + c)
+
+        for n in range(tile["images"]):
+            for r in range(0, tile["rows"], pool):
+                for c in range(0, tile["columns"], pool):
+                    for v in range(vectors):
+                        window = [value(n, r + i, c + j, v) for i in range(pool) for j in range(pool)]
+                        vector = window[0]
+                        for other in window[1:]:
+                            vector = T.max(vector, other)
+                        place = ((row + r) // pool + top, (column + c) // pool + left)
+                        store(y, vector, image + n, out_tile * vectors + v, *place, lanes)
+
+
+def _start(tile: Any, size: int, extent: int) -> Any:
+    """Where a tile starts: the last one earlier, so that it ends with the output."""
+    if isinstance(tile, int):
+        return tile * size
+    return tile * size if extent % size == 0 else T.min(tile * size, extent - size)
+
+
+def _one_row(layout: Layout) -> Layout:
+    return Layout(layout.channels, layout.block, 1, layout.height * layout.width)
+
+
+def _divisor(number: int, most: int) -> int:
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)

@@ -1,0 +1,216 @@
+"""Small pieces of code that all schedules emit: vectors, epilogue steps, halos, parallel loops.
+
+Everything works on explicit vectors of the target's width; TVM's IR builder writes it down where it is called.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from compile.kernels import Buffer, Constant
+from compile.layouts import Layout
+from compile.stages import Step, Value
+
+_LOG2_E = 1.4426950408889634
+_EXP2 = (1.0, 0.6931471805599453, 0.24022650695910072, 0.05550410866482158, 0.009618129107628477, 0.0013333558146428443)
+_EXP_LIMIT = 87.0
+_ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+_ERF_SCALE = 0.3275911
+
+
+def lanes_at(start: Any, lanes: int) -> Any:
+    """Index of `lanes` neighbours from `start`."""
+    return tirx.Ramp(start, 1, lanes) if lanes > 1 else start
+
+
+def spread(value: Any, lanes: int) -> Any:
+    """One number in every lane."""
+    if isinstance(value, (int, float)):
+        value = T.float32(value)
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
+
+
+@contextlib.contextmanager
+def tasks(count: int, *, parallel: bool) -> Iterator[Any]:
+    """A loop over independent tasks, on all threads or on one."""
+    with T.parallel(count) if parallel and count > 1 else T.serial(count) as task:
+        yield task
+
+
+def registers(shape: tuple[int, ...]) -> Any:
+    """A small array that LLVM turns into registers: on the stack, however many vectors it holds."""
+    return T.alloc_buffer(shape, "float32", scope="local", annotations={"disable_lower_builtin": True})
+
+
+def split(index: Any, *extents: int) -> list[Any]:
+    """A flat index as one index an extent, the last one fastest; extents of 1 cost nothing."""
+    found: list[Any] = []
+    for extent in reversed(extents[1:]):
+        found.append(0 if extent == 1 else index % extent)
+        index = index if extent == 1 else index // extent
+    return [index if extents[0] > 1 else 0, *reversed(found)]
+
+
+def operands(steps: Sequence[Step], channels: Sequence[int], layouts: dict[str, Layout], batch: int) -> tuple[
+    list[Buffer], list[Value | Constant]
+]:  # fmt: skip
+    """Parameters that the steps need beside the running value: per-channel numbers and other tensors."""
+    buffers: list[Buffer] = []
+    passed: list[Value | Constant] = []
+    for position, step in enumerate(steps):
+        if isinstance(step.operand, np.ndarray):
+            buffers.append(Buffer(f"step{position}", (len(channels),)))
+            passed.append(Constant(by_slot(step.operand.astype(np.float32), channels)))
+        elif isinstance(step.operand, Value):
+            buffers.append(Buffer(f"step{position}", layouts[step.operand.name].shape(batch)))
+            passed.append(step.operand)
+    return buffers, passed
+
+
+def by_slot(numbers: np.ndarray, channels: Sequence[int]) -> np.ndarray:
+    """Per-channel numbers in the order of the physical slots, 0 in padding."""
+    slots = np.asarray(channels)
+    return np.where(slots >= 0, numbers[np.maximum(slots, 0)], 0).astype(np.float32)
+
+
+def step_key(steps: Sequence[Step], layouts: dict[str, Layout]) -> tuple[Any, ...]:
+    """What the code of the steps depends on."""
+    key: list[Any] = []
+    for step in steps:
+        operand: Any = step.operand
+        if isinstance(operand, Value):
+            operand = ("tensor", layouts[operand.name].halo)
+        elif isinstance(operand, np.ndarray):
+            operand = "channels"
+        key.append((step.op, operand, step.numbers))
+    return tuple(key)
+
+
+class Epilogue:
+    """Applies steps to a vector of the output at a position.
+
+    Parameters
+    ----------
+    buffers : the TIR buffers of `operands`, in order.
+    layouts : of every tensor; operand tensors lie in the output's blocks, with a halo of their own.
+    """
+
+    def __init__(self, steps: Sequence[Step], buffers: Sequence[Any], layouts: dict[str, Layout], lanes: int) -> None:
+        self.lanes = lanes
+        self.work: list[tuple[Step, Any, tuple[int, int]]] = []
+        rest = iter(buffers)
+        for step in steps:
+            buffer = next(rest) if isinstance(step.operand, (np.ndarray, Value)) else None
+            halo = layouts[step.operand.name].halo[:2] if isinstance(step.operand, Value) else (0, 0)
+            self.work.append((step, buffer, halo))
+
+    def __call__(self, vector: Any, batch: Any, block: Any, row: Any, column: Any) -> Any:
+        for step, buffer, (top, left) in self.work:
+            if isinstance(step.operand, Value):
+                other = buffer[batch, block, row + top, column + left, lanes_at(0, self.lanes)]
+            elif isinstance(step.operand, np.ndarray):
+                other = buffer[lanes_at(block * self.lanes, self.lanes)]
+            else:
+                other = None if step.operand is None else spread(float(step.operand), self.lanes)
+            vector = applied(step, vector, other, self.lanes)
+        return vector
+
+
+def applied(step: Step, x: Any, other: Any, lanes: int) -> Any:
+    """One step on a vector."""
+    if step.op in _BINARY:
+        return _BINARY[step.op](x, other)
+    zero = spread(0.0, lanes)
+    if step.op == "relu":
+        return tirx.Max(x, zero)
+    if step.op == "relu6":
+        return tirx.Min(tirx.Max(x, zero), spread(6.0, lanes))
+    if step.op == "clip":
+        low, high = step.numbers
+        x = x if np.isneginf(low) else tirx.Max(x, spread(low, lanes))
+        return x if np.isposinf(high) else tirx.Min(x, spread(high, lanes))
+    if step.op == "leaky_relu":
+        return tirx.Max(x, zero) + tirx.Min(x, zero) * spread(step.numbers[0], lanes)
+    if step.op == "negative":
+        return zero - x
+    if step.op == "sigmoid":
+        return _sigmoid(x, lanes)
+    if step.op == "silu":
+        return x * _sigmoid(x, lanes)
+    if step.op == "tanh":
+        return spread(2.0, lanes) * _sigmoid(spread(2.0, lanes) * x, lanes) - spread(1.0, lanes)
+    if step.op == "gelu":
+        return spread(0.5, lanes) * x * (spread(1.0, lanes) + _erf(x * spread(0.7071067811865476, lanes), lanes))
+    raise AssertionError(f"no code for step {step.op}")
+
+
+_BINARY = {
+    "add": lambda x, y: x + y,
+    "subtract": lambda x, y: x - y,
+    "multiply": lambda x, y: x * y,
+    "maximum": tirx.Max,
+    "minimum": tirx.Min,
+}
+
+
+def _typed(dtype: str, lanes: int) -> str:
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def exp(x: Any, lanes: int) -> Any:
+    """e**x to 2 units in the last place of a polynomial of degree 5, for -87 < x < 87 (clipped)."""
+    x = tirx.Min(tirx.Max(x, spread(-_EXP_LIMIT, lanes)), spread(_EXP_LIMIT, lanes)) * spread(_LOG2_E, lanes)
+    whole = T.floor(x)
+    rest = x - whole
+    power = spread(0.00015403530393381608, lanes)
+    for coefficient in reversed(_EXP2):
+        power = power * rest + spread(coefficient, lanes)
+    exponent = (T.cast(whole, _typed("int32", lanes)) + _int(127, lanes)) << _int(23, lanes)
+    return power * T.reinterpret(_typed("float32", lanes), exponent)
+
+
+def _int(value: int, lanes: int) -> Any:
+    return tirx.Broadcast(T.int32(value), lanes) if lanes > 1 else T.int32(value)
+
+
+def _sigmoid(x: Any, lanes: int) -> Any:
+    one = spread(1.0, lanes)
+    return one / (one + exp(spread(0.0, lanes) - x, lanes))
+
+
+def _erf(x: Any, lanes: int) -> Any:
+    """[Abramowitz 1964, 7.1.26], absolute error below 1.5e-7."""
+    one, zero = spread(1.0, lanes), spread(0.0, lanes)
+    size = tirx.Max(x, zero - x)
+    t = one / (one + spread(_ERF_SCALE, lanes) * size)
+    power = spread(_ERF[-1], lanes)
+    for coefficient in reversed(_ERF[:-1]):
+        power = power * t + spread(coefficient, lanes)
+    value = one - power * t * exp(zero - size * size, lanes)
+    return tirx.Select(x < zero, zero - value, value)
+
+
+def store(buffer: Any, vector: Any, batch: Any, block: Any, row: Any, column: Any, lanes: int) -> None:
+    """Write a vector at a physical position."""
+    T.buffer_store(buffer, vector, [batch, block, row, column, lanes_at(0, lanes)])
+
+
+def clear_halo(buffer: Any, layout: Layout, batch: Any, block: Any, lanes: int) -> None:
+    """Zeros around one map of the output."""
+    top, left, bottom, right = layout.halo
+    rows, columns = layout.padded
+    zero = spread(0.0, lanes)
+
+    def rectangle(first_row: int, count_rows: int, first_column: int, count_columns: int) -> None:
+        if count_rows and count_columns:
+            with T.serial(count_rows) as r, T.serial(count_columns) as c:
+                store(buffer, zero, batch, block, first_row + r, first_column + c, lanes)
+
+    rectangle(0, top, 0, columns)
+    rectangle(rows - bottom, bottom, 0, columns)
+    rectangle(top, layout.height, 0, left)
+    rectangle(top, layout.height, columns - right, right)

@@ -1,0 +1,97 @@
+"""A tile for every kernel: timed where the target's code runs, reckoned where it does not.
+
+Timing takes the few tiles that the schedule thinks best, each built alone and run on random numbers; what was found is
+kept by the kernel's key, the target and the versions.
+"""
+
+import hashlib
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import tvm
+
+from compile.generating import built
+from compile.kernels import Constant, Kernel, Tile
+from compile.targets import Target
+from modeltree.files import write_bytes
+
+ROUNDS = 5
+SECONDS_A_ROUND = 0.006
+_RECIPE = 1
+"""Raise when kernels of the same key change their code."""
+
+
+class TuningCache:
+    """Tiles found before, in one JSON file (in memory only without a path). Damaged files count as empty."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.tiles: dict[str, dict[str, int]] = {}
+        self._stored = 0
+        if path is not None and path.exists():
+            try:
+                self.tiles = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, int]])
+            except (msgspec.MsgspecError, UnicodeDecodeError, OSError):
+                self.tiles = {}
+        self._stored = len(self.tiles)
+
+    def save(self) -> None:
+        """Write what is new, whole or not at all."""
+        if self.path is not None and len(self.tiles) > self._stored:
+            write_bytes(self.path, msgspec.json.format(msgspec.json.encode(self.tiles, order="sorted"), indent=1))
+            self._stored = len(self.tiles)
+
+
+def tuned(kernel: Kernel, target: Target, cache: TuningCache) -> Tile:
+    """The fastest of the kernel's tiles, or the first where the target is not this machine."""
+    if len(kernel.tiles) == 1 or not target.runs_here:
+        return kernel.tiles[0]
+    key = _key(kernel, target)
+    known = next((tile for tile in kernel.tiles if dict(tile) == cache.tiles.get(key)), None)
+    if known is not None:
+        return known
+    best = min(timed(kernel, target).items(), key=lambda found: found[1])[0]
+    cache.tiles[key] = dict(best)
+    return best
+
+
+def timed(kernel: Kernel, target: Target) -> dict[Tile, float]:
+    """Seconds a call of every tile: the least of several rounds, in turns."""
+    functions = {tvm.ir.GlobalVar(f"f{i}"): kernel.function(t, private=False, name=f"f{i}") for i, t in enumerate(kernel.tiles)}
+    library = built(tvm.IRModule(functions), target)
+    arguments = _arguments(kernel)
+    calls = [library[f"f{i}"] for i in range(len(kernel.tiles))]
+    repeats = []
+    for call in calls:
+        call(*arguments)
+        started = time.perf_counter()
+        call(*arguments)
+        repeats.append(max(1, int(SECONDS_A_ROUND / max(time.perf_counter() - started, 1e-6))))
+    best = [float("inf")] * len(calls)
+    for _ in range(ROUNDS):
+        for i, call in enumerate(calls):
+            started = time.perf_counter()
+            for _ in range(repeats[i]):
+                call(*arguments)
+            best[i] = min(best[i], (time.perf_counter() - started) / repeats[i])
+    return dict(zip(kernel.tiles, best))
+
+
+def _arguments(kernel: Kernel) -> list[object]:
+    """Random inputs, the kernel's own constants, and a place for the output."""
+    rng = np.random.default_rng(0)
+    found: list[object] = []
+    for position, buffer in enumerate(kernel.buffers):
+        given = kernel.arguments[position] if position < len(kernel.arguments) else None
+        if isinstance(given, Constant):
+            found.append(tvm.runtime.tensor(given.array.reshape(buffer.shape)))
+        else:
+            found.append(tvm.runtime.tensor(rng.standard_normal(buffer.shape, np.float32).astype(buffer.dtype)))
+    return found
+
+
+def _key(kernel: Kernel, target: Target) -> str:
+    described = repr((_RECIPE, tvm.__version__, kernel.key, msgspec.json.encode(target)))
+    return f"{kernel.name}-{hashlib.sha256(described.encode()).hexdigest()[:24]}"

@@ -1,0 +1,49 @@
+"""`nas compile`: turn a finished run into a bundle that a device can run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compile.targets import target_names
+
+_TARGETS = f"One of {', '.join(target_names())}, or a target's file.json; may be given again"
+
+
+def compile_tree(
+    run: Annotated[Path, typer.Argument(help="A run directory")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder")],
+    target: Annotated[list[str] | None, typer.Option(help=f"{_TARGETS}. host unless said")] = None,
+    cloud_target: Annotated[
+        list[str] | None, typer.Option(help="What the cloud runs its part on, likewise. host unless said")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="f32, bf16 or int8; may be given again. f32 unless said")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Images at a time; may be given again. 1 unless said")
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write every block as ONNX too")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Compiled blocks; ~/.cache/nas/compiled unless said")] = None,
+    dump: Annotated[Path | None, typer.Option(help="Folder for the program after each phase of the compiler")] = None,
+    verify: Annotated[bool, typer.Option(help="Run what runs here against torch")] = True,
+) -> None:
+    """Compile every block of a run's tree for devices and cloud. Interrupted, it goes on when started again."""
+    from compile.bundle import Wanted, compile_run
+    from compile.targets import load_target
+    from nas.cli.progress import stages
+    from nas.cli.search import default_cache
+    from nas.cli.show import print_libraries
+
+    wanted = Wanted(
+        targets=[load_target(name) for name in target or ["host"]],
+        cloud_targets=[load_target(name) for name in cloud_target or ["host"]],
+        variants=weights or ["f32"], batches=batch or [1], onnx=onnx, verify=verify, dump=dump,
+    )  # fmt: skip
+    with stages(quiet=False) as progress:
+        manifest = compile_run(
+            run, out, wanted, overwrite=force, cache=cache or default_cache() / "compiled", progress=progress
+        )
+    print_libraries(out, manifest)
+    print(f"Copy {out} to the device. There, and here: nas show {out} --verify")
