@@ -27,7 +27,7 @@ $(VENV)/.search: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[search,dev]'
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.search
 
 clean:

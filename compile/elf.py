@@ -35,7 +35,6 @@ class _Section:
     kind: int
     data: bytes
     link: int
-    offset: int
 
 
 def read_elf(data: bytes) -> Elf:
@@ -76,9 +75,7 @@ def _read(data: bytes) -> Elf:
         exported=frozenset(exported),
         needed=tuple(str(value) for tag, value in entries if tag == _NEEDED),
         soname=sonames[0] if sonames else None,
-        text_relocations=any(
-            tag == _TEXTREL or (tag == _FLAGS and int(value) & _DF_TEXTREL) for tag, value in entries
-        ),
+        text_relocations=any(tag == _TEXTREL or (tag == _FLAGS and int(value) & _DF_TEXTREL) for tag, value in entries),
     )
 
 
@@ -91,9 +88,9 @@ def _sections(data: bytes, wide: bool) -> list[_Section]:
         return []
     table = data[rows[names][4] :]
     return [
-        _Section(name=_text(table, row[0]), kind=row[1], data=data[row[4] : row[4] + row[5]], link=row[6], offset=row[4])
+        _Section(name=_text(table, row[0]), kind=row[1], data=data[row[4] : row[4] + row[5]], link=row[6])
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _symbols(section: _Section, names: bytes, wide: bool) -> list[tuple[str, int, bool, int]]:

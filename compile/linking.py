@@ -1,8 +1,8 @@
 """From TVM's object code and packed constants to a block's shared library, and the runtime library that goes with it.
 
-    object code ─┐
-    constants ───┼─ lld ─▶ a library that shows `__tvm_ffi_run` only, holds its constants in .rodata (mapped from the
-    block.S ─────┘         file, shared between processes) and takes threads and workspace from the runtime library
+object code ─┐
+constants ───┼─ lld ─▶ a library that shows `__tvm_ffi_run` only, holds its constants in .rodata (mapped from the
+block.S ─────┘         file, shared between processes) and takes threads and workspace from the runtime library
 """
 
 import importlib.metadata
@@ -34,11 +34,14 @@ RUNTIME_SYMBOLS = frozenset({"TVMFFIErrorSetRaisedFromCStr", "TVMFFIErrorSetRais
 """What object code may ask of the runtime library: through pointers that it defines weakly, and by name."""
 
 _BLOCK_SYMBOLS = frozenset({WEIGHTS, "__aeabi_unwind_cpp_pr0", "__aeabi_unwind_cpp_pr1"})
-_C_SYMBOLS = frozenset({"memset", "memcpy", "memmove", "__aeabi_memcpy", "__aeabi_memmove", "__aeabi_memset", "__aeabi_memclr"})  # fmt: skip
+_C_SYMBOLS = frozenset(
+    {"memset", "memcpy", "memmove", "__aeabi_memcpy", "__aeabi_memmove", "__aeabi_memset", "__aeabi_memclr"}
+)
 _M_FUNCTIONS = (
-    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor fma fmax "
-    "fmin fmod hypot ldexp log log10 log1p log2 nearbyint pow rint round roundeven sin sinh sqrt tan tanh tgamma trunc"
-).split()
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh", "erf",
+    "erfc", "exp", "exp2", "expm1", "fabs", "floor", "fma", "fmax", "fmin", "fmod", "hypot", "ldexp", "log", "log10",
+    "log1p", "log2", "nearbyint", "pow", "rint", "round", "roundeven", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
+)  # fmt: skip
 _M_SYMBOLS = frozenset([*_M_FUNCTIONS, *(f"{name}f" for name in _M_FUNCTIONS)])
 
 _SHIM_USES = {
@@ -74,7 +77,9 @@ def _uses(object_code: bytes, target: Target) -> dict[str, frozenset[str]]:
     """What the object code asks of the C library, by library."""
     code = read_elf(object_code)
     if code.machine != target.architecture:
-        raise FormatError(f"object code is for {code.machine}, target {target.name} is {target.architecture}: build it so")
+        raise FormatError(
+            f"object code is for {code.machine}, target {target.name} is {target.architecture}: build it so"
+        )
     if EXPORTED not in code.exported:
         raise FormatError(f"object code has no {EXPORTED}: name the entry function run")
     asked = code.undefined - RUNTIME_SYMBOLS - _BLOCK_SYMBOLS
@@ -126,7 +131,14 @@ def shim_library(target: Target, *, tvm_names: bool = False) -> bytes:
         if tvm_names:
             flags.append("-DNAS_TVM_NAMES")
         tools.compile("shim.c", "shim.o", *flags, folder=folder)
-        tools.link(["shim.o"], "out.so", exports="nas_*; TVM*" if tvm_names else "nas_*", uses=_SHIM_USES, soname=SHIM_NAME, folder=folder)
+        tools.link(
+            ["shim.o"],
+            "out.so",
+            exports="nas_*; TVM*" if tvm_names else "nas_*",
+            uses=_SHIM_USES,
+            soname=SHIM_NAME,
+            folder=folder,
+        )
         return (folder / "out.so").read_bytes()
 
 

@@ -142,7 +142,9 @@ def host() -> Target:
             threads=threads, dot=dot,
         )  # fmt: skip
     if platform.machine() != "x86_64":
-        raise ConfigError(f"this machine is a {platform.machine()}: host is known for x86_64 and aarch64; name a target")
+        raise ConfigError(
+            f"this machine is a {platform.machine()}: host is known for x86_64 and aarch64; name a target"
+        )
     bits = 512 if flags >= _NEEDED["x86-64-v4"] else 256 if flags >= _NEEDED["x86-64-v3"] else 128
     found = [_DOT_FLAGS[flag] for flag in _DOT_FLAGS if flag in flags and bits == 512]
     return Target(

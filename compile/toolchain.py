@@ -81,10 +81,8 @@ def toolchain(target: Target) -> Toolchain:
         return Toolchain(compiler=(cc,), linker=(cc, "-nostartfiles"), sonames=sonames, driver=True)
     if target.linker == "lld":
         raise ConfigError(f"nothing here links for {target.name}: run pip install ziglang (it is in the extra compile)")
-    raise ConfigError(
-        f"{target.name} is to be linked by cc, which {'is not installed' if own else 'makes libraries for this machine'}"
-        ": install gcc, or set its linker to lld"
-    )
+    problem = "is not installed: install gcc" if own else "makes libraries for this machine only"
+    raise ConfigError(f"{target.name} is to be linked by cc, which {problem}, or set its linker to lld")
 
 
 def _zig() -> str | None:

@@ -105,7 +105,7 @@ class _Frame:
     def __init__(self, shape_in: tuple[int, ...], shape_out: tuple[int, ...]) -> None:
         self.x, self.y = _aligned(shape_in), _aligned(shape_out)
         self._tensors = [_tensor(self.x), _tensor(self.y)]
-        self._values = (Any_ * 2)(*[(_TENSOR_POINTER, 0, ctypes.addressof(one)) for one in self._tensors])
+        self._values = (Any_ * 2)(*[Any_(_TENSOR_POINTER, 0, ctypes.addressof(one)) for one in self._tensors])
         self._result = Any_()
         self.arguments, self.result = ctypes.addressof(self._values), ctypes.addressof(self._result)
 

@@ -4,7 +4,7 @@
     ours    libnas_runtime.so   one pool for the process (runtime/shim/shim.c)
 
 A process holds one of each at most, however many blocks it loads: a second copy of TVM's would register everything
-twice and abort. So what is loaded already is used, whatever path it came from, and the two openers are cached.
+twice and abort. So what is loaded already is used, whatever path it came from.
 """
 
 import ctypes
@@ -64,22 +64,20 @@ def open_runtime(path: Path | None) -> Runtime:
     return _shim(path) if path is not None and path.name == SHIM_NAME else _tvm(path)
 
 
-@functools.cache
 def _shim(path: Path) -> Runtime:
     return ShimRuntime(_load(SHIM_NAME, path))
 
 
-@functools.cache
 def _tvm(path: Path | None) -> Runtime:
-    ffi = _load(TVM_FFI_NAME, _packaged("tvm_ffi", TVM_FFI_NAME), "run pip install apache-tvm-ffi")
-    hint = "pass the one in the bundle"
-    _load(TVM_NAME, path or _packaged("tvm", TVM_NAME), hint)
-    return _tvm_pool(ffi)
+    _load(TVM_FFI_NAME, _packaged("tvm_ffi", TVM_FFI_NAME), "run pip install apache-tvm-ffi")
+    _load(TVM_NAME, path or _packaged("tvm", TVM_NAME))
+    return _loaded_tvm()
 
 
 @functools.cache
-def _tvm_pool(ffi: ctypes.CDLL) -> "TvmRuntime":
-    return TvmRuntime(ffi)
+def _loaded_tvm() -> Runtime:
+    """One for the process: it knows what every calling thread's pool was last told."""
+    return TvmRuntime(_load(TVM_FFI_NAME, None), _load(TVM_NAME, None))
 
 
 class ShimRuntime:
@@ -102,12 +100,14 @@ class ShimRuntime:
 
 
 class TvmRuntime:
-    """TVM's. Its pool is made for as many threads as this process has processors, then told how many to use.
+    """TVM's. Every thread that calls gets a pool of its own, made here for as many threads as there are processors.
 
-    By itself TVM would take half of them on x86, and bind its threads, the caller's too, to the first processors.
+    By itself TVM would use half of them on x86, and bind its threads, the caller's too, to the first processors. How
+    many a call uses is decided twice: by the pool (`config_threadpool`, which forgets the other) and by a number that
+    TVM keeps for every calling thread (`SetMaxConcurrency`); with 1 the pool is not asked at all.
     """
 
-    def __init__(self, ffi: ctypes.CDLL) -> None:
+    def __init__(self, ffi: ctypes.CDLL, library: ctypes.CDLL) -> None:
         self._ffi = ffi
         self._ffi.TVMFFIFunctionCall.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
         self._ffi.TVMFFIErrorMoveFromRaised.argtypes = (ctypes.c_void_p,)
@@ -115,6 +115,8 @@ class TvmRuntime:
         self._ffi.TVMFFIObjectDecRef.argtypes = (ctypes.c_void_p,)
         self._configure = self._function("runtime.config_threadpool")
         self._count = self._function("runtime.NumThreads")
+        self._set_most = library["_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"]
+        self._set_most.argtypes, self._set_most.restype = (ctypes.c_int,), None
         self._lock = threading.Lock()
         self._here = threading.local()
 
@@ -127,15 +129,22 @@ class TvmRuntime:
         """
         if getattr(self._here, "threads", None) == threads:
             return
-        with self._lock, _environment(TVM_NUM_THREADS=str(max(threads, available_cpus())), TVM_BIND_THREADS="0"):
-            self._call(self._configure, 1, threads)
-            found = self._call(self._count)
+        found = self._sized_pool(threads) if threads > 1 else 1
         if found != threads:
             raise ConfigError(
                 f"TVM has {found} threads for this thread of ours, which used it before: {threads} are wanted; "
                 "call from another thread, or set TVM_NUM_THREADS at the start"
             )
+        self._set_most(threads)
         self._here.threads = threads
+
+    def _sized_pool(self, threads: int) -> int:
+        """Have this thread's pool use so many; how many it uses then."""
+        with self._lock, _environment(TVM_BIND_THREADS="0"):
+            self._set_most(max(threads, available_cpus()))
+            self._call(self._count)
+            self._call(self._configure, 1, threads)
+            return self._call(self._count)
 
     def last_error(self) -> str:
         error = ctypes.c_void_p()
@@ -155,7 +164,7 @@ class TvmRuntime:
         return handle
 
     def _call(self, function: ctypes.c_void_p, *numbers: int) -> int:
-        arguments = (Any_ * max(len(numbers), 1))(*[(_INT, 0, number) for number in numbers])
+        arguments = (Any_ * max(len(numbers), 1))(*[Any_(_INT, 0, number) for number in numbers])
         result = Any_()
         if self._ffi.TVMFFIFunctionCall(function, arguments, len(numbers), ctypes.byref(result)):
             raise ConfigError(f"TVM's thread pool: {self.last_error()}: pass fewer threads")

@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 
 from compile.kernels import Buffer, Constant, Kernel, Tile, described
 from compile.layouts import Layout
-from compile.schedules.emit import Epilogue, clear_halo, lanes_at, operands, registers, split, spread, step_key, store, tasks
+from compile.schedules.emit import Epilogue, clear_halo, lanes_at, operands, prefetch, registers, split, spread, step_key, store, tasks
 from compile.schedules.weights import FORMATS, WeightFormat
 from compile.stages import Convolution
 from compile.targets import Target
@@ -24,6 +24,9 @@ PARALLEL_MACS = 40_000
 """Below this a second thread costs more than it saves (a launch takes about 2 us)."""
 
 _MOST_TILES = 10
+_STREAMED_BYTES = 128_000
+_AHEAD_BYTES = 8192
+"""How far ahead of their use weights are fetched: measured on whole networks (benchmarks/README.md)."""
 
 
 def convolution(stage: Convolution, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel | None:
@@ -225,6 +228,9 @@ class _Shape:
                 T.Bind(self.form.load(weight, ((out_tile * vectors + v) * depth + at) * lanes, lanes))
                 for v in range(vectors)
             ]
+            for v in range(vectors if self._streams else 0):
+                ahead = ((out_tile * vectors + v) * depth + at) * lanes + self._ahead
+                prefetch(weight, ahead)
             for position, (n, pr, pc) in enumerate(places):
                 number = x[
                     image + n, first + b, (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left, i
@@ -234,6 +240,17 @@ class _Shape:
                     where = lanes_at((position * vectors + v) * lanes, lanes)
                     T.buffer_store(sums, sums[where] + wide * loaded[v], [where])
         return sums
+
+    @property
+    def _streams(self) -> bool:
+        """Whether the weights come from memory: more of them than a cache keeps from one run to the next."""
+        numbers = self.out_blocks * self.lanes * self.in_blocks * self.source.block * int(np.prod(self.kernel_area))
+        return numbers * np.dtype(self.form.dtype).itemsize >= _STREAMED_BYTES
+
+    @property
+    def _ahead(self) -> int:
+        """How many weights ahead to fetch."""
+        return _AHEAD_BYTES // np.dtype(self.form.dtype).itemsize
 
     def _places(self, tile: dict[str, int]) -> list[tuple[int, int, int]]:
         return [

@@ -46,6 +46,12 @@ def registers(shape: tuple[int, ...]) -> Any:
     return T.alloc_buffer(shape, "float32", scope="local", annotations={"disable_lower_builtin": True})
 
 
+def prefetch(buffer: Any, index: Any) -> None:
+    """Ask for a cache line that will be read soon; harmless beyond the buffer's end."""
+    keep, data, read = T.int32(3), T.int32(1), T.int32(0)
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", T.address_of(buffer[index]), read, keep, data))
+
+
 def split(index: Any, *extents: int) -> list[Any]:
     """A flat index as one index an extent, the last one fastest; extents of 1 cost nothing."""
     found: list[Any] = []

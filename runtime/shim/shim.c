@@ -35,7 +35,7 @@ extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (
 #define PAUSE() __asm__ volatile("yield" ::: "memory")
 #endif
 
-enum { MAX_THREADS = 64, LINE_BYTES = 64, SPIN_NS = 200000, PAUSES_PER_LOOK = 32 };
+enum { MAX_THREADS = 64, LINE_BYTES = 64, WAIT_NS = 200000, PAUSES = 16, YIELDS_PER_LOOK = 8 };
 enum { FUTEX_WAIT_PRIVATE = 128, FUTEX_WAKE_PRIVATE = 129, CLOCK_MONOTONIC = 1 };
 
 /* ---- waiting ---- */
@@ -46,16 +46,19 @@ static i64 now_ns(void) {
   return (i64)time[0] * 1000000000 + time[1];
 }
 
-/* Spin until *word differs from `old`; 0 when it has not after SPIN_NS. */
-static int spin(u32 *word, u32 old) {
-  for (i64 end = 0;;) {
-    for (int i = 0; i < PAUSES_PER_LOOK; ++i) {
+/* Wait until *word differs from `old`; 0 when it has not after WAIT_NS. Yields soon, since where other work leaves a
+ * pool one processor for two threads, the one waited for runs only then. */
+static int wait(u32 *word, u32 old) {
+  for (int i = 0; i < PAUSES; ++i) {
+    if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != old) return 1;
+    PAUSE();
+  }
+  for (i64 end = now_ns() + WAIT_NS;;) {
+    for (int i = 0; i < YIELDS_PER_LOOK; ++i) {
       if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != old) return 1;
-      PAUSE();
+      sched_yield();
     }
-    i64 now = now_ns();
-    if (end == 0) end = now + SPIN_NS;
-    if (now > end) return 0;
+    if (now_ns() > end) return 0;
   }
 }
 
@@ -103,7 +106,7 @@ static void *work(void *argument) {
   u32 thread = (u32)(size)argument;
   Worker *self = &workers[thread];
   for (u32 turn = 0;; ++turn) {
-    while (!spin(&self->turn, turn)) {
+    while (!wait(&self->turn, turn)) {
       __atomic_store_n(&self->asleep, 1, __ATOMIC_SEQ_CST);
       while (__atomic_load_n(&self->turn, __ATOMIC_SEQ_CST) == turn)
         syscall(SYS_FUTEX, &self->turn, FUTEX_WAIT_PRIVATE, turn, (void *)0);
@@ -162,8 +165,7 @@ EXPORT int nas_parallel_launch(Lambda lambda, void *data, int tasks) {
       syscall(SYS_FUTEX, &workers[i].turn, FUTEX_WAKE_PRIVATE, 1);
   }
   take(0);
-  for (u32 left; (left = __atomic_load_n(&pool.pending, __ATOMIC_ACQUIRE)) != 0;)
-    if (!spin(&pool.pending, left)) sched_yield();
+  for (u32 left; (left = __atomic_load_n(&pool.pending, __ATOMIC_ACQUIRE)) != 0;) wait(&pool.pending, left);
   int failed = pool.failed;
   unlock(&pool.busy);
   return failed ? -1 : 0;

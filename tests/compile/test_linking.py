@@ -111,7 +111,7 @@ def test_code_without_the_entry_is_refused():
 
 
 def test_the_linkers_own_message_is_passed_on():
-    with pytest.raises(ConfigError, match="unknown target triple|unsupported"):
+    with pytest.raises(ConfigError, match=r"failed with status 1.*triple"):
         link(tiny_blocks.object_code(HOST), b"", msgspec.structs.replace(HOST, triple="x86_64-nonsense-elf-qq-linux"))
 
 
@@ -128,7 +128,7 @@ def test_without_zig_the_machines_own_compiler_links_for_its_kind(monkeypatch):
 
 
 def test_a_target_linked_by_cc_on_another_machine_is_refused():
-    with pytest.raises(ConfigError, match="set its linker to lld"):
+    with pytest.raises(ConfigError, match="makes libraries for this machine only, or set its linker to lld"):
         tiny_blocks.library(msgspec.structs.replace(TARGETS["pi3"], linker="cc"))
 
 
@@ -190,7 +190,9 @@ def test_when_the_wheel_cannot_be_had_the_message_says_what_to_do(monkeypatch, t
     monkeypatch.setenv("NAS_CACHE", str(tmp_path))
     monkeypatch.setattr(linking.subprocess, "run", offline)
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    with pytest.raises(ConfigError, match="No matching distribution found: go online once, or set the target's runtime"):
+    with pytest.raises(
+        ConfigError, match="No matching distribution found: go online once, or set the target's runtime"
+    ):
         runtime_library(TARGETS["pi4"])
     assert not list(tmp_path.rglob("*.so"))
 

@@ -47,21 +47,20 @@ def object_code(target: Target, *, wave: bool = False) -> bytes:
 
 
 def _kernel(wave: bool) -> tirx.PrimFunc:
-    with IRBuilder() as builder:
-        with T.prim_func(private=True):
-            pointers = [T.arg(name, T.handle("float32")) for name in "xwy"]
-            T.func_attr({"tirx.noalias": True})
-            T.func_ret(tvm.ir.PrimType("int32"))
-            x, w, y = (T.decl_buffer((SIZE,), "float32", data=pointer) for pointer in pointers)
-            with T.parallel(SIZE // LANES) as part:
-                if wave:
-                    with T.serial(LANES) as i:
-                        at = part * LANES + i
-                        T.buffer_store(y, _sinf(x[at] * w[at]), [at])
-                else:
-                    index = tirx.Ramp(part * LANES, 1, LANES)
-                    T.buffer_store(y, x[index] * w[index], [index])
-            T.Return(T.int32(0))
+    with IRBuilder() as builder, T.prim_func(private=True):
+        pointers = [T.arg(name, T.handle("float32")) for name in "xwy"]
+        T.func_attr({"tirx.noalias": True})
+        T.func_ret(tvm.ir.PrimType("int32"))
+        x, w, y = (T.decl_buffer((SIZE,), "float32", data=pointer) for pointer in pointers)
+        with T.parallel(SIZE // LANES) as part:
+            if wave:
+                with T.serial(LANES) as i:
+                    at = part * LANES + i
+                    T.buffer_store(y, _sinf(x[at] * w[at]), [at])
+            else:
+                index = tirx.Ramp(part * LANES, 1, LANES)
+                T.buffer_store(y, x[index] * w[index], [index])
+        T.Return(T.int32(0))
     return builder.get()
 
 
@@ -70,17 +69,16 @@ def _sinf(x: tvm.ir.Expr) -> tvm.ir.Expr:
 
 
 def _entry(first: tvm.ir.GlobalVar, second: tvm.ir.GlobalVar) -> tirx.PrimFunc:
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name("run")
-            x, y = (T.arg(name, T.buffer(SHAPE, "float32")) for name in "xy")
-            pointer = T.ptr("float32")
-            call = tvm.ir.Call("tirx.call_extern", [tvm.ir.StringImm("nas_weights")], ret_ty=pointer.ty)
-            w = T.decl_buffer((2 * SIZE,), "float32", data=T.Bind(call, var=pointer))
-            room = T.alloc_buffer((WORKSPACE,), "float32")
-            for end in (0, WORKSPACE - 1):  # else CompactBufferAllocation shrinks it to what address_of names
-                T.evaluate(T.address_of(room[end]))
-            middle = T.address_of(room[WORKSPACE // 2])
-            T.evaluate(tvm.ir.Call(first, [x.data, T.address_of(w[0]), middle], ret_ty="int32"))
-            T.evaluate(tvm.ir.Call(second, [middle, T.address_of(w[SIZE]), y.data], ret_ty="int32"))
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("run")
+        x, y = (T.arg(name, T.buffer(SHAPE, "float32")) for name in "xy")
+        pointer = T.ptr("float32")
+        call = tvm.ir.Call("tirx.call_extern", [tvm.ir.StringImm("nas_weights")], ret_ty=pointer.ty)
+        w = T.decl_buffer((2 * SIZE,), "float32", data=T.Bind(call, var=pointer))
+        room = T.alloc_buffer((WORKSPACE,), "float32")
+        for end in (0, WORKSPACE - 1):  # else CompactBufferAllocation shrinks it to what address_of names
+            T.evaluate(T.address_of(room[end]))
+        middle = T.address_of(room[WORKSPACE // 2])
+        T.evaluate(tvm.ir.Call(first, [x.data, T.address_of(w[0]), middle], ret_ty="int32"))
+        T.evaluate(tvm.ir.Call(second, [middle, T.address_of(w[SIZE]), y.data], ret_ty="int32"))
     return builder.get()

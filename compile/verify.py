@@ -1,0 +1,77 @@
+"""A compiled block against the torch block it came from.
+
+Tolerances are relative to the largest number of torch's answer. f32: our sums run in another order than torch's, over
+up to 10^5 products, and each rounding is 2^-24: 1e-4 is a hundred times what we have seen and a hundredth of what a
+wrong tile does. bf16 keeps 8 bits of a weight (relative error 2^-9 each, partly cancelling over a sum, growing with
+depth), int8 7 bits of a channel's largest: there the numbers only tell a wrong kernel from a coarse weight, and what
+the format costs is measured in accuracy.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import tvm
+import tvm_ffi
+
+from compile.planning import ENTRY
+from modeltree.errors import NasError
+
+TOLERANCES = {"f32": 1e-4, "bf16": 0.05, "int8": 0.15}
+"""Largest difference, as a share of the largest number in torch's answer."""
+
+
+class VerificationError(NasError):
+    """A library does not compute what its block does."""
+
+
+def verify_block(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    *,
+    batch: int = 1,
+    weights: str = "f32",
+    inputs: np.ndarray | None = None,
+) -> float:
+    """Run a library and torch on the same inputs and compare.
+
+    Parameters
+    ----------
+    path : of the library; it must be of this machine's kind.
+    inputs : (n, ...) float32 images or feature maps; normal random ones without it. Whole batches are run.
+
+    Returns
+    -------
+    float : largest absolute difference.
+
+    Raises
+    ------
+    VerificationError : it is beyond the tolerance of the weight format, or something is not finite.
+    """
+    shape = _input_shape(program, batch)
+    if inputs is None:
+        inputs = np.random.default_rng(0).standard_normal((2 * batch, *shape[1:]), np.float32)
+    module, call = program.module(), tvm_ffi.load_module(str(path))[ENTRY]
+    worst, largest = 0.0, 0.0
+    for start in range(0, len(inputs) - batch + 1, batch):
+        images = np.ascontiguousarray(inputs[start : start + batch], np.float32)
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(images)).numpy()
+        found = tvm.runtime.empty(wanted.shape)
+        call(tvm.runtime.tensor(images), found)
+        difference = np.abs(found.numpy() - wanted).max() if wanted.size else 0.0
+        worst = max(worst, float(difference) if np.isfinite(difference) else np.inf)
+        largest = max(largest, float(np.abs(wanted).max()))
+    allowed = TOLERANCES[weights] * largest
+    if not worst <= allowed:
+        raise VerificationError(
+            f"{path.name} is off by {worst:.3g} where torch's largest number is {largest:.3g}; at most {allowed:.3g} is "
+            "rounding: do not use it, and report the block"
+        )
+    return worst
+
+
+def _input_shape(program: torch.export.ExportedProgram, batch: int) -> tuple[int, ...]:
+    name = program.graph_signature.user_inputs[0]
+    node = next(node for node in program.graph.nodes if node.name == name)
+    return (batch, *(int(side) for side in node.meta["val"].shape[1:]))
