@@ -104,5 +104,3 @@ def _pool(producer: Stage, consumer: Stage) -> Stage | None:
 
 def _is_depthwise(stage: Convolution) -> bool:
     return stage.groups == stage.x.channels == len(stage.weight) and stage.groups > 1
-
-

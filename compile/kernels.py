@@ -57,23 +57,22 @@ class Kernel:
 
     def function(self, tile: Tile, *, private: bool = True, name: str = "") -> Any:
         """The kernel as a TIR function: on raw pointers for an entry to call, or packed, to be timed alone."""
-        with IRBuilder() as builder:
-            with T.prim_func(private=private):
-                if private:
-                    pointers = [T.arg(buffer.name, T.handle(buffer.dtype)) for buffer in self.buffers]
-                    T.func_ret(PrimType("int32"))
-                else:
-                    T.func_name(name or self.name)
-                    buffers = [T.arg(b.name, T.buffer(b.shape, b.dtype)) for b in self.buffers]
-                T.func_attr({"tirx.noalias": True})
-                if private:
-                    buffers = [T.decl_buffer(b.shape, b.dtype, data=p) for b, p in zip(self.buffers, pointers)]
-                self.body(dict(tile), buffers)
-                if private:
-                    T.Return(T.int32(0))
+        with IRBuilder() as builder, T.prim_func(private=private):
+            if private:
+                pointers = [T.arg(buffer.name, T.handle(buffer.dtype)) for buffer in self.buffers]
+                T.func_ret(PrimType("int32"))
+            else:
+                T.func_name(name or self.name)
+                buffers = [T.arg(b.name, T.buffer(b.shape, b.dtype)) for b in self.buffers]
+            T.func_attr({"tirx.noalias": True})
+            if private:
+                buffers = [T.decl_buffer(b.shape, b.dtype, data=p) for b, p in zip(self.buffers, pointers)]
+            self.body(dict(tile), buffers)
+            if private:
+                T.Return(T.int32(0))
         return builder.get()
 
 
 def described(layout: Layout) -> tuple[Any, ...]:
     """What a kernel's speed takes from a layout."""
-    return (layout.blocks, layout.block, layout.height, layout.width, layout.halo)
+    return (layout.blocks, layout.block, layout.height, layout.width, layout.halo, layout.dtype)

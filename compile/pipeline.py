@@ -20,11 +20,11 @@ from compile.linking import link
 from compile.planning import Plan, entered, joined, needs_kernel, planned
 from compile.reading import imported, read, simplified
 from compile.schedules import scheduled
-from compile.schedules.weights import FORMATS
+from compile.schedules.formats import format_of
 from compile.stages import Program
 from compile.targets import Target
 from compile.tuning import TuningCache, tuned
-from modeltree.errors import ConfigError, unknown
+from modeltree.errors import ConfigError
 from modeltree.files import write_text
 
 
@@ -105,7 +105,7 @@ def _pool(work: Work) -> str:
 def _place(work: Work) -> str:
     """Channel blocks and halos, kept from stage to stage and undone at the block's edges."""
     assert work.stages
-    work.placed = joined(placed(work.stages, work.target.lanes))
+    work.placed = joined(placed(work.stages, work.target.lanes, format_of(work.weights, work.target)))
     return work.placed.text()
 
 
@@ -123,7 +123,9 @@ def _schedule(work: Work) -> str:
 def _tune(work: Work) -> str:
     """A tile a kernel: timed where the target is here (or over RPC), reckoned elsewhere."""
     work.tiles = [tuned(kernel, work.target, work.cache) for kernel in work.kernels]
-    return "".join(f"{kernel.out.name} = {kernel.name} {dict(tile)}\n" for kernel, tile in zip(work.kernels, work.tiles))
+    return "".join(
+        f"{kernel.out.name} = {kernel.name} {dict(tile)}\n" for kernel, tile in zip(work.kernels, work.tiles)
+    )
 
 
 def _plan(work: Work) -> str:
@@ -186,21 +188,28 @@ def compile_block(
     Parameters
     ----------
     program : one float32 tensor in, one out, batch in front (dynamic, or equal to `batch`).
-    weights : how weights are held: `f32`, `bf16` or `int8` (one scale an output channel), widened in registers.
+    weights : how numbers are held: `f32`; `bf16` or `int8` weights (one scale an output channel), widened in registers;
+        `bf16-dot` or `int8-dot`, which multiply in the narrow type where the target has the instructions.
     cache : tiles that were timed before; without one, they are timed again.
     dump : folder for what each phase leaves behind, `NN-phase.txt`.
 
     Raises
     ------
     GraphError : the block cannot be brought into Relax, or TVM has no loops for one of its operators.
-    ConfigError : an unknown weight format or a batch below 1.
+    ConfigError : an unknown weight format, one that the target cannot run, or a batch below 1.
     """
-    if weights not in FORMATS:
-        raise unknown("weight format", weights, FORMATS)
+    format_of(weights, target)
     if batch < 1:
         raise ConfigError(f"batch is {batch}: it must be at least 1")
     started = time.perf_counter()
-    work = Work(program=program, target=target, batch=batch, weights=weights, cache=cache or TuningCache(None), listing=dump is not None)
+    work = Work(
+        program=program,
+        target=target,
+        batch=batch,
+        weights=weights,
+        cache=cache or TuningCache(None),
+        listing=dump is not None,
+    )
     for number, (name, phase) in enumerate(PHASES):
         text = phase(work)
         if dump is not None:
@@ -212,4 +221,3 @@ def compile_block(
         macs=sum(kernel.macs for kernel in work.kernels), seconds=time.perf_counter() - started,
         kernels=tuple(kernel.name for kernel in work.kernels),
     )  # fmt: skip
-

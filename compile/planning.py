@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from compile.kernels import Constant, Kernel, Tile
-from compile.layouts import Layout, Placed, Relayout, inputs_of, plain
+from compile.layouts import Layout, Placed, Placement, Relayout, inputs_of, plain
 from compile.stages import Concat, Flatten, Stage, Value
 from compile.targets import Target
 
@@ -42,7 +42,7 @@ def joined(placed: Placed) -> Placed:
     made = {stage.out.name for stage in placed.stages if not isinstance(stage, (Flatten, Concat))}
     taken: set[str] = set()
     layouts = dict(placed.layouts)
-    stages: list[Stage | Relayout] = []
+    stages: list[Stage | Placement] = []
     for stage in placed.stages:
         if isinstance(stage, Concat):
             parts = []
@@ -64,7 +64,7 @@ def joined(placed: Placed) -> Placed:
     return Placed(program=placed.program, stages=tuple(stages), result=result, layouts=layouts)
 
 
-def _ends_in_a_kernel(result: Value, stages: Sequence[Stage | Relayout]) -> bool:
+def _ends_in_a_kernel(result: Value, stages: Sequence[Stage | Placement]) -> bool:
     """Whether a kernel makes the result, perhaps reshaped, and nothing else keeps it."""
     by_name = {stage.out.name: stage for stage in stages}
     stage = by_name.get(result.name)
@@ -110,8 +110,9 @@ def planned(placed: Placed, kernels: Sequence[Kernel]) -> Plan:
 
 
 def _bytes(value: Value, layout: Layout | None, batch: int) -> int:
-    numbers = layout.numbers(batch) if layout else math.prod(value.shape)
-    return numbers * _BYTES[value.dtype]
+    if layout:
+        return layout.numbers(batch) * _BYTES[layout.dtype]
+    return math.prod(value.shape) * _BYTES[value.dtype]
 
 
 def _aliases(placed: Placed, batch: int) -> tuple[dict[str, tuple[str, int]], dict[str, int]]:
@@ -179,36 +180,33 @@ def entered(placed: Placed, kernels: Sequence[Kernel], tiles: Sequence[Tile], pl
             names[kernel.key, tile] = variable
             functions[variable] = kernel.function(tile)
     program, result = placed.program, placed.result
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name(ENTRY)
-            x = T.arg("x", T.buffer(program.input.shape, program.input.dtype, align=4))
-            y = T.arg("y", T.buffer(result.shape, result.dtype, align=4))
-            T.func_attr({"tirx.noalias": True})
-            pointer = T.ptr("uint8")
-            call = tvm.ir.Call("tirx.call_extern", [tvm.ir.StringImm(WEIGHTS)], ret_ty=pointer.ty)
-            weights = T.decl_buffer((len(plan.weights),), "uint8", data=T.Bind(call, var=pointer))
-            room = T.alloc_buffer((max(plan.workspace_bytes, ALIGNMENT),), "uint8")
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(ENTRY)
+        x = T.arg("x", T.buffer(program.input.shape, program.input.dtype, align=4))
+        y = T.arg("y", T.buffer(result.shape, result.dtype, align=4))
+        T.func_attr({"tirx.noalias": True})
+        pointer = T.ptr("uint8")
+        call = tvm.ir.Call("tirx.call_extern", [tvm.ir.StringImm(WEIGHTS)], ret_ty=pointer.ty)
+        weights = T.decl_buffer((len(plan.weights),), "uint8", data=T.Bind(call, var=pointer))
+        room = T.alloc_buffer((max(plan.workspace_bytes, ALIGNMENT),), "uint8")
 
-            def address(argument: Value | Constant) -> Any:
-                if isinstance(argument, Constant):
-                    return T.address_of(weights[plan.constants[id(argument)]])
-                where, offset = plan.tensors[argument.name]
-                if where == "workspace":
-                    return T.address_of(room[offset])
-                buffer = x if where == "input" else y
-                assert offset == 0, "inputs and outputs begin at their first byte"
-                return buffer.data
+        def address(argument: Value | Constant) -> Any:
+            if isinstance(argument, Constant):
+                return T.address_of(weights[plan.constants[id(argument)]])
+            where, offset = plan.tensors[argument.name]
+            if where == "workspace":
+                return T.address_of(room[offset])
+            buffer = x if where == "input" else y
+            assert offset == 0, "inputs and outputs begin at their first byte"
+            return buffer.data
 
-            for kernel, tile in zip(kernels, tiles):
-                passed = [address(argument) for argument in (*kernel.arguments, kernel.out)]
-                T.evaluate(tvm.ir.Call(names[kernel.key, tile], passed, ret_ty="int32"))
+        for kernel, tile in zip(kernels, tiles):
+            passed = [address(argument) for argument in (*kernel.arguments, kernel.out)]
+            T.evaluate(tvm.ir.Call(names[kernel.key, tile], passed, ret_ty="int32"))
     functions[tvm.ir.GlobalVar(ENTRY)] = builder.get()
     return tvm.IRModule(functions)
 
 
-def needs_kernel(stage: Stage | Relayout) -> bool:
+def needs_kernel(stage: Stage | Placement) -> bool:
     """Whether a stage is work: reshapes and concatenations are only a way to see memory."""
     return not isinstance(stage, (Flatten, Concat))
-
-

@@ -56,7 +56,7 @@ def imported(program: torch.export.ExportedProgram, batch: int) -> tvm.IRModule:
     if len(main.params) != 1:
         raise GraphError(f"the block has {len(main.params)} inputs: a block must have exactly one")
     symbols = {str(side) for side in main.params[0].ty.shape if not isinstance(side, tvm.tirx.IntImm)}
-    return relax.transform.BindSymbolicVars({symbol: batch for symbol in symbols})(module) if symbols else module
+    return relax.transform.BindSymbolicVars(dict.fromkeys(symbols, batch))(module) if symbols else module
 
 
 def simplified(module: tvm.IRModule) -> tvm.IRModule:

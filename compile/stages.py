@@ -10,7 +10,19 @@ from typing import Any
 
 import numpy as np
 
-UNARY = ("relu", "relu6", "sigmoid", "tanh", "silu", "hardswish", "hardsigmoid", "gelu", "leaky_relu", "clip", "negative")
+UNARY = (
+    "relu",
+    "relu6",
+    "sigmoid",
+    "tanh",
+    "silu",
+    "hardswish",
+    "hardsigmoid",
+    "gelu",
+    "leaky_relu",
+    "clip",
+    "negative",
+)
 BINARY = ("add", "subtract", "multiply", "maximum", "minimum")
 """Element-wise operations a step may be. All are finite where their input is: padding channels stay harmless."""
 
@@ -53,7 +65,10 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution:
-    """weight : (out, in / groups, height, width). padding : (top, left, bottom, right). A dense layer is 1x1 on 1x1."""
+    """weight : (out, in / groups, height, width). padding : (top, left, bottom, right). A dense layer is 1x1 on 1x1.
+
+    largest, offset : where `x` is held as codes: the tensor with every image's largest number, and the code of zero.
+    """
 
     x: Value
     out: Value
@@ -64,6 +79,8 @@ class Convolution:
     groups: int = 1
     steps: tuple[Step, ...] = ()
     pool: int = 1
+    largest: Value | None = None
+    offset: int = 0
 
     @property
     def macs(self) -> int:
@@ -145,7 +162,9 @@ def reads(stage: Stage) -> tuple[Value, ...]:
         return stage.parts
     if isinstance(stage, Other):
         return stage.inputs
-    return (stage.x, *(s.operand for s in getattr(stage, "steps", ()) if isinstance(s.operand, Value)))
+    scale = getattr(stage, "largest", None)
+    more = () if scale is None else (scale,)
+    return (stage.x, *more, *(s.operand for s in getattr(stage, "steps", ()) if isinstance(s.operand, Value)))
 
 
 def users(stages: list[Stage]) -> dict[str, list[Stage]]:

@@ -17,7 +17,7 @@ import tvm_ffi
 from compile.planning import ENTRY
 from modeltree.errors import NasError
 
-TOLERANCES = {"f32": 1e-4, "bf16": 0.05, "int8": 0.15}
+TOLERANCES = {"f32": 1e-4, "bf16": 0.05, "int8": 0.15, "bf16-dot": 0.05, "int8-dot": 0.15}
 """Largest difference, as a share of the largest number in torch's answer."""
 
 

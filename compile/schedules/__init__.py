@@ -3,12 +3,13 @@
 from typing import Any
 
 from compile.kernels import Kernel
-from compile.layouts import Layout, Relayout
+from compile.layouts import Largest, Layout, Placement, Quantise, Relayout
 from compile.schedules.convolution import convolution
 from compile.schedules.default import default
 from compile.schedules.depthwise import depthwise
 from compile.schedules.elementwise import elementwise
 from compile.schedules.pooling import pooling
+from compile.schedules.quantise import largest, quantise
 from compile.schedules.relayout import relayout
 from compile.stages import Convolution, Elementwise, Other, Pool, Stage
 from compile.targets import Target
@@ -19,12 +20,14 @@ RULES: dict[type, tuple[Any, ...]] = {
     Pool: (pooling,),
     Elementwise: (elementwise,),
     Relayout: (relayout,),
+    Largest: (largest,),
+    Quantise: (quantise,),
     Other: (default,),
 }
 """For every kind of stage, the rules to ask, the most special first."""
 
 
-def scheduled(stage: Stage | Relayout, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
+def scheduled(stage: Stage | Placement, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
     """The kernel of the first rule that takes the stage.
 
     Raises

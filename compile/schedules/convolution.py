@@ -7,17 +7,33 @@ Where a tile does not divide the output, the last one starts earlier and compute
 Groups are convolutions of a range of input blocks, with zeros where the range is wider than the group.
 """
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from compile.kernels import Buffer, Constant, Kernel, Tile, described
 from compile.layouts import Layout
-from compile.schedules.emit import Epilogue, clear_halo, lanes_at, operands, prefetch, registers, split, spread, step_key, store, tasks
-from compile.schedules.weights import FORMATS, WeightFormat
-from compile.stages import Convolution
+from compile.schedules.emit import (
+    Epilogue,
+    clear_halo,
+    lanes_at,
+    operands,
+    prefetch,
+    registers,
+    split,
+    spread,
+    step_key,
+    store,
+    tasks,
+)
+from compile.schedules.formats import Format, format_of
+from compile.stages import Convolution, Value
 from compile.targets import Target
 
 PARALLEL_MACS = 40_000
@@ -34,14 +50,14 @@ def convolution(stage: Convolution, layouts: dict[str, Layout], target: Target, 
     source, result = layouts[stage.x.name], layouts[stage.out.name]
     if result.block != target.lanes:
         return None
-    shape = _Shape(stage, source, result, target, FORMATS[weights])
+    shape = _Shape(stage, source, result, target, format_of(weights, target))
     return shape.kernel(layouts)
 
 
 class _Shape:
     """The numbers of one convolution on one target."""
 
-    def __init__(self, stage: Convolution, source: Layout, result: Layout, target: Target, form: WeightFormat) -> None:
+    def __init__(self, stage: Convolution, source: Layout, result: Layout, target: Target, form: Format) -> None:
         self.stage, self.target, self.form = stage, target, form
         self.lanes = target.lanes
         self.batch = stage.x.shape[0]
@@ -52,7 +68,7 @@ class _Shape:
             self.source, self.rows, self.columns = _one_row(source), 1, self.rows * self.columns
             self.result = _one_row(result)
         if source.height == source.width == 1 and source.halo == (0, 0, 0, 0):
-            self.source = source.reblocked(_divisor(len(source.channels), 64))
+            self.source = source.reblocked(_divisor(len(source.channels), 64, form.group))
         self.out_blocks = result.blocks
         self.first_block, self.in_blocks = self._ranges()
 
@@ -86,21 +102,25 @@ class _Shape:
         tiles = tuple(self.tiles())
         extra, passed = operands(stage.steps, self.result.channels, layouts, self.batch)
         scale = [Buffer("scale", (len(self.result.channels),))] if self.form.scaled else []
+        largest = [Buffer("largest", (self.batch, 1))] if self.form.levels else []
+        shift = [Buffer("shift", (len(self.result.channels),), "int32")] if stage.offset else []
         starts = [] if stage.groups == 1 else [Buffer("first", (self.out_blocks,), "int32")]
         packed, scales = self.form.packed(self._dense_weight())
         depth = self.in_blocks * self.kernel_area[0] * self.kernel_area[1] * self.source.block
         buffers = (
-            Buffer("x", self.source.shape(self.batch)),
-            Buffer("weight", (self.out_blocks * depth * self.lanes,), self.form.dtype),
-            *scale, *starts, *extra,
-            Buffer("y", self.result.shape(self.batch)),
+            Buffer("x", self.source.shape(self.batch), self.source.dtype),
+            Buffer("weight", (self.out_blocks * depth * self.lanes,), self.form.weight),
+            *scale, *largest, *shift, *starts, *extra,
+            Buffer("y", self.result.shape(self.batch), self.result.dtype),
         )  # fmt: skip
-        constants = [Constant(scales)] if self.form.scaled else []
+        constants: list[Value | Constant] = [Constant(scales / self._levels)] if self.form.scaled else []
+        constants += [stage.largest] if stage.largest is not None else []
+        constants += [Constant(self._shift(packed))] if stage.offset else []
         constants += [] if stage.groups == 1 else [Constant(self.first_block)]
         key = (
             "convolution", self.form.name, self.batch, described(self.source), described(self.result), stage.padding,
             self.kernel_area, stage.stride, stage.dilation, self.in_blocks, stage.pool, step_key(stage.steps, layouts),
-            stage.groups > 1,
+            stage.groups > 1, stage.offset,
         )  # fmt: skip
         return Kernel(
             name=f"conv{self.kernel_area[0]}x{self.kernel_area[1]}", key=key, tiles=tiles, buffers=buffers,
@@ -131,6 +151,18 @@ class _Shape:
             dense[physical, mine] = stage.weight[channel, here[mine] - low]
         shaped = dense.reshape(self.out_blocks, self.lanes, self.in_blocks, self.source.block, kh, kw)
         return np.ascontiguousarray(shaped.transpose(0, 2, 4, 5, 3, 1))
+
+    @property
+    def _levels(self) -> np.float32:
+        """Codes that the largest number of an image stands for, 1 where maps are not codes."""
+        if not self.form.levels:
+            return np.float32(1)
+        return np.float32(self.stage.offset - 1 if self.stage.offset else self.form.levels)
+
+    def _shift(self, packed: np.ndarray) -> np.ndarray:
+        """What sums start at, so that the code of zero counts nothing: minus the offset times each slot's weights."""
+        axes = (*range(1, packed.ndim - 2), packed.ndim - 1)
+        return (-self.stage.offset * packed.astype(np.int64).sum(axis=axes)).astype(np.int32).reshape(-1)
 
     def tiles(self) -> Iterator[Tile]:
         """Tiles that fit the registers, best first by `_cost`."""
@@ -172,20 +204,22 @@ class _Shape:
         shares = -(-split_over // self.target.threads) if parallel else split_over
         loads = vectors * self.form.load_cost + positions
         step = max(accumulators / 2, loads / 2, 4 * accumulators / max(accumulators, 8) if accumulators < 8 else 0)
-        depth = self.in_blocks * self.source.block * self.kernel_area[0] * self.kernel_area[1]
+        depth = self.in_blocks * self.source.block // self.form.group * self.kernel_area[0] * self.kernel_area[1]
         return shares * tiles[3] * (step * depth + 3 * accumulators + 10)
 
     def emit(self, tile: dict[str, int], given: list[Any], layouts: dict[str, Layout]) -> None:
         """The loops over tiles, on all threads: each takes all columns of some rows of some output vectors."""
         rest = iter(given[2:-1])
         scale = next(rest) if self.form.scaled else None
+        largest = next(rest) if self.form.levels else None
+        shift = next(rest) if self.stage.offset else None
         starts = next(rest) if self.stage.groups > 1 else None
         epilogue = Epilogue(self.stage.steps, list(rest), layouts, self.lanes)
         x, weight, y = given[0], given[1], given[-1]
         vectors, images, rows, columns = (tile[name] for name in ("vectors", "images", "rows", "columns"))
         row_tiles, out_tiles = -(-self.rows // rows), self.out_blocks // vectors
         image_tiles = -(-self.batch // images)
-        with tasks(out_tiles * image_tiles * row_tiles, parallel=bool(tile["parallel"])) as task:
+        with self._instruction(), tasks(out_tiles * image_tiles * row_tiles, parallel=bool(tile["parallel"])) as task:
             out_tile, image_tile, row_tile = split(task, out_tiles, image_tiles, row_tiles)
             image = _start(image_tile, images, self.batch)
             row = _start(row_tile, rows, self.rows)
@@ -193,8 +227,14 @@ class _Shape:
                 self._clear(y, image, images, out_tile * vectors, vectors, row_tile)
             with T.serial(-(-self.columns // columns)) as column_tile:
                 column = _start(column_tile, columns, self.columns)
-                sums = self._reduced(x, weight, starts, tile, out_tile, image, row, column)
-                self._finish(y, sums, scale, epilogue, tile, out_tile, image, row, column)
+                sums = self._reduced(x, weight, shift, starts, tile, out_tile, image, row, column)
+                self._finish(y, sums, (scale, largest), epilogue, tile, out_tile, image, row, column)
+
+    def _instruction(self) -> Any:
+        """Brings the format's own instruction into the function's LLVM module."""
+        if not self.form.llvm:
+            return contextlib.nullcontext()
+        return T.attr(tirx.IntImm("int32", 0), "pragma_import_llvm", tvm.ir.StringImm(self.form.llvm))
 
     def _clear(self, y: Any, image: Any, images: int, block: Any, vectors: int, row_tile: Any) -> None:
         def clear() -> None:
@@ -209,48 +249,50 @@ class _Shape:
             clear()
 
     def _reduced(
-        self, x: Any, weight: Any, starts: Any, tile: dict[str, int], out_tile: Any, image: Any, row: Any, column: Any
-    ) -> Any:
+        self, x: Any, weight: Any, shift: Any, starts: Any, tile: dict[str, int],
+        out_tile: Any, image: Any, row: Any, column: Any,
+    ) -> Any:  # fmt: skip
         """Sums of one tile, in registers: position-major, then vectors."""
         vectors, lanes = tile["vectors"], self.lanes
         places = self._places(tile)
         (kh, kw), block = self.kernel_area, self.source.block
         (sh, sw), (dh, dw) = self.stage.stride, self.stage.dilation
         top, left = self.source.halo[0] - self.stage.padding[0], self.source.halo[1] - self.stage.padding[1]
-        sums = registers((len(places) * vectors * lanes,))
+        sums = registers((len(places) * vectors * lanes,), self.form.sums)
         for i in range(len(places) * vectors):
-            T.buffer_store(sums, spread(0.0, lanes), [lanes_at(i * lanes, lanes)])
+            start = tirx.Broadcast(tirx.const(0, self.form.sums), lanes)
+            if shift is not None:
+                start = shift[lanes_at((out_tile * vectors + i % vectors) * lanes, lanes)]
+            T.buffer_store(sums, start, [lanes_at(i * lanes, lanes)])
         first: Any = 0 if starts is None else T.Bind(starts[out_tile])
-        depth = self.in_blocks * kh * kw * block
-        with T.serial(self.in_blocks) as b, T.serial(kh) as r, T.serial(kw) as c, T.serial(block) as i:
-            at = ((b * kh + r) * kw + c) * block + i
-            loaded = [
-                T.Bind(self.form.load(weight, ((out_tile * vectors + v) * depth + at) * lanes, lanes))
-                for v in range(vectors)
-            ]
-            for v in range(vectors if self._streams else 0):
-                ahead = ((out_tile * vectors + v) * depth + at) * lanes + self._ahead
-                prefetch(weight, ahead)
+        group = self.form.group
+        depth = self.in_blocks * kh * kw * block // group
+        with T.serial(self.in_blocks) as b, T.serial(kh) as r, T.serial(kw) as c, T.serial(block // group) as i:
+            at = ((b * kh + r) * kw + c) * (block // group) + i
+            streams = [((out_tile * vectors + v) * depth + at) * lanes * group for v in range(vectors)]
+            loaded = [T.Bind(self.form.load(weight, stream, lanes)) for stream in streams]
+            for stream in streams if self._streams else ():
+                prefetch(weight, stream + self._ahead)
             for position, (n, pr, pc) in enumerate(places):
-                number = x[
-                    image + n, first + b, (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left, i
+                where = [
+                    image + n, first + b, (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left, i * group
                 ]  # fmt: skip
-                wide = T.Bind(spread(number, lanes))
+                wide = T.Bind(self.form.spread(x, where, lanes))
                 for v in range(vectors):
-                    where = lanes_at((position * vectors + v) * lanes, lanes)
-                    T.buffer_store(sums, sums[where] + wide * loaded[v], [where])
+                    here = lanes_at((position * vectors + v) * lanes, lanes)
+                    T.buffer_store(sums, self.form.multiply_add(sums[here], wide, loaded[v], lanes), [here])
         return sums
 
     @property
     def _streams(self) -> bool:
         """Whether the weights come from memory: more of them than a cache keeps from one run to the next."""
         numbers = self.out_blocks * self.lanes * self.in_blocks * self.source.block * int(np.prod(self.kernel_area))
-        return numbers * np.dtype(self.form.dtype).itemsize >= _STREAMED_BYTES
+        return numbers * np.dtype(self.form.weight).itemsize >= _STREAMED_BYTES
 
     @property
     def _ahead(self) -> int:
         """How many weights ahead to fetch."""
-        return _AHEAD_BYTES // np.dtype(self.form.dtype).itemsize
+        return _AHEAD_BYTES // np.dtype(self.form.weight).itemsize
 
     def _places(self, tile: dict[str, int]) -> list[tuple[int, int, int]]:
         return [
@@ -258,17 +300,20 @@ class _Shape:
         ]  # fmt: skip
 
     def _finish(
-        self, y: Any, sums: Any, scale: Any, epilogue: Epilogue, tile: dict[str, int],
+        self, y: Any, sums: Any, scales: tuple[Any, Any], epilogue: Epilogue, tile: dict[str, int],
         out_tile: Any, image: Any, row: Any, column: Any,
     ) -> None:  # fmt: skip
         """Scale, steps and pooling on the sums of a tile, then the stores."""
         vectors, lanes, pool = tile["vectors"], self.lanes, self.stage.pool
         top, left = self.result.halo[:2]
+        scale, largest = scales
         at = {place: position for position, place in enumerate(self._places(tile))}
 
         def value(n: int, r: int, c: int, v: int) -> Any:
             vector = sums[lanes_at((at[n, r, c] * vectors + v) * lanes, lanes)]
             block = out_tile * vectors + v
+            if largest is not None:
+                vector = T.cast(vector, f"float32x{lanes}") * spread(largest[image + n, 0], lanes)
             if scale is not None:
                 vector = vector * scale[lanes_at(block * lanes, lanes)]
             return epilogue(vector, image + n, block, row + r, column + c)
@@ -293,8 +338,9 @@ def _start(tile: Any, size: int, extent: int) -> Any:
 
 
 def _one_row(layout: Layout) -> Layout:
-    return Layout(layout.channels, layout.block, 1, layout.height * layout.width)
+    return replace(layout, height=1, width=layout.height * layout.width)
 
 
-def _divisor(number: int, most: int) -> int:
-    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
+def _divisor(number: int, most: int, group: int) -> int:
+    """The largest divisor up to `most` that is a multiple of `group` (which divides the number)."""
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0 and d % group == 0)

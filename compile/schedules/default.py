@@ -40,7 +40,9 @@ def default(stage: Other, layouts: dict[str, Layout], target: Target, weights: s
     buffers = tuple(Buffer(f"p{i}", tuple(int(s) for s in p.shape), str(p.dtype)) for i, p in enumerate(parameters))
     arguments: list[Value | Constant] = [*stage.inputs, *(Constant(array) for array in constants)]
     if len(arguments) + 1 != len(parameters):
-        raise GraphError(f"{stage.name} becomes a loop with {len(parameters)} tensors: it must be one a tensor it reads")
+        raise GraphError(
+            f"{stage.name} becomes a loop with {len(parameters)} tensors: it must be one a tensor it reads"
+        )
     return _Lowered(
         name=stage.name, key=("default", stage.name, tvm.ir.save_json(function)), tiles=((),), out=stage.out,
         buffers=buffers, arguments=tuple(arguments), body=_nothing, lowered=function,

@@ -8,8 +8,20 @@ from tvm.tirx.script.builder import ir as T
 from compile.kernels import Buffer, Constant, Kernel, Tile, described
 from compile.layouts import Layout, is_depthwise
 from compile.schedules.convolution import PARALLEL_MACS
-from compile.schedules.emit import Epilogue, clear_halo, lanes_at, operands, registers, split, spread, step_key, store, tasks
-from compile.schedules.weights import FORMATS
+from compile.schedules.emit import (
+    Epilogue,
+    clear_halo,
+    lanes_at,
+    load,
+    operands,
+    registers,
+    split,
+    spread,
+    step_key,
+    store,
+    tasks,
+)
+from compile.schedules.formats import format_of
 from compile.stages import Convolution
 from compile.targets import Target
 
@@ -21,7 +33,9 @@ def depthwise(stage: Convolution, layouts: dict[str, Layout], target: Target, we
     source, result, lanes = layouts[stage.x.name], layouts[stage.out.name], target.lanes
     if not is_depthwise(stage) or source.block != lanes or source.channels != result.channels:
         return None
-    form, batch = FORMATS[weights], stage.x.shape[0]
+    form, batch = format_of(weights, target), stage.x.shape[0]
+    if form.group > 1:  # nothing to add up within a group
+        form = format_of("f32", target)
     kh, kw = stage.weight.shape[2:]
     packed, scales = form.packed(_by_slot(stage.weight, source))
     extra, passed = operands(stage.steps, result.channels, layouts, batch)
@@ -52,10 +66,10 @@ def depthwise(stage: Convolution, layouts: dict[str, Layout], target: Target, we
                         factor = T.Bind(form.load(weight, ((block * kh + i) * kw + j) * lanes, lanes))
                         for c in range(columns):
                             where = lanes_at(c * lanes, lanes)
-                            number = x[
-                                image, block, row * stage.stride[0] + i * stage.dilation[0] + top,
-                                (column + c) * stage.stride[1] + j * stage.dilation[1] + left, lanes_at(0, lanes),
-                            ]  # fmt: skip
+                            number = load(
+                                x, image, block, row * stage.stride[0] + i * stage.dilation[0] + top,
+                                (column + c) * stage.stride[1] + j * stage.dilation[1] + left, lanes,
+                            )  # fmt: skip
                             T.buffer_store(sums, sums[where] + number * factor, [where])
                 for c in range(columns):
                     vector = sums[lanes_at(c * lanes, lanes)]
@@ -73,8 +87,8 @@ def depthwise(stage: Convolution, layouts: dict[str, Layout], target: Target, we
     return Kernel(
         name=f"depthwise{kh}x{kw}", key=key, tiles=tiles, out=stage.out, macs=stage.macs, body=emit,
         buffers=(
-            Buffer("x", source.shape(batch)), Buffer("weight", (packed.size,), form.dtype), *scaled, *extra,
-            Buffer("y", result.shape(batch)),
+            Buffer("x", source.shape(batch), source.dtype), Buffer("weight", (packed.size,), form.weight), *scaled, *extra,
+            Buffer("y", result.shape(batch), result.dtype),
         ),
         arguments=(stage.x, Constant(packed), *([Constant(scales)] if form.scaled else []), *passed),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from tvm.tirx.script.builder import ir as T
 
 from compile.kernels import Buffer, Kernel, described
 from compile.layouts import Layout
-from compile.schedules.emit import Epilogue, clear_halo, lanes_at, operands, split, step_key, store, tasks
+from compile.schedules.emit import Epilogue, clear_halo, load, operands, split, step_key, store, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
 from compile.stages import Elementwise
 from compile.targets import Target
@@ -27,7 +27,7 @@ def elementwise(stage: Elementwise, layouts: dict[str, Layout], target: Target, 
             if any(result.halo):
                 clear_halo(given[-1], result, image, block, lanes)
             with T.serial(result.height) as row, T.serial(result.width) as column:
-                vector = given[0][image, block, row + source.halo[0], column + source.halo[1], lanes_at(0, lanes)]
+                vector = load(given[0], image, block, row + source.halo[0], column + source.halo[1], lanes)
                 vector = epilogue(vector, image, block, row, column)
                 store(given[-1], vector, image, block, row + result.halo[0], column + result.halo[1], lanes)
 
@@ -35,6 +35,6 @@ def elementwise(stage: Elementwise, layouts: dict[str, Layout], target: Target, 
     parallel = int(source.numbers(batch) >= PARALLEL_NUMBERS and target.threads > 1)
     return Kernel(
         name="elementwise", key=key, tiles=((("parallel", parallel),),), out=stage.out, body=emit,
-        buffers=(Buffer("x", source.shape(batch)), *extra, Buffer("y", result.shape(batch))),
+        buffers=(Buffer("x", source.shape(batch), source.dtype), *extra, Buffer("y", result.shape(batch), result.dtype)),
         arguments=(stage.x, *passed),
     )  # fmt: skip

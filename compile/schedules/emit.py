@@ -27,6 +27,31 @@ def lanes_at(start: Any, lanes: int) -> Any:
     return tirx.Ramp(start, 1, lanes) if lanes > 1 else start
 
 
+def widened(vector: Any, dtype: str, lanes: int) -> Any:
+    """Numbers of a buffer as float32: bf16 is held as the upper half of one, in uint16."""
+    if dtype != "uint16":
+        return vector
+    return T.reinterpret(_typed("float32", lanes), T.cast(vector, _typed("uint32", lanes)) << _uint(16, lanes))
+
+
+def narrowed(vector: Any, dtype: str, lanes: int) -> Any:
+    """float32 as a buffer holds it, rounded to nearest even."""
+    if dtype != "uint16":
+        return vector
+    bits = T.reinterpret(_typed("uint32", lanes), vector)
+    rounded = bits + _uint(0x7FFF, lanes) + ((bits >> _uint(16, lanes)) & _uint(1, lanes))
+    return T.cast(rounded >> _uint(16, lanes), _typed("uint16", lanes))
+
+
+def _uint(value: int, lanes: int) -> Any:
+    return tirx.Broadcast(T.uint32(value), lanes) if lanes > 1 else T.uint32(value)
+
+
+def load(buffer: Any, batch: Any, block: Any, row: Any, column: Any, lanes: int) -> Any:
+    """Read a vector at a physical position, as float32."""
+    return widened(buffer[batch, block, row, column, lanes_at(0, lanes)], str(buffer.dtype), lanes)
+
+
 def spread(value: Any, lanes: int) -> Any:
     """One number in every lane."""
     if isinstance(value, (int, float)):
@@ -41,9 +66,9 @@ def tasks(count: int, *, parallel: bool) -> Iterator[Any]:
         yield task
 
 
-def registers(shape: tuple[int, ...]) -> Any:
+def registers(shape: tuple[int, ...], dtype: str = "float32") -> Any:
     """A small array that LLVM turns into registers: on the stack, however many vectors it holds."""
-    return T.alloc_buffer(shape, "float32", scope="local", annotations={"disable_lower_builtin": True})
+    return T.alloc_buffer(shape, dtype, scope="local", annotations={"disable_lower_builtin": True})
 
 
 def prefetch(buffer: Any, index: Any) -> None:
@@ -72,7 +97,8 @@ def operands(steps: Sequence[Step], channels: Sequence[int], layouts: dict[str, 
             buffers.append(Buffer(f"step{position}", (len(channels),)))
             passed.append(Constant(by_slot(step.operand.astype(np.float32), channels)))
         elif isinstance(step.operand, Value):
-            buffers.append(Buffer(f"step{position}", layouts[step.operand.name].shape(batch)))
+            layout = layouts[step.operand.name]
+            buffers.append(Buffer(f"step{position}", layout.shape(batch), layout.dtype))
             passed.append(step.operand)
     return buffers, passed
 
@@ -89,7 +115,7 @@ def step_key(steps: Sequence[Step], layouts: dict[str, Layout]) -> tuple[Any, ..
     for step in steps:
         operand: Any = step.operand
         if isinstance(operand, Value):
-            operand = ("tensor", layouts[operand.name].halo)
+            operand = ("tensor", layouts[operand.name].halo, layouts[operand.name].dtype)
         elif isinstance(operand, np.ndarray):
             operand = "channels"
         key.append((step.op, operand, step.numbers))
@@ -117,7 +143,7 @@ class Epilogue:
     def __call__(self, vector: Any, batch: Any, block: Any, row: Any, column: Any) -> Any:
         for step, buffer, (top, left) in self.work:
             if isinstance(step.operand, Value):
-                other = buffer[batch, block, row + top, column + left, lanes_at(0, self.lanes)]
+                other = load(buffer, batch, block, row + top, column + left, self.lanes)
             elif isinstance(step.operand, np.ndarray):
                 other = buffer[lanes_at(block * self.lanes, self.lanes)]
             else:
@@ -202,7 +228,9 @@ def _erf(x: Any, lanes: int) -> Any:
 
 def store(buffer: Any, vector: Any, batch: Any, block: Any, row: Any, column: Any, lanes: int) -> None:
     """Write a vector at a physical position."""
-    T.buffer_store(buffer, vector, [batch, block, row, column, lanes_at(0, lanes)])
+    T.buffer_store(
+        buffer, narrowed(vector, str(buffer.dtype), lanes), [batch, block, row, column, lanes_at(0, lanes)]
+    )  # fmt: skip
 
 
 def clear_halo(buffer: Any, layout: Layout, batch: Any, block: Any, lanes: int) -> None:

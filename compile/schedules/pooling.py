@@ -7,7 +7,19 @@ from tvm.tirx.script.builder import ir as T
 
 from compile.kernels import Buffer, Kernel, described
 from compile.layouts import Layout
-from compile.schedules.emit import Epilogue, clear_halo, lanes_at, operands, registers, split, spread, step_key, store, tasks
+from compile.schedules.emit import (
+    Epilogue,
+    clear_halo,
+    lanes_at,
+    load,
+    operands,
+    registers,
+    split,
+    spread,
+    step_key,
+    store,
+    tasks,
+)
 from compile.stages import Pool
 from compile.targets import Target
 
@@ -44,7 +56,7 @@ def pooling(stage: Pool, layouts: dict[str, Layout], target: Target, weights: st
     parallel = int(read >= PARALLEL_NUMBERS and target.threads > 1)
     return Kernel(
         name=f"{stage.kind}pool", key=key, tiles=((("parallel", parallel),),), out=stage.out, body=emit,
-        buffers=(Buffer("x", source.shape(batch)), *extra, Buffer("y", result.shape(batch))),
+        buffers=(Buffer("x", source.shape(batch), source.dtype), *extra, Buffer("y", result.shape(batch), result.dtype)),
         arguments=(stage.x, *passed),
     )  # fmt: skip
 
@@ -61,7 +73,7 @@ def _window(stage: Pool, source: Layout, x: Any, at: tuple[Any, Any, Any, Any], 
 
     def take(i: Any, j: Any) -> None:
         r, c = row * sh + i - top, column * sw + j - left
-        vector = x[image, block, r + source.halo[0], c + source.halo[1], here]
+        vector = load(x, image, block, r + source.halo[0], c + source.halo[1], lanes)
         T.buffer_store(best, T.max(best[here], vector) if maximum else best[here] + vector, [here])
 
     with T.serial(kh) as i, T.serial(kw) as j:

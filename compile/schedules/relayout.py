@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
+from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from compile.kernels import Buffer, Constant, Kernel, described
 from compile.layouts import Layout, Relayout
-from compile.schedules.emit import split, tasks
+from compile.schedules.emit import narrowed, split, tasks, widened
 from compile.schedules.pooling import PARALLEL_NUMBERS
 from compile.targets import Target
 
@@ -36,6 +37,7 @@ def relayout(stage: Relayout, layouts: dict[str, Layout], target: Target, weight
                     number = x[
                         image, at // source.block, r + source.halo[0], c + source.halo[1], at % source.block
                     ]  # fmt: skip
+                    number = narrowed(widened(number, source.dtype, 1), result.dtype, 1)
                     T.buffer_store(y, number, [image, block, row, column, lane])
 
                 if not inside:
@@ -45,7 +47,7 @@ def relayout(stage: Relayout, layouts: dict[str, Layout], target: Target, weight
                         with T.Then():
                             copy()
                         with T.Else():
-                            T.buffer_store(y, T.float32(0), [image, block, row, column, lane])
+                            T.buffer_store(y, tirx.const(0, result.dtype), [image, block, row, column, lane])
 
     numbers = result.numbers(batch)
     parallel = int(numbers >= PARALLEL_NUMBERS and target.threads > 1)
@@ -53,12 +55,13 @@ def relayout(stage: Relayout, layouts: dict[str, Layout], target: Target, weight
     return Kernel(
         name="relayout", key=("relayout", batch, described(source), described(result), in_order, bool(table.min() < 0)),
         tiles=((("parallel", parallel),),), out=stage.out, body=emit,
-        buffers=(Buffer("x", source.shape(batch)), *tables, Buffer("y", result.shape(batch))),
+        buffers=(
+            Buffer("x", source.shape(batch), source.dtype), *tables,
+            Buffer("y", result.shape(batch), result.dtype),
+        ),
         arguments=(stage.x, *([] if in_order else [Constant(table)])),
     )  # fmt: skip
 
 
 def _all(conditions: list[Any]) -> Any:
-    from tvm import tirx
-
     return tirx.all(*conditions) if len(conditions) > 1 else conditions[0]

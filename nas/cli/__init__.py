@@ -5,7 +5,9 @@ import sys
 import typer
 
 from modeltree.errors import NasError
+from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
+from nas.cli.profile import profile
 from nas.cli.search import search
 from nas.cli.show import show
 from nas.cli.train import train
@@ -20,6 +22,8 @@ app.command()(search)
 app.command()(show)
 app.command()(train)
 app.command("compile")(compile_tree)
+app.command()(profile)
+app.command()(bench)
 
 INTERRUPTED = 130
 

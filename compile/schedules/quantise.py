@@ -1,0 +1,90 @@
+"""Feature maps as integer codes, for the dot-product instructions: every image scaled by its own largest number.
+
+The scale is found while running, so no calibration images are needed, and an image's answer does not depend on what
+else is in its batch.
+"""
+
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from compile.kernels import Buffer, Kernel, described
+from compile.layouts import Largest, Layout, Quantise
+from compile.schedules.emit import lanes_at, load, registers, split, spread, tasks
+from compile.schedules.pooling import PARALLEL_NUMBERS
+from compile.targets import Target
+
+
+def largest(stage: Largest, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
+    """The largest absolute number of every image; its halo is zeros and does not matter."""
+    source = layouts[stage.x.name]
+    batch, lanes = stage.x.shape[0], source.block
+    rows, columns = source.padded
+
+    def emit(tile: dict[str, int], given: list[Any]) -> None:
+        x, y = given
+        here = lanes_at(0, lanes)
+        with T.serial(batch) as image:
+            most = registers((lanes,))
+            T.buffer_store(most, spread(0.0, lanes), [here])
+            with T.serial(source.blocks) as block, T.serial(rows) as row, T.serial(columns) as column:
+                vector = T.Bind(load(x, image, block, row, column, lanes))
+                T.buffer_store(most, T.max(most[here], T.max(vector, spread(0.0, lanes) - vector)), [here])
+            T.buffer_store(y, T.float32(0), [image, 0])
+            with T.serial(lanes) as lane:
+                T.buffer_store(y, T.max(y[image, 0], most[lane]), [image, 0])
+
+    return Kernel(
+        name="largest", key=("largest", batch, described(source)), tiles=((),), out=stage.out, body=emit,
+        buffers=(Buffer("x", source.shape(batch), source.dtype), Buffer("y", (batch, 1))), arguments=(stage.x,),
+    )  # fmt: skip
+
+
+def quantise(stage: Quantise, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
+    """Codes in the same blocks, with a halo of their own."""
+    source, result = layouts[stage.x.name], layouts[stage.out.name]
+    batch, lanes = stage.x.shape[0], source.block
+    rows, columns = result.padded
+
+    def emit(tile: dict[str, int], given: list[Any]) -> None:
+        x, most, y = given
+        with tasks(batch * result.blocks, parallel=bool(tile["parallel"])) as task:
+            image, block = split(task, batch, result.blocks)
+            per_code = T.Bind(T.float32(stage.levels) / T.max(most[image, 0], T.float32(_LEAST)))
+            with T.serial(rows) as row, T.serial(columns) as column:
+                at = [image, block, row, column, lanes_at(0, lanes)]
+                r, c = row - result.halo[0], column - result.halo[1]
+                zero = _spread_int(stage.offset, result.dtype, lanes)
+                inside = tirx.all(r >= 0, r < result.height, c >= 0, c < result.width)
+                with T.If(inside):
+                    with T.Then():
+                        vector = load(x, image, block, r + source.halo[0], c + source.halo[1], lanes)
+                        code = vector * spread(per_code, lanes) + spread(stage.offset + 0.5, lanes)
+                        whole = T.cast(T.floor(code), _typed("int32", lanes))
+                        T.buffer_store(y, T.cast(whole, _typed(result.dtype, lanes)), at)
+                    with T.Else():
+                        T.buffer_store(y, zero, at)
+
+    key = ("quantise", batch, described(source), described(result), stage.levels, stage.offset)
+    parallel = int(result.numbers(batch) >= PARALLEL_NUMBERS and target.threads > 1)
+    return Kernel(
+        name="quantise", key=key, tiles=((("parallel", parallel),),), out=stage.out, body=emit,
+        buffers=(
+            Buffer("x", source.shape(batch), source.dtype), Buffer("largest", (batch, 1)),
+            Buffer("y", result.shape(batch), result.dtype),
+        ),
+        arguments=(stage.x, stage.largest),
+    )  # fmt: skip
+
+
+_LEAST = 1e-30
+
+
+def _typed(dtype: str, lanes: int) -> str:
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def _spread_int(value: int, dtype: str, lanes: int) -> Any:
+    number = tirx.IntImm(dtype, value)
+    return tirx.Broadcast(number, lanes) if lanes > 1 else number

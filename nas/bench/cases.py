@@ -1,0 +1,132 @@
+"""What is measured: networks with random weights, or the blocks of a run, in every form that an engine reads."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modeltree.errors import ConfigError
+from modeltree.files import write_bytes
+
+_CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One network or block, batch 1. Files lie in `folder`; x goes in, torch answers `expected`."""
+
+    name: str
+    folder: Path
+    x: np.ndarray
+    expected: np.ndarray
+
+    @property
+    def shape_in(self) -> tuple[int, ...]:
+        return self.x.shape
+
+    @property
+    def shape_out(self) -> tuple[int, ...]:
+        return self.expected.shape
+
+    @property
+    def program(self) -> Path:
+        """The exported program."""
+        return self.folder / f"{self.name}.pt2"
+
+    @property
+    def onnx(self) -> Path:
+        """Its ONNX form."""
+        return self.folder / f"{self.name}.onnx"
+
+    def library(self, weights: str, threads: int) -> Path:
+        """Our library of it."""
+        return self.folder / f"{self.name}_{weights}_{threads}.so"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What compiling a case gave. `macs` are those of the compiled kernels."""
+
+    weight_bytes: int
+    macs: int
+    seconds: float
+
+
+def base_cases(names: Iterable[str], folder: Path, *, image_size: int = 32, seed: int = 0) -> list[Case]:
+    """Base networks with random weights and made-up batch-norm statistics: right for latency, meaningless otherwise."""
+    import torch
+    from torch import nn
+
+    from nas.bases import build
+    from transforms import export
+
+    cases = []
+    for name in names:
+        network = build(name, num_classes=_CLASSES, image_size=image_size, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+        cases.append(_case(Path(name.split(":")[0]).stem, export(network, (3, image_size, image_size)), folder))
+    return cases
+
+
+def run_cases(run: Path, folder: Path) -> list[Case]:
+    """Every block of a run directory.
+
+    Raises
+    ------
+    ConfigError : there are none.
+    """
+    import torch
+
+    paths = sorted((run / "blocks").glob("*.pt2"))
+    if not paths:
+        raise ConfigError(f"there are no blocks in {run}: pass the folder of a finished search")
+    return [_case(path.stem[:8], torch.export.load(path), folder) for path in paths]
+
+
+def _case(name: str, program: object, folder: Path) -> Case:
+    import torch
+
+    from compile.onnx_form import onnx_form
+    from nas.prepare import exported_bytes
+
+    assert isinstance(program, torch.export.ExportedProgram)
+    (entering,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    shape = tuple(int(size) for size in entering.meta["val"].shape[1:])
+    x = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
+    with torch.no_grad():
+        expected = program.module()(torch.from_numpy(x)).numpy()
+    case = Case(name=name, folder=folder, x=x, expected=expected)
+    write_bytes(case.program, exported_bytes(program))
+    write_bytes(case.onnx, onnx_form(program))
+    return case
+
+
+class Compiler:
+    """Compiles cases for this machine, in a process with so many threads: tiles are timed as they will be used."""
+
+    def __init__(self, threads: int, tiles: Path | None) -> None:
+        import msgspec
+
+        from compile.targets import host
+        from compile.tuning import TuningCache
+
+        self.threads = threads
+        self.target = msgspec.structs.replace(host(), threads=threads)
+        self.tiles = TuningCache(tiles)
+
+    def make(self, case: Case, weights: str) -> Made:
+        """Write the case's library."""
+        import torch
+
+        from compile.pipeline import compile_block
+
+        made = compile_block(torch.export.load(case.program), self.target, weights=weights, cache=self.tiles)
+        self.tiles.save()
+        write_bytes(case.library(weights, self.threads), made.library)
+        return Made(weight_bytes=made.weight_bytes, macs=made.macs, seconds=made.seconds)

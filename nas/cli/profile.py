@@ -1,0 +1,3 @@
+"""`nas profile`"""
+def profile() -> None:
+    """later"""
