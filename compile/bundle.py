@@ -108,7 +108,7 @@ def compile_run(
     overwrite: bool = False,
     cache: Path | None = None,
     progress: Progress = lambda stage, done, total, text: None,
-    variant_accuracy: Mapping[str, VariantAccuracy] | None = None,
+    measure: Callable[[Manifest, Path], Mapping[str, VariantAccuracy]] | None = None,
     tools: Tools | None = None,
 ) -> Manifest:
     """Compile the tree of a finished run into the bundle `out`, which is there whole or not at all.
@@ -118,7 +118,7 @@ def compile_run(
     overwrite : replace a bundle that is there.
     cache : folder for compiled blocks and tuned tiles; with it an interrupted run goes on where it stopped.
     progress : called with stage, done, total and a text.
-    variant_accuracy : what kinds of weights are worth, where it was measured.
+    measure : tells what kinds of weights are worth, given the manifest and the folder its files lie in.
 
     Raises
     ------
@@ -135,8 +135,11 @@ def compile_run(
         blocks = writer.blocks(roles, progress)
         manifest = Manifest(
             tree=tree, targets=writer.targets(), blocks=blocks, paths=paths_of(tree),
-            variant_accuracy=dict(variant_accuracy or {}), provenance=_provenance(run, onnx=wanted.onnx),
+            provenance=_provenance(run, onnx=wanted.onnx),
         )  # fmt: skip
+        if measure is not None:
+            progress("compile", 1, 1, "accuracy")
+            manifest = msgspec.structs.replace(manifest, variant_accuracy=dict(measure(manifest, folder)))
         data = encode_manifest(manifest)
         checked = decode_manifest(data, str(out / MANIFEST_NAME))
         writer.write(MANIFEST_NAME, data)

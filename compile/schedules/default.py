@@ -35,10 +35,9 @@ def default(stage: Other, layouts: dict[str, Layout], target: Target, weights: s
     ------
     GraphError : TVM has no loops for it, or it makes several tensors.
     """
-    function, constants = _legalised(stage, target)
+    function, arguments = _legalised(stage, target)
     parameters = list(function.params)
     buffers = tuple(Buffer(f"p{i}", tuple(int(s) for s in p.shape), str(p.dtype)) for i, p in enumerate(parameters))
-    arguments: list[Value | Constant] = [*stage.inputs, *(Constant(array) for array in constants)]
     if len(arguments) + 1 != len(parameters):
         raise GraphError(
             f"{stage.name} becomes a loop with {len(parameters)} tensors: it must be one a tensor it reads"
@@ -69,7 +68,7 @@ class _Lowered(Kernel):
         ]  # fmt: skip
         body = lowered.body
         for key, value in (("device_id", 0), ("device_type", _CPU)):  # for the workspace of its temporaries
-            body = tirx.AttrStmt(tirx.StringImm(self.name), key, tirx.IntImm("int32", value), body)
+            body = tirx.AttrStmt(tvm.ir.StringImm(self.name), key, tirx.IntImm("int32", value), body)
         declared = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(lowered.params, pointers)]
         finish = tirx.Return(tirx.IntImm("int32", 0))
         return tirx.PrimFunc(
@@ -78,8 +77,8 @@ class _Lowered(Kernel):
         )  # fmt: skip
 
 
-def _legalised(stage: Other, target: Target) -> tuple[Any, list[np.ndarray]]:
-    """The lowered function, and the constants it reads after its inputs."""
+def _legalised(stage: Other, target: Target) -> tuple[Any, list[Value | Constant]]:
+    """The lowered function, and what it reads, in its order."""
     free = list(stage.operands)
     builder = relax.BlockBuilder()
     try:
@@ -96,16 +95,18 @@ def _legalised(stage: Other, target: Target) -> tuple[Any, list[np.ndarray]]:
         raise GraphError(f"TVM lowers {stage.name} to {len(functions)} functions: rewrite it with simpler operators")
     bindings = [b.value for block in module["main"].body.blocks for b in block.bindings]
     call = next(v for v in bindings if isinstance(v, relax.Call) and v.op == tvm.ir.Op.get("relax.call_tir"))
-    names = [variable.name_hint if hasattr(variable, "name_hint") else variable.name for variable in free]
-    order, constants = [], []
+    known = {_name(variable): value for variable, value in zip(free, stage.inputs)}
+    arguments: list[Value | Constant] = []
     for argument in call.args[1].fields:
         if isinstance(argument, tvm.ir.GenericConst):
-            constants.append(np.ascontiguousarray(argument.value.numpy()))
+            arguments.append(Constant(np.ascontiguousarray(argument.value.numpy())))
         else:
-            order.append(argument.name_hint if hasattr(argument, "name_hint") else argument.name)
-    if order != names:
-        raise GraphError(f"TVM lowers {stage.name} with its tensors in another order: rewrite it")
-    return _scheduled(functions[0], target), constants
+            arguments.append(known[_name(argument)])
+    return _scheduled(functions[0], target), arguments
+
+
+def _name(variable: Any) -> str:
+    return str(variable.name_hint if hasattr(variable, "name_hint") else variable.name)
 
 
 def _scheduled(function: Any, target: Target) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from compile.targets import target_names
+from modeltree.manifest import Manifest, VariantAccuracy
 
 _TARGETS = f"One of {', '.join(target_names())}, or a target's file.json; may be given again"
 
@@ -18,11 +19,14 @@ def compile_tree(
         list[str] | None, typer.Option(help="What the cloud runs its part on, likewise. host unless said")
     ] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help="f32, bf16 or int8; may be given again. f32 unless said")
+        list[str] | None, typer.Option(help="f32, bf16, int8, bf16-dot or int8-dot; may be given again. f32 unless said")
     ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(min=1, help="Images at a time; may be given again. 1 unless said")
     ] = None,
+    measure: Annotated[
+        int, typer.Option(min=0, help="Test images to measure each kind of weights on, where it runs here")
+    ] = 0,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write every block as ONNX too")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there")] = False,
     cache: Annotated[Path | None, typer.Option(help="Compiled blocks; ~/.cache/nas/compiled unless said")] = None,
@@ -41,9 +45,16 @@ def compile_tree(
         cloud_targets=[load_target(name) for name in cloud_target or ["host"]],
         variants=weights or ["f32"], batches=batch or [1], onnx=onnx, verify=verify, dump=dump,
     )  # fmt: skip
+    cache = cache or default_cache() / "compiled"
+
+    def accuracy(manifest: Manifest, folder: Path) -> dict[str, VariantAccuracy]:
+        from nas.variants import measured_variants, test_part
+
+        return measured_variants(manifest, folder, test_part(run, default_cache()), measure)
+
     with stages(quiet=False) as progress:
         manifest = compile_run(
-            run, out, wanted, overwrite=force, cache=cache or default_cache() / "compiled", progress=progress
+            run, out, wanted, overwrite=force, cache=cache, progress=progress, measure=accuracy if measure else None
         )
     print_libraries(out, manifest)
     print(f"Copy {out} to the device. There, and here: nas show {out} --verify")
