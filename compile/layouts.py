@@ -111,7 +111,7 @@ Placement = Relayout | Largest | Quantise
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """Stages with every tensor's layout; tensors that are no maps (or go between `Other`s) have none and are row-major."""
+    """Stages with every tensor's layout; tensors that are no maps have none and are row-major."""
 
     program: Program
     stages: tuple[Stage | Placement, ...]
@@ -209,7 +209,7 @@ class _Placing:
         return replace(stage, x=self._as(stage.x, wanted))
 
     def _block(self, stage: Convolution) -> int:
-        """Channels a block, where the input is not in blocks of the vector's width: no more than there are, in groups."""
+        """Channels a block, where the input is not in blocks of the vector's width: few where there are few."""
         if stage.x.channels >= self.lanes or is_depthwise(stage):
             return self.lanes
         return 1 if self.form.group == 1 else -(-stage.x.channels // self.form.group) * self.form.group
@@ -236,6 +236,12 @@ class _Placing:
             self.stages.append(Quantise(x=x, largest=largest, out=codes, levels=levels, offset=offset))
             self.copies[key] = codes
         return replace(stage, x=self.copies[key], largest=largest, offset=offset)
+
+    def _in_blocks(self, x: Value) -> Value:
+        """In blocks of the vector's width, as maps are held."""
+        layout = self.layouts[x.name]
+        held = layout.block == self.lanes and layout.dtype == self.form.maps
+        return x if held else self._as(x, blocked(x, self.lanes, dtype=self.form.maps))
 
     def _with_operands(self, stage: Convolution | Pool | Elementwise) -> Convolution | Pool | Elementwise:
         """Operands of steps in the blocks of the output."""
@@ -285,14 +291,16 @@ class _Placing:
         return Flatten(x=x, out=out)
 
     def _as(self, value: Value, layout: Layout) -> Value:
-        """The tensor in that layout: itself if it lies so, a copy otherwise."""
-        if self.layouts[value.name] == layout or (self.layouts[value.name].is_plain and layout.is_plain):
+        """The tensor in that layout: itself if it lies so, the same memory if only the blocks differ, or a copy."""
+        there = self.layouts[value.name]
+        if there == layout:
             return value
         key = (value.name, layout)
         if key not in self.copies:
             copy = Value(f"{value.name}_{len(self.copies)}", value.shape)
             self.layouts[copy.name] = layout
-            self.stages.append(Relayout(x=value, out=copy))
+            same = there.is_plain and layout.is_plain
+            self.stages.append((Flatten if same else Relayout)(x=value, out=copy))
             if value.name in self.positive:
                 self.positive.add(copy.name)
             self.copies[key] = copy
@@ -304,7 +312,7 @@ def is_depthwise(stage: Convolution) -> bool:
     return stage.groups == stage.x.channels == len(stage.weight) and stage.groups > 1 and stage.pool == 1
 
 
-_POSITIVE = ("relu", "relu6", "sigmoid", "hardsigmoid")
+_POSITIVE = ("relu", "relu6", "sigmoid")
 
 
 def _is_positive(stage: Stage, positive: set[str]) -> bool:

@@ -123,9 +123,8 @@ def _schedule(work: Work) -> str:
 def _tune(work: Work) -> str:
     """A tile a kernel: timed where the target is here (or over RPC), reckoned elsewhere."""
     work.tiles = [tuned(kernel, work.target, work.cache) for kernel in work.kernels]
-    return "".join(
-        f"{kernel.out.name} = {kernel.name} {dict(tile)}\n" for kernel, tile in zip(work.kernels, work.tiles)
-    )
+    pairs = zip(work.kernels, work.tiles)
+    return "".join(f"{kernel.out.name} = {kernel.name} {dict(tile)}\n" for kernel, tile in pairs)
 
 
 def _plan(work: Work) -> str:
@@ -138,7 +137,8 @@ def _plan(work: Work) -> str:
 
 def _enter(work: Work) -> str:
     """All kernels and the one function that calls them."""
-    assert work.placed and work.plan
+    assert work.placed
+    assert work.plan
     work.tir = entered(work.placed, work.kernels, work.tiles, work.plan, work.target)
     return str(work.tir.script())
 
@@ -214,7 +214,8 @@ def compile_block(
         text = phase(work)
         if dump is not None:
             write_text(dump / f"{number:02}-{name}.txt", text)
-    assert work.plan and work.placed
+    assert work.plan
+    assert work.placed
     return CompiledBlock(
         library=work.library, input_shape=work.placed.program.input.shape, output_shape=work.placed.result.shape,
         weight_bytes=len(work.plan.weights), workspace_bytes=work.plan.workspace_bytes,

@@ -37,15 +37,14 @@ class Plan:
 
 
 def joined(placed: Placed) -> Placed:
-    """Concatenations whose parts cannot lie inside the whole get parts of their own; a result that is an input, a copy."""
-    batch = placed.program.input.shape[0]
-    made = {stage.out.name for stage in placed.stages if not isinstance(stage, (Flatten, Concat))}
+    """Copies where parts of a concatenation cannot lie inside the whole, or the result is no kernel's output."""
+    made = {stage.out.name for stage in placed.stages if needs_kernel(stage)}
     taken: set[str] = set()
     layouts = dict(placed.layouts)
     stages: list[Stage | Placement] = []
     for stage in placed.stages:
         if isinstance(stage, Concat):
-            parts = []
+            parts: list[Value] = []
             for part in stage.parts:
                 if part.name not in made or part.name in taken or part == placed.result or batch > 1:
                     copy = Value(f"{part.name}_in_{stage.out.name}_{len(parts)}", part.shape)
@@ -70,14 +69,13 @@ def _ends_in_a_kernel(result: Value, stages: Sequence[Stage | Placement]) -> boo
     stage = by_name.get(result.name)
     while isinstance(stage, Flatten):
         stage = by_name.get(stage.x.name)
-    inside = {part.name for s in stages if isinstance(s, Concat) for part in s.parts}
-    return stage is not None and not isinstance(stage, Concat) and stage.out.name not in inside
+    inside = {part.name for s in stages if isinstance(s, Concat) and not needs_kernel(s) for part in s.parts}
+    return stage is not None and needs_kernel(stage) and stage.out.name not in inside
 
 
 def planned(placed: Placed, kernels: Sequence[Kernel]) -> Plan:
     """Offsets of tensors (64-byte aligned), packed and alike constants once."""
-    batch = placed.program.input.shape[0]
-    alias, size = _aliases(placed, batch)
+    alias, size = _aliases(placed)
 
     def root(name: str) -> tuple[str, int]:
         offset = 0
@@ -109,22 +107,22 @@ def planned(placed: Placed, kernels: Sequence[Kernel]) -> Plan:
     return Plan(tensors=tensors, workspace_bytes=total, constants=constants, weights=weights)
 
 
-def _bytes(value: Value, layout: Layout | None, batch: int) -> int:
+def _bytes(value: Value, layout: Layout | None) -> int:
     if layout:
-        return layout.numbers(batch) * _BYTES[layout.dtype]
+        return layout.numbers(value.shape[0]) * _BYTES[layout.dtype]
     return math.prod(value.shape) * _BYTES[value.dtype]
 
 
-def _aliases(placed: Placed, batch: int) -> tuple[dict[str, tuple[str, int]], dict[str, int]]:
+def _aliases(placed: Placed) -> tuple[dict[str, tuple[str, int]], dict[str, int]]:
     """name -> (the tensor it lies in, at which byte); and every tensor's size in bytes."""
     program = placed.program
-    size = {program.input.name: _bytes(program.input, placed.layouts.get(program.input.name), batch)}
+    size = {program.input.name: _bytes(program.input, placed.layouts.get(program.input.name))}
     alias: dict[str, tuple[str, int]] = {}
     for stage in placed.stages:
-        size[stage.out.name] = _bytes(stage.out, placed.layouts.get(stage.out.name), batch)
+        size[stage.out.name] = _bytes(stage.out, placed.layouts.get(stage.out.name))
         if isinstance(stage, Flatten):
             alias[stage.out.name] = (stage.x.name, 0)
-        elif isinstance(stage, Concat):
+        elif isinstance(stage, Concat) and not needs_kernel(stage):
             offset = 0
             for part in stage.parts:
                 alias[part.name] = (stage.out.name, offset)
@@ -208,5 +206,7 @@ def entered(placed: Placed, kernels: Sequence[Kernel], tiles: Sequence[Tile], pl
 
 
 def needs_kernel(stage: Stage | Placement) -> bool:
-    """Whether a stage is work: reshapes and concatenations are only a way to see memory."""
-    return not isinstance(stage, (Flatten, Concat))
+    """Whether a stage is work: reshapes, and concatenations of one image's maps, are only a way to see memory."""
+    if isinstance(stage, Concat):
+        return stage.out.shape[0] > 1
+    return not isinstance(stage, Flatten)

@@ -105,9 +105,10 @@ class _Reader:
         if isinstance(expression, tvm.ir.GenericConst):
             self.constants[variable] = expression.value.numpy()
         elif isinstance(expression, relax.Var):
-            for known in (self.tensors, self.constants, self.tuples):
+            kinds: tuple[dict[Any, Any], ...] = (self.tensors, self.constants, self.tuples)
+            for known in kinds:
                 if expression in known:
-                    known[variable] = known[expression]  # type: ignore[index]
+                    known[variable] = known[expression]
         elif isinstance(expression, relax.Tuple):
             self.tuples[variable] = expression.fields
         elif isinstance(expression, relax.TupleGetItem) and expression.tuple_value in self.tuples:
@@ -283,7 +284,7 @@ def _shape(variable: Any) -> tuple[int, ...]:
     kind = variable.ty
     sides = getattr(kind, "shape", None)
     if sides is None or not all(isinstance(side, tvm.tirx.IntImm) for side in sides):
-        raise GraphError(f"{variable.name_hint} has shape {sides}: every shape must be known when a block is compiled")
+        raise GraphError(f"{variable} has shape {sides}: every shape must be known when a block is compiled")
     return tuple(int(side) for side in sides)
 
 

@@ -65,8 +65,8 @@ def verify_block(
     allowed = TOLERANCES[weights] * largest
     if not worst <= allowed:
         raise VerificationError(
-            f"{path.name} is off by {worst:.3g} where torch's largest number is {largest:.3g}; at most {allowed:.3g} is "
-            "rounding: do not use it, and report the block"
+            f"{path.name} is off by {worst:.3g} where torch's largest number is {largest:.3g}: rounding makes at most "
+            f"{allowed:.3g}; do not use it, and report the block"
         )
     return worst
 

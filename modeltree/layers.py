@@ -65,6 +65,15 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return round(self.dense_macs * self.density)
 
     @property
+    def weight_bytes(self) -> int:
+        """Of the dense weights as 32-bit floats, biases left out; 0 for layers without weights."""
+        if self.op == "fc":
+            return 4 * self.in_channels * self.out_channels
+        if self.op == "conv":
+            return 4 * self.kernel[0] * self.kernel[1] * (self.in_channels // self.groups) * self.out_channels
+        return 0
+
+    @property
     def elements(self) -> int:
         """Numbers in the output."""
         return self.out_channels * self.out_height * self.out_width

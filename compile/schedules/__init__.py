@@ -4,6 +4,7 @@ from typing import Any
 
 from compile.kernels import Kernel
 from compile.layouts import Largest, Layout, Placement, Quantise, Relayout
+from compile.schedules.concatenation import concatenation
 from compile.schedules.convolution import convolution
 from compile.schedules.default import default
 from compile.schedules.depthwise import depthwise
@@ -11,7 +12,7 @@ from compile.schedules.elementwise import elementwise
 from compile.schedules.pooling import pooling
 from compile.schedules.quantise import largest, quantise
 from compile.schedules.relayout import relayout
-from compile.stages import Convolution, Elementwise, Other, Pool, Stage
+from compile.stages import Concat, Convolution, Elementwise, Other, Pool, Stage
 from compile.targets import Target
 from modeltree.errors import GraphError
 
@@ -19,6 +20,7 @@ RULES: dict[type, tuple[Any, ...]] = {
     Convolution: (depthwise, convolution),
     Pool: (pooling,),
     Elementwise: (elementwise,),
+    Concat: (concatenation,),
     Relayout: (relayout,),
     Largest: (largest,),
     Quantise: (quantise,),

@@ -61,7 +61,7 @@ class _Shape:
         self.stage, self.target, self.form = stage, target, form
         self.lanes = target.lanes
         self.batch = stage.x.shape[0]
-        self.kernel_area: tuple[int, int] = stage.weight.shape[2:]  # type: ignore[assignment]
+        self.kernel_area: tuple[int, int] = stage.weight.shape[2:]
         self.rows, self.columns = stage.conv_area
         self.source, self.result = source, result
         if self._is_pointwise:

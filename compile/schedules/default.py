@@ -63,9 +63,8 @@ class _Lowered(Kernel):
         lowered: Any = self.lowered  # type: ignore[attr-defined]
         if not private:
             return lowered.with_attr("global_symbol", name or self.name)
-        pointers = [
-            tirx.Var(f"p{i}", tvm.ir.PointerType(tvm.ir.PrimType(buffer.dtype))) for i, buffer in enumerate(self.buffers)
-        ]  # fmt: skip
+        types = [tvm.ir.PointerType(tvm.ir.PrimType(buffer.dtype)) for buffer in self.buffers]
+        pointers = [tirx.Var(f"p{i}", pointer) for i, pointer in enumerate(types)]
         body = lowered.body
         for key, value in (("device_id", 0), ("device_type", _CPU)):  # for the workspace of its temporaries
             body = tirx.AttrStmt(tvm.ir.StringImm(self.name), key, tirx.IntImm("int32", value), body)

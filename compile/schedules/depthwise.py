@@ -87,7 +87,8 @@ def depthwise(stage: Convolution, layouts: dict[str, Layout], target: Target, we
     return Kernel(
         name=f"depthwise{kh}x{kw}", key=key, tiles=tiles, out=stage.out, macs=stage.macs, body=emit,
         buffers=(
-            Buffer("x", source.shape(batch), source.dtype), Buffer("weight", (packed.size,), form.weight), *scaled, *extra,
+            Buffer("x", source.shape(batch), source.dtype), Buffer("weight", (packed.size,), form.weight),
+            *scaled, *extra,
             Buffer("y", result.shape(batch), result.dtype),
         ),
         arguments=(stage.x, Constant(packed), *([Constant(scales)] if form.scaled else []), *passed),

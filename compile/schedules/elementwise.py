@@ -35,6 +35,8 @@ def elementwise(stage: Elementwise, layouts: dict[str, Layout], target: Target, 
     parallel = int(source.numbers(batch) >= PARALLEL_NUMBERS and target.threads > 1)
     return Kernel(
         name="elementwise", key=key, tiles=((("parallel", parallel),),), out=stage.out, body=emit,
-        buffers=(Buffer("x", source.shape(batch), source.dtype), *extra, Buffer("y", result.shape(batch), result.dtype)),
+        buffers=(
+            Buffer("x", source.shape(batch), source.dtype), *extra, Buffer("y", result.shape(batch), result.dtype),
+        ),
         arguments=(stage.x, *passed),
     )  # fmt: skip

@@ -56,7 +56,9 @@ def pooling(stage: Pool, layouts: dict[str, Layout], target: Target, weights: st
     parallel = int(read >= PARALLEL_NUMBERS and target.threads > 1)
     return Kernel(
         name=f"{stage.kind}pool", key=key, tiles=((("parallel", parallel),),), out=stage.out, body=emit,
-        buffers=(Buffer("x", source.shape(batch), source.dtype), *extra, Buffer("y", result.shape(batch), result.dtype)),
+        buffers=(
+            Buffer("x", source.shape(batch), source.dtype), *extra, Buffer("y", result.shape(batch), result.dtype),
+        ),
         arguments=(stage.x, *passed),
     )  # fmt: skip
 

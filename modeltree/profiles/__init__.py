@@ -44,6 +44,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ns_per_mac : for each of `MAC_KINDS`. ns_per_element : for each of `ELEMENT_KINDS`, per number in the output.
     overhead_us : once per layer with weights (launch, batch normalisation that is not folded, cache misses).
     jpeg_ns_per_pixel : to encode or decode one RGB pixel.
+    ns_per_weight_byte : beside the MACs, for reading weights; 0 in profiles that were made without it.
 
     Raises
     ------
@@ -58,6 +59,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ns_per_element: dict[str, float]
     overhead_us: float
     jpeg_ns_per_pixel: float
+    ns_per_weight_byte: float = 0.0
     version: int = PROFILE_VERSION
 
     def __post_init__(self) -> None:
@@ -66,7 +68,11 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for field, kinds in (("ns_per_mac", MAC_KINDS), ("ns_per_element", ELEMENT_KINDS)):
             if set(getattr(self, field)) != set(kinds):
                 raise ConfigError(f"{field} has {sorted(getattr(self, field))}: it must have exactly {sorted(kinds)}")
-        scalars = {"overhead_us": self.overhead_us, "jpeg_ns_per_pixel": self.jpeg_ns_per_pixel}
+        scalars = {
+            "overhead_us": self.overhead_us,
+            "jpeg_ns_per_pixel": self.jpeg_ns_per_pixel,
+            "ns_per_weight_byte": self.ns_per_weight_byte,
+        }
         for what, value in (self.ns_per_mac | self.ns_per_element | scalars).items():
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"coefficient {what} is {value}: it must be finite and at least 0")
@@ -75,7 +81,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Time of one layer. Counts dense MACs: without sparse kernels a zero costs as much as any other weight."""
         if spec.kind in self.ns_per_element:
             return ms_from_ns(self.ns_per_element[spec.kind] * spec.elements)
-        return ms_from_ns(self.ns_per_mac[spec.kind] * spec.dense_macs) + ms_from_us(self.overhead_us)
+        work_ns = self.ns_per_mac[spec.kind] * spec.dense_macs + self.ns_per_weight_byte * spec.weight_bytes
+        return ms_from_ns(work_ns) + ms_from_us(self.overhead_us)
 
     def compute_ms(self, layers: Iterable[LayerSpec]) -> float:
         """Time of layers run one after the other."""

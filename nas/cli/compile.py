@@ -19,7 +19,8 @@ def compile_tree(
         list[str] | None, typer.Option(help="What the cloud runs its part on, likewise. host unless said")
     ] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help="f32, bf16, int8, bf16-dot or int8-dot; may be given again. f32 unless said")
+        list[str] | None,
+        typer.Option(help="f32, bf16, int8, bf16-dot or int8-dot; may be given again. f32 unless said"),
     ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(min=1, help="Images at a time; may be given again. 1 unless said")

@@ -1,3 +1,5 @@
 """`nas profile`"""
+
+
 def profile() -> None:
     """later"""

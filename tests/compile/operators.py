@@ -51,8 +51,8 @@ def exact(model: nn.Module) -> nn.Module:
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
-                module.weight.uniform_(-1, 1)
-                module.bias.normal_()
+                for parameter in module.parameters():
+                    parameter.uniform_(-1, 1)
     return model
 
 
@@ -300,7 +300,7 @@ SHAPES = {
     "concatenation of flattened maps": of(lambda x, a, b, c: c(cat(a(x).flatten(1), b(x).flatten(1))), shape=(3, 4, 4), a=conv3(3, 5), b=conv1(3, 16), c=lambda: nn.Linear(21 * 16, 7)),
     "concatenation of rows": of(lambda x, a: torch.cat([a(x), a(x), x], 2), a=conv3()),
     "concatenation with numbers": of(lambda x, a: cat(a(x), torch.ones(1, 4, 6, 6).expand(x.shape[0], -1, -1, -1)), a=conv3()),
-    "a tensor before the minus": of(lambda x, a: torch.arange(6.0) - a(x), a=conv3()),
+    "a tensor before the minus": of(lambda x, a: x.new_tensor(range(6)) - a(x), a=conv3()),
     "a tensor over": of(lambda x, a: torch.arange(1.0, 7.0) / (a(x).abs() + 1), a=conv3()),
     "a matrix times the map": of(lambda x, a: torch.arange(36.0).reshape(6, 6) @ a(x), a=conv3()),
     "attention": of(lambda x, a, b: (torch.softmax(a(x).flatten(2).transpose(1, 2) @ b(x).flatten(2) / 4, -1) @ x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(-1, 20, 6, 6), a=conv1(), b=conv1()),
