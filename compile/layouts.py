@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from compile.schedules.formats import Format
 
 Halo = tuple[int, int, int, int]
+_CODES = 16
+"""Codes of neighbouring channels that narrow vectors load at once."""
 NO_HALO: Halo = (0, 0, 0, 0)
 
 
@@ -224,7 +226,9 @@ class _Placing:
         positive = stage.x.name in self.positive and self.form.offset > 0
         levels = self.form.levels if positive or not self.form.offset else self.form.offset - 1
         offset = 0 if positive else self.form.offset
-        key = (x.name, replace(layout, halo=stage.padding, dtype=self.form.reads))
+        wide = self.lanes * self.form.group
+        block = wide if wide <= _CODES and len(layout.channels) % wide == 0 else layout.block
+        key = (x.name, replace(layout, block=block, halo=stage.padding, dtype=self.form.reads))
         if (x.name, layout) not in self.copies:
             largest = Value(f"{x.name}_largest", (x.shape[0], 1))
             self.stages.append(Largest(x=x, out=largest))

@@ -21,6 +21,8 @@ from compile.stages import Concat, Flatten, Stage, Value
 from compile.targets import Target
 
 ALIGNMENT = 64
+_LEAST_ROOM_BYTES = 2048
+"""TVM puts up to 1024 bytes on the stack: aligned to 16, and LLVM takes stores of one kernel there as not read by the next."""
 ENTRY = "run"
 WEIGHTS = "nas_weights"
 _BYTES = {"float32": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1, "uint16": 2, "float64": 8}
@@ -46,7 +48,7 @@ def joined(placed: Placed) -> Placed:
         if isinstance(stage, Concat):
             parts: list[Value] = []
             for part in stage.parts:
-                if part.name not in made or part.name in taken or part == placed.result or batch > 1:
+                if part.name not in made or part.name in taken or part == placed.result:
                     copy = Value(f"{part.name}_in_{stage.out.name}_{len(parts)}", part.shape)
                     layouts[copy.name] = layouts[part.name]
                     stages.append(Relayout(x=part, out=copy))
@@ -186,7 +188,7 @@ def entered(placed: Placed, kernels: Sequence[Kernel], tiles: Sequence[Tile], pl
         pointer = T.ptr("uint8")
         call = tvm.ir.Call("tirx.call_extern", [tvm.ir.StringImm(WEIGHTS)], ret_ty=pointer.ty)
         weights = T.decl_buffer((len(plan.weights),), "uint8", data=T.Bind(call, var=pointer))
-        room = T.alloc_buffer((max(plan.workspace_bytes, ALIGNMENT),), "uint8")
+        room = T.alloc_buffer((max(plan.workspace_bytes, _LEAST_ROOM_BYTES),), "uint8")
 
         def address(argument: Value | Constant) -> Any:
             if isinstance(argument, Constant):

@@ -69,7 +69,29 @@ def simplified(module: tvm.IRModule) -> tvm.IRModule:
         relax.transform.DeadCodeElimination(),
     )
     with tvm.target.Target("llvm"):
-        return tvm.transform.Sequential(passes)(module)
+        return tvm.transform.Sequential(passes)(_Ranges(module).transform())
+
+
+@relax.expr_functor.mutator
+class _Ranges(relax.PyExprMutator):
+    """Ranges of numbers as constants: TVM folds what is computed from them, but not them."""
+
+    def __init__(self, module: tvm.IRModule) -> None:
+        super().__init__(module)
+        self.module = module
+
+    def transform(self) -> tvm.IRModule:
+        for variable, function in self.module.functions_items():
+            if isinstance(function, relax.Function):
+                self.builder_.update_func(variable, self.visit_expr(function))
+        return self.builder_.get()
+
+    def visit_call_(self, call: relax.Call) -> Any:
+        if str(getattr(call.op, "name", "")) == "relax.arange":
+            numbers = [_number(argument) for argument in call.args]
+            if not any(map(math.isnan, numbers)):
+                return relax.const(np.arange(*numbers).astype(str(call.attrs.dtype)))
+        return super().visit_call_(call)
 
 
 def read(module: tvm.IRModule) -> Program:
@@ -120,6 +142,9 @@ class _Reader:
 
     def _call(self, variable: Any, call: relax.Call) -> None:
         name = str(call.op.name)
+        if name == "relax.split":
+            self.tuples[variable] = _slices(call)
+            return
         out = Value(f"t{len(self.stages)}", _shape(variable), str(variable.ty.dtype))
         stage = self._known(name, call, out)
         if stage is None:
@@ -231,6 +256,19 @@ class _Reader:
             else:
                 arguments.append(argument)
         return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+
+def _slices(call: relax.Call) -> list[relax.Call]:
+    """A split along an axis as one slice a piece."""
+    (x, *_), sections, axis = call.args, call.attrs.indices_or_sections, int(call.attrs.axis)
+    side = int(x.ty.shape[axis])
+    if isinstance(sections, (int, tvm.tirx.IntImm)):
+        each = -(-side // int(sections))
+        edges = [min(i * each, side) for i in range(1, int(sections))]
+    else:
+        edges = [int(edge) for edge in sections]
+    ends = zip([0, *edges], [*edges, side])
+    return [relax.op.strided_slice(x, [axis], [start], [stop]) for start, stop in ends]
 
 
 def _variables(expression: Any) -> list[Any]:

@@ -8,7 +8,8 @@ Groups are convolutions of a range of input blocks, with zeros where the range i
 """
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -41,8 +42,9 @@ PARALLEL_MACS = 40_000
 
 _MOST_TILES = 10
 _STREAMED_BYTES = 128_000
-_AHEAD_BYTES = 8192
-"""How far ahead of their use weights are fetched: measured on whole networks (benchmarks/README.md)."""
+_AHEAD_VECTORS = 128
+"""How far ahead of their use weights are fetched, in vectors of float32: measured (benchmarks/README.md)."""
+_LINE_BYTES = 64
 
 
 def convolution(stage: Convolution, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel | None:
@@ -266,22 +268,46 @@ class _Shape:
             T.buffer_store(sums, start, [lanes_at(i * lanes, lanes)])
         first: Any = 0 if starts is None else T.Bind(starts[out_tile])
         group = self.form.group
-        depth = self.in_blocks * kh * kw * block // group
-        with T.serial(self.in_blocks) as b, T.serial(kh) as r, T.serial(kw) as c, T.serial(block // group) as i:
-            at = ((b * kh + r) * kw + c) * (block // group) + i
+        groups, unrolled = block // group, self._unrolled
+        depth = self.in_blocks * kh * kw * groups
+        loops = T.serial(self.in_blocks), T.serial(kh), T.serial(kw), T.serial(groups // unrolled)
+        with loops[0] as b, loops[1] as r, loops[2] as c, loops[3] as i:
+            at = ((b * kh + r) * kw + c) * groups + i * unrolled
             streams = [((out_tile * vectors + v) * depth + at) * lanes * group for v in range(vectors)]
-            loaded = [T.Bind(self.form.load(weight, stream, lanes)) for stream in streams]
             for stream in streams if self._streams else ():
                 prefetch(weight, stream + self._ahead)
-            for position, (n, pr, pc) in enumerate(places):
-                where = [
-                    image + n, first + b, (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left, i * group
+            read = []
+            for n, pr, pc in places:
+                down, across = (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left
+                read.append(self._read(x, image + n, first + b, down, across, i * unrolled * group))
+            for step in range(unrolled):
+                loaded = [
+                    T.Bind(self.form.load(weight, stream + step * lanes * group, lanes)) for stream in streams
                 ]  # fmt: skip
-                wide = T.Bind(self.form.spread(x, where, lanes))
-                for v in range(vectors):
-                    here = lanes_at((position * vectors + v) * lanes, lanes)
-                    T.buffer_store(sums, self.form.multiply_add(sums[here], wide, loaded[v], lanes), [here])
+                for position in range(len(places)):
+                    wide = T.Bind(read[position](step))
+                    for v in range(vectors):
+                        here = lanes_at((position * vectors + v) * lanes, lanes)
+                        T.buffer_store(sums, self.form.multiply_add(sums[here], wide, loaded[v], lanes), [here])
         return sums
+
+    @property
+    def _unrolled(self) -> int:
+        """Steps of the reduction written out: as many as weights of one vector fill a cache line."""
+        groups = self.source.block // self.form.group
+        bytes_a_step = self.lanes * self.form.group * np.dtype(self.form.weight).itemsize
+        return math.gcd(groups, max(1, _LINE_BYTES // bytes_a_step))
+
+    def _read(self, x: Any, image: Any, block: Any, row: Any, column: Any, channel: Any) -> Callable[[int], Any]:
+        """Numbers of one position, step by step, each in every lane.
+
+        x86 broadcasts from memory as it multiplies; ARM multiplies by a lane of a vector that is loaded once.
+        """
+        group, steps = self.form.group, self._unrolled
+        if steps == 1 or self.target.architecture == "x86_64" or self.form.reads == "uint16":
+            return lambda step: self.form.spread(x, [image, block, row, column, channel + step * group], self.lanes)
+        several = T.Bind(self.form.several(x, [image, block, row, column, channel], steps))
+        return lambda step: tirx.Broadcast(tirx.Shuffle([several], [step]), self.lanes)
 
     @property
     def _streams(self) -> bool:
@@ -292,7 +318,7 @@ class _Shape:
     @property
     def _ahead(self) -> int:
         """How many weights ahead to fetch."""
-        return _AHEAD_BYTES // np.dtype(self.form.weight).itemsize
+        return _AHEAD_VECTORS * self.lanes * 4 // np.dtype(self.form.weight).itemsize
 
     def _places(self, tile: dict[str, int]) -> list[tuple[int, int, int]]:
         return [

@@ -118,6 +118,12 @@ class Format:
         *front, last = at
         return tirx.Broadcast(T.reinterpret("int32", x[(*front, tirx.Ramp(last, 1, self.group))]), lanes)
 
+    def several(self, x: Any, at: list[Any], steps: int) -> Any:
+        """The numbers (or groups of numbers, as int32) of `steps` steps, as one vector."""
+        *front, first = at
+        vector = x[(*front, tirx.Ramp(first, 1, steps * self.group))]
+        return vector if self.group == 1 else T.reinterpret(f"int32x{steps}", vector)
+
     def multiply_add(self, sums: Any, wide: Any, weight: Any, lanes: int) -> Any:
         """Sums with the products of one group added."""
         if self.group == 1:

@@ -42,9 +42,10 @@ def largest(stage: Largest, layouts: dict[str, Layout], target: Target, weights:
 
 
 def quantise(stage: Quantise, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
-    """Codes in the same blocks, with a halo of their own."""
+    """Codes in the same blocks or in several of them taken together, with a halo of their own."""
     source, result = layouts[stage.x.name], layouts[stage.out.name]
     batch, lanes = stage.x.shape[0], source.block
+    parts = result.block // source.block
     rows, columns = result.padded
 
     def emit(tile: dict[str, int], given: list[Any]) -> None:
@@ -53,18 +54,20 @@ def quantise(stage: Quantise, layouts: dict[str, Layout], target: Target, weight
             image, block = split(task, batch, result.blocks)
             per_code = T.Bind(T.float32(stage.levels) / T.max(most[image, 0], T.float32(_LEAST)))
             with T.serial(rows) as row, T.serial(columns) as column:
-                at = [image, block, row, column, lanes_at(0, lanes)]
                 r, c = row - result.halo[0], column - result.halo[1]
                 zero = _spread_int(stage.offset, result.dtype, lanes)
                 inside = tirx.all(r >= 0, r < result.height, c >= 0, c < result.width)
-                with T.If(inside):
-                    with T.Then():
-                        vector = load(x, image, block, r + source.halo[0], c + source.halo[1], lanes)
-                        code = vector * spread(per_code, lanes) + spread(stage.offset + 0.5, lanes)
-                        whole = T.cast(T.floor(code), _typed("int32", lanes))
-                        T.buffer_store(y, T.cast(whole, _typed(result.dtype, lanes)), at)
-                    with T.Else():
-                        T.buffer_store(y, zero, at)
+                for part in range(parts):
+                    at = [image, block, row, column, lanes_at(part * lanes, lanes)]
+                    with T.If(inside):
+                        with T.Then():
+                            where = (r + source.halo[0], c + source.halo[1])
+                            vector = load(x, image, block * parts + part, *where, lanes)
+                            code = vector * spread(per_code, lanes) + spread(stage.offset + 0.5, lanes)
+                            whole = T.cast(T.floor(code), _typed("int32", lanes))
+                            T.buffer_store(y, T.cast(whole, _typed(result.dtype, lanes)), at)
+                        with T.Else():
+                            T.buffer_store(y, zero, at)
 
     key = ("quantise", batch, described(source), described(result), stage.levels, stage.offset)
     parallel = int(result.numbers(batch) >= PARALLEL_NUMBERS and target.threads > 1)

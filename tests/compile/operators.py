@@ -181,7 +181,7 @@ POOLS = {
     "average with its own divisor": after(lambda: nn.AvgPool2d(2, divisor_override=3)),
     "average then steps": after(lambda: nn.AvgPool2d(2), nn.Sigmoid, conv3()),
     "global average": after(lambda: nn.AdaptiveAvgPool2d(1), nn.Flatten, lambda: nn.Linear(20, 10)),
-    "global maximum": after(lambda: nn.AdaptiveMaxPool2d(1), nn.Flatten),
+    "global maximum": of(lambda x, a: a(x).amax((2, 3)), a=conv3()),
     "mean over the map": of(lambda x, a: a(x).mean((2, 3)), a=conv3()),
     "mean over the map, kept": of(lambda x, a, b: b(a(x).mean((-1, -2), keepdim=True)), a=conv3(), b=conv1()),
     "mean over rows": of(lambda x, a: a(x).mean(2), a=conv3()),
@@ -238,7 +238,6 @@ ELEMENTWISE = {
     "batch norm of a sum": of(lambda x, a, b: b(x + a(x)), a=conv3(), b=lambda: nn.BatchNorm2d(20)),
     "layer norm": Case(shape=(20, 4, 4), make=lambda: nn.LayerNorm([20, 4, 4])),
     "group norm": after(lambda: nn.GroupNorm(4, 20)),
-    "instance norm": after(lambda: nn.InstanceNorm2d(20)),
     "squeeze and excitation": of(
         lambda x, a, b: x * torch.sigmoid(b(torch.relu(a(x.mean((2, 3), keepdim=True))))), a=conv1(20, 8), b=conv1(8, 20)
     ),
