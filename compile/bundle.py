@@ -109,6 +109,7 @@ def compile_run(
     cache: Path | None = None,
     progress: Progress = lambda stage, done, total, text: None,
     measure: Callable[[Manifest, Path], Mapping[str, VariantAccuracy]] | None = None,
+    tune: str | None = None,
     tools: Tools | None = None,
 ) -> Manifest:
     """Compile the tree of a finished run into the bundle `out`, which is there whole or not at all.
@@ -118,6 +119,7 @@ def compile_run(
     overwrite : replace a bundle that is there.
     cache : folder for compiled blocks and tuned tiles; with it an interrupted run goes on where it stopped.
     progress : called with stage, done, total and a text.
+    tune : `rpc://host:port` of a device that times tiles for the targets that do not run here; those are compiled anew.
     measure : tells what kinds of weights are worth, given the manifest and the folder its files lie in.
 
     Raises
@@ -131,7 +133,9 @@ def compile_run(
         if not _program(run, name).exists():
             raise DataError(f"{_program(run, name)} is missing, and the tree names it: run the search again")
     with staged(out, overwrite=overwrite) as folder:
-        writer = _Writer(run=run, folder=folder, wanted=wanted, kept=Kept(cache), tools=tools or real_tools(cache))
+        writer = _Writer(
+            run=run, folder=folder, wanted=wanted, kept=Kept(cache), tools=tools or real_tools(cache, tune), tune=tune
+        )
         blocks = writer.blocks(roles, progress)
         manifest = Manifest(
             tree=tree, targets=writer.targets(), blocks=blocks, paths=paths_of(tree),
@@ -161,20 +165,33 @@ def read_tree(run: Path) -> ModelTree:
     return decode_tree(_read(path), str(path))
 
 
-def real_tools(cache: Path | None) -> Tools:
-    """TVM, our linker, torch; each imported when first called, since that takes seconds and the cache may spare it."""
+def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
+    """TVM, our linker, torch; each imported when first called, since that takes seconds and the cache may spare it.
+
+    tune : `rpc://host:port` of a device that times tiles for targets that do not run here.
+    """
+    devices: dict[str, Any] = {}
+
+    def device_for(target: Target) -> Any:
+        if tune is None or target.runs_here:
+            return None
+        from compile.remote import RemoteDevice
+
+        if target.name not in devices:
+            devices[target.name] = RemoteDevice(tune, target)
+        return devices[target.name]
 
     def load(path: Path) -> Any:
         import torch
 
         return torch.export.load(path)
 
-    def compile_block(*args: Any, **options: Any) -> Any:
+    def compile_block(program: Any, target: Target, **options: Any) -> Any:
         from compile.pipeline import compile_block as work
         from compile.tuning import TuningCache
 
         tiles = TuningCache(cache / "tiles.json" if cache else None)
-        made = work(*args, cache=tiles, **options)
+        made = work(program, target, cache=tiles, device=device_for(target), **options)
         tiles.save()
         return made
 
@@ -208,6 +225,7 @@ class _Writer:
     wanted: Wanted
     kept: Kept
     tools: Tools
+    tune: str | None = None
     places: dict[tuple[str, str], str] = field(default_factory=dict)
     programs: dict[str, Any] = field(default_factory=dict)
 
@@ -241,7 +259,7 @@ class _Writer:
     ) -> tuple[Facts, LibraryEntry]:  # fmt: skip
         """Compile a block once, or take it from the cache; run it against torch where that is possible."""
         key = key_of("library", block, digest, msgspec.to_builtins(target), variant, batch, versions())
-        there = None if self.wanted.dump else self.kept.get(key)
+        there = None if self.wanted.dump or (self.tune and not target.runs_here) else self.kept.get(key)
         facts, library = there or self.compiled(block, target, variant, batch)
         file = self.place(library_file(target.name, block, variant=variant, batch=batch), library)
         if self.wanted.verify and target.runs_here and facts.max_abs_error is None:

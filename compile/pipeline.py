@@ -19,6 +19,7 @@ from compile.layouts import Placed, placed
 from compile.linking import link
 from compile.planning import Plan, entered, joined, needs_kernel, planned
 from compile.reading import imported, read, simplified
+from compile.remote import RemoteDevice
 from compile.schedules import scheduled
 from compile.schedules.formats import format_of
 from compile.stages import Program
@@ -38,6 +39,7 @@ class Work:
     weights: str
     cache: TuningCache
     listing: bool
+    device: RemoteDevice | None = None
     relax: Any = None
     stages: Program | None = None
     placed: Placed | None = None
@@ -122,7 +124,7 @@ def _schedule(work: Work) -> str:
 
 def _tune(work: Work) -> str:
     """A tile a kernel: timed where the target is here (or over RPC), reckoned elsewhere."""
-    work.tiles = [tuned(kernel, work.target, work.cache) for kernel in work.kernels]
+    work.tiles = [tuned(kernel, work.target, work.cache, work.device) for kernel in work.kernels]
     pairs = zip(work.kernels, work.tiles)
     return "".join(f"{kernel.out.name} = {kernel.name} {dict(tile)}\n" for kernel, tile in pairs)
 
@@ -182,6 +184,7 @@ def compile_block(
     weights: str = "f32",
     cache: TuningCache | None = None,
     dump: Path | None = None,
+    device: RemoteDevice | None = None,
 ) -> CompiledBlock:
     """One exported block as a shared library for one target.
 
@@ -192,6 +195,7 @@ def compile_block(
         `bf16-dot` or `int8-dot`, which multiply in the narrow type where the target has the instructions.
     cache : tiles that were timed before; without one, they are timed again.
     dump : folder for what each phase leaves behind, `NN-phase.txt`.
+    device : times tiles in place of this machine.
 
     Raises
     ------
@@ -209,6 +213,7 @@ def compile_block(
         weights=weights,
         cache=cache or TuningCache(None),
         listing=dump is not None,
+        device=device,
     )
     for number, (name, phase) in enumerate(PHASES):
         text = phase(work)

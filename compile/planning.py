@@ -22,7 +22,7 @@ from compile.targets import Target
 
 ALIGNMENT = 64
 _LEAST_ROOM_BYTES = 2048
-"""TVM puts up to 1024 bytes on the stack: aligned to 16, and LLVM takes stores of one kernel there as not read by the next."""
+"""TVM puts up to 1024 bytes on the stack, and LLVM takes stores of one kernel there as not read by the next."""
 ENTRY = "run"
 WEIGHTS = "nas_weights"
 _BYTES = {"float32": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1, "uint16": 2, "float64": 8}

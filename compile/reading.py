@@ -43,6 +43,7 @@ def imported(program: torch.export.ExportedProgram, batch: int) -> tvm.IRModule:
     ------
     GraphError : it has several inputs or outputs, or an operator that TVM's importer does not know.
     """
+    _check_divisors(program)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -56,6 +57,11 @@ def imported(program: torch.export.ExportedProgram, batch: int) -> tvm.IRModule:
     if len(main.params) != 1:
         raise GraphError(f"the block has {len(main.params)} inputs: a block must have exactly one")
     symbols = {str(side) for side in main.params[0].ty.shape if not isinstance(side, tvm.tirx.IntImm)}
+    first = main.params[0].ty.shape[0]
+    if isinstance(first, tvm.tirx.IntImm) and int(first) != batch:
+        raise GraphError(
+            f"the block is exported for batches of {int(first)}, not {batch}: export it with a dynamic batch"
+        )
     return relax.transform.BindSymbolicVars(dict.fromkeys(symbols, batch))(module) if symbols else module
 
 
@@ -70,6 +76,15 @@ def simplified(module: tvm.IRModule) -> tvm.IRModule:
     )
     with tvm.target.Target("llvm"):
         return tvm.transform.Sequential(passes)(_Ranges(module).transform())
+
+
+def _check_divisors(program: torch.export.ExportedProgram) -> None:
+    """TVM's importer takes an average with a divisor of its own for a plain one, without a word."""
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.avg_pool2d.default and (
+            len(node.args) > 6 or node.kwargs.get("divisor_override")
+        ):
+            raise GraphError(f"{node.name} is an average with a divisor of its own: take a plain one and multiply")
 
 
 @relax.expr_functor.mutator
@@ -90,7 +105,7 @@ class _Ranges(relax.PyExprMutator):
         if str(getattr(call.op, "name", "")) == "relax.arange":
             numbers = [_number(argument) for argument in call.args]
             if not any(map(math.isnan, numbers)):
-                return relax.const(np.arange(*numbers).astype(str(call.attrs.dtype)))
+                return relax.const(np.arange(*numbers), str(call.attrs.dtype))
         return super().visit_call_(call)
 
 

@@ -12,8 +12,11 @@ import msgspec
 import numpy as np
 import tvm
 
-from compile.generating import built
+from compile.generating import built, generated
 from compile.kernels import Buffer, Constant, Kernel, Tile
+from compile.linking import link
+from compile.planning import ENTRY
+from compile.remote import RemoteDevice
 from compile.targets import Target
 from modeltree.files import write_bytes
 
@@ -44,26 +47,29 @@ class TuningCache:
             self._stored = len(self.tiles)
 
 
-def tuned(kernel: Kernel, target: Target, cache: TuningCache) -> Tile:
-    """The fastest of the kernel's tiles, or the first where the target is not this machine."""
-    if len(kernel.tiles) == 1 or not target.runs_here:
+def tuned(kernel: Kernel, target: Target, cache: TuningCache, device: RemoteDevice | None = None) -> Tile:
+    """The fastest of the kernel's tiles: as timed before, timed now (here or on `device`), or else the first."""
+    if len(kernel.tiles) == 1:
         return kernel.tiles[0]
     key = _key(kernel, target)
     known = next((tile for tile in kernel.tiles if dict(tile) == cache.tiles.get(key)), None)
     if known is not None:
         return known
-    best = min(timed(kernel, target).items(), key=lambda found: found[1])[0]
+    if device is None and not target.runs_here:
+        return kernel.tiles[0]
+    seconds = timed(kernel, target) if device is None else timed_there(kernel, device)
+    best = min(seconds.items(), key=lambda found: found[1])[0]
     cache.tiles[key] = dict(best)
     return best
 
 
 def timed(kernel: Kernel, target: Target) -> dict[Tile, float]:
     """Seconds a call of every tile: the least of several rounds, in turns."""
-    functions = {
-        tvm.ir.GlobalVar(f"f{i}"): kernel.function(t, private=False, name=f"f{i}") for i, t in enumerate(kernel.tiles)
-    }
+    functions = {}
+    for i, tile in enumerate(kernel.tiles):
+        functions[tvm.ir.GlobalVar(f"f{i}")] = kernel.function(tile, private=False, name=f"f{i}")
     library = built(tvm.IRModule(functions), target)
-    arguments = _arguments(kernel)
+    arguments = [tvm.runtime.tensor(array) for array in _arrays(kernel)]
     calls = [library[f"f{i}"] for i in range(len(kernel.tiles))]
     repeats = []
     for call in calls:
@@ -81,16 +87,24 @@ def timed(kernel: Kernel, target: Target) -> dict[Tile, float]:
     return dict(zip(kernel.tiles, best))
 
 
-def _arguments(kernel: Kernel) -> list[object]:
+def timed_there(kernel: Kernel, device: RemoteDevice) -> dict[Tile, float]:
+    """The same on a device elsewhere, every tile in a library of its own."""
+    tensors = device.tensors(_arrays(kernel))
+    found = {}
+    for tile in kernel.tiles:
+        module = tvm.IRModule({tvm.ir.GlobalVar(ENTRY): kernel.function(tile, private=False, name=ENTRY)})
+        code, _ = generated(module, device.target, listing=False)
+        found[tile] = device.seconds(device.load(link(code, b"", device.target)), ENTRY, tensors, repeats=ROUNDS)
+    return found
+
+
+def _arrays(kernel: Kernel) -> list[np.ndarray]:
     """Random inputs, the kernel's own constants, and a place for the output."""
     rng = np.random.default_rng(0)
-    found: list[object] = []
+    found = []
     for position, buffer in enumerate(kernel.buffers):
         given = kernel.arguments[position] if position < len(kernel.arguments) else None
-        if isinstance(given, Constant):
-            found.append(tvm.runtime.tensor(given.array.reshape(buffer.shape)))
-        else:
-            found.append(tvm.runtime.tensor(_random(rng, buffer)))
+        found.append(given.array.reshape(buffer.shape) if isinstance(given, Constant) else _random(rng, buffer))
     return found
 
 

@@ -1,8 +1,9 @@
 """Device profiles: what an operator costs on a device, in time.
 
-Latency is linear in MACs with one coefficient per operator kind [Wang 2020, sec. V-B], plus a cost per layer and per
-output element for what MACs do not see. A profile is one JSON file; those shipped lie beside this module, and
-`benchmarks/fit_profiles.py` and `benchmarks/measure_cpu_profile.py` write them.
+Latency is linear in MACs with one coefficient per operator kind [Wang 2020, sec. V-B], plus a cost per layer, per
+byte of weights and per output element for what MACs do not see. A profile is one JSON file; those shipped lie beside
+this module, and `benchmarks/fit_profiles.py` and `benchmarks/measure_cpu_profile.py` write them; `nas profile` measures
+others.
 """
 
 import math

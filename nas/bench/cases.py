@@ -67,7 +67,8 @@ def base_cases(names: Iterable[str], folder: Path, *, image_size: int = 32, seed
         generator = torch.Generator().manual_seed(seed)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 module.running_mean.normal_(0, 0.1, generator=generator)
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
         cases.append(_case(Path(name.split(":")[0]).stem, export(network, (3, image_size, image_size)), folder))

@@ -28,6 +28,10 @@ def compile_tree(
     measure: Annotated[
         int, typer.Option(min=0, help="Test images to measure each kind of weights on, where it runs here")
     ] = 0,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="rpc://host:port of a device to time kernels on, for targets that do not run here"),
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write every block as ONNX too")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there")] = False,
     cache: Annotated[Path | None, typer.Option(help="Compiled blocks; ~/.cache/nas/compiled unless said")] = None,
@@ -55,7 +59,14 @@ def compile_tree(
 
     with stages(quiet=False) as progress:
         manifest = compile_run(
-            run, out, wanted, overwrite=force, cache=cache, progress=progress, measure=accuracy if measure else None
+            run,
+            out,
+            wanted,
+            overwrite=force,
+            cache=cache,
+            progress=progress,
+            tune=tune,
+            measure=accuracy if measure else None,
         )
     print_libraries(out, manifest)
     print(f"Copy {out} to the device. There, and here: nas show {out} --verify")

@@ -1,11 +1,15 @@
 """Measuring what operators cost on a device, through our own compiled kernels: what `nas profile` does.
 
-`stacks` says what is measured, `timing` measures it here or over RPC, `fitting` makes coefficients of it, `checking`
-holds the profile against branches it has never seen.
+`stacks` says what is measured, `timing` measures it here or over RPC (`device`), `fitting` makes coefficients of it,
+`checking` holds the profile against branches it has never seen, `telling` puts all that into words.
 """
 
 from nas.profiling.checking import Checked, checked
+from nas.profiling.device import open_timer, provenance
 from nas.profiling.measuring import Profiled, jpeg_ns_per_pixel, profiled
-from nas.profiling.timing import LocalTimer, RemoteTimer
+from nas.profiling.telling import checks_text, profiled_text
 
-__all__ = ["Checked", "LocalTimer", "Profiled", "RemoteTimer", "checked", "jpeg_ns_per_pixel", "profiled"]
+__all__ = [
+    "Checked", "Profiled", "checked", "checks_text", "jpeg_ns_per_pixel", "open_timer", "profiled", "profiled_text",
+    "provenance",
+]  # fmt: skip

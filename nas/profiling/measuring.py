@@ -82,7 +82,7 @@ def _layers(program: Any) -> tuple[Any, ...]:
 
 
 def jpeg_ns_per_pixel(rounds: int = 20) -> float:
-    """Encoding or decoding a photo-like image (smooth, with noise) as JPEG here, whichever takes longer: the best run."""
+    """Encoding or decoding a photo-like image (smooth, with noise) as JPEG here, whichever takes longer; best run."""
     from PIL import Image
 
     side = _JPEG_SIDE

@@ -4,6 +4,7 @@ A layer alone would be measured with its input and output brought into and out o
 itself. So layers come in stacks of one and of several; the fit takes them apart again.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -45,8 +46,14 @@ class Parallel(nn.Module):
 
 _SQUARE = ((16, 32), (32, 16), (64, 8), (64, 32), (128, 16), (256, 8), (512, 4), (512, 2), (256, 4), (96, 28), (64, 56))
 """(channels, side): what networks for small and for larger images have."""
-_WIDENING = {3: ((3, 16, 32), (3, 64, 32), (64, 128, 16), (128, 256, 8), (256, 512, 4)), 1: ((64, 256, 28), (512, 128, 4))}
-_WIDE_KERNELS = {5: ((64, 192, 8), (32, 64, 14), (16, 16, 28), (96, 256, 8)), 7: ((3, 32, 32), (16, 32, 16), (64, 64, 14))}
+_WIDENING = {
+    3: ((3, 16, 32), (3, 64, 32), (64, 128, 16), (128, 256, 8), (256, 512, 4)),
+    1: ((64, 256, 28), (512, 128, 4)),
+}
+_WIDE_KERNELS = {
+    5: ((64, 192, 8), (32, 64, 14), (16, 16, 28), (96, 256, 8)),
+    7: ((3, 32, 32), (16, 32, 16), (64, 64, 14)),
+}
 _FC = ((512, 512), (512, 10), (1024, 512), (2048, 1024), (4096, 1024), (4096, 4096), (256, 128), (64, 10))
 _DEPTHWISE = ((32, 32), (64, 32), (128, 16), (256, 8), (512, 4), (512, 2), (96, 28), (192, 14))
 
@@ -73,25 +80,38 @@ def _convolutions() -> Iterator[Stack]:
         for c, side in _SQUARE:
             for depth in (1, 4):
                 module = _times(depth, lambda c=c, k=k: _conv(c, c, k))  # type: ignore[misc]
-                yield Stack(name=f"{depth} {kind} {c} {side}x{side}", kind=kind, module=module, input_shape=(c, side, side))
+                yield Stack(
+                    name=f"{depth} {kind} {c} {side}x{side}", kind=kind, module=module, input_shape=(c, side, side)
+                )
         for cin, cout, side in _WIDENING[k]:
             module = _conv(cin, cout, k)
-            yield Stack(name=f"{kind} {cin}>{cout} {side}x{side}", kind=kind, module=module, input_shape=(cin, side, side))
+            yield Stack(
+                name=f"{kind} {cin}>{cout} {side}x{side}", kind=kind, module=module, input_shape=(cin, side, side)
+            )
     for c, side in ((16, 32), (64, 32), (128, 16)):
         module = nn.Sequential(_conv(c, 2 * c, 3, 2), _conv(2 * c, 2 * c))
-        yield Stack(name=f"conv3x3 /2 {c}>{2 * c} {side}x{side}", kind="conv3x3", module=module, input_shape=(c, side, side))
+        yield Stack(
+            name=f"conv3x3 /2 {c}>{2 * c} {side}x{side}", kind="conv3x3", module=module, input_shape=(c, side, side)
+        )
     for k, shapes in _WIDE_KERNELS.items():
         kind = f"conv{k}x{k}"
         for cin, cout, side in shapes:
             module = nn.Sequential(_conv(cin, cout, k), _conv(cout, cout, 1))
-            yield Stack(name=f"{kind} {cin}>{cout} {side}x{side}", kind=kind, module=module, input_shape=(cin, side, side))
+            yield Stack(
+                name=f"{kind} {cin}>{cout} {side}x{side}", kind=kind, module=module, input_shape=(cin, side, side)
+            )
 
 
 def _depthwise() -> Iterator[Stack]:
     for c, side in _DEPTHWISE:
         for depth in (1, 3):
             module = _times(depth, lambda c=c: nn.Sequential(_conv(c, c, 3, groups=c), _conv(c, c, 1)))  # type: ignore[misc]
-            yield Stack(name=f"{depth} separable {c} {side}x{side}", kind="depthwise", module=module, input_shape=(c, side, side))
+            yield Stack(
+                name=f"{depth} separable {c} {side}x{side}",
+                kind="depthwise",
+                module=module,
+                input_shape=(c, side, side),
+            )
         alone = _times(3, lambda c=c: _conv(c, c, 3, groups=c))  # type: ignore[misc]
         yield Stack(name=f"3 depthwise {c} {side}x{side}", kind="depthwise", module=alone, input_shape=(c, side, side))
 
@@ -100,7 +120,7 @@ def _linear() -> Iterator[Stack]:
     for cin, cout in _FC:
         yield Stack(name=f"fc {cin}>{cout}", kind="fc", module=nn.Linear(cin, cout), input_shape=(cin,))
     for widths in ((512, 512, 512, 10), (1024, 256, 1024, 10), (4096, 1024, 1024, 10)):
-        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths, widths[1:])]
+        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
         name = "fc " + ">".join(map(str, widths))
         yield Stack(name=name, kind="fc", module=nn.Sequential(*layers), input_shape=(widths[0],))
 
@@ -110,7 +130,9 @@ def _glue() -> Iterator[Stack]:
         shape = (c, side, side)
         pools = nn.Sequential(_conv(c, c, 1), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(2))
         yield Stack(name=f"3 pools {c} {side}x{side}", kind="pool", module=pools, input_shape=shape)
-        mean = nn.Sequential(_conv(c, c, 1), nn.AvgPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 10))
+        mean = nn.Sequential(
+            _conv(c, c, 1), nn.AvgPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 10)
+        )
         yield Stack(name=f"mean pools {c} {side}x{side}", kind="pool", module=mean, input_shape=shape)
         adds = _times(3, lambda c=c: Residual(_conv(c, c, 1, act=False)))  # type: ignore[misc]
         yield Stack(name=f"3 additions {c} {side}x{side}", kind="elementwise", module=adds, input_shape=shape)

@@ -81,7 +81,9 @@ class RemoteTimer:
         try:
             self._session = rpc.connect(host, int(port), session_timeout=3600)
         except Exception as error:  # TVM raises its own types
-            raise ConfigError(f"no RPC server answers at {address}: start python -m tvm.exec.rpc_server there") from error
+            raise ConfigError(
+                f"no RPC server answers at {address}: start python -m tvm.exec.rpc_server there"
+            ) from error
         self._compiler = _Compiler(target, None)
         self._session.get_function("runtime.config_threadpool")(1, threads)
         self._calls: list[tuple[Any, list[Any]]] = []

@@ -144,3 +144,12 @@ def test_a_broken_file_is_refused_by_name(tmp_path, text):
     path.write_bytes(text)
     with pytest.raises(FormatError, match=r"broken\.json"):
         load_profile(path)
+
+
+def test_weights_may_have_a_price_of_their_own():
+    profile = DeviceProfile(**GOOD, ns_per_weight_byte=0.5)
+    assert profile.layer_ms(CONV) == pytest.approx(180_000 * 2e-6 + 0.1 + 7200 * 0.5e-6)
+    fc = LayerSpec(op="fc", in_channels=100, out_channels=10)
+    assert profile.layer_ms(fc) == pytest.approx(1000 * 6e-6 + 0.1 + 4000 * 0.5e-6)
+    with pytest.raises(ConfigError, match="ns_per_weight_byte"):
+        DeviceProfile(**GOOD, ns_per_weight_byte=-0.1)
