@@ -34,7 +34,6 @@ class LocalTimer:
     """This machine. Make it in a process with TVM_NUM_THREADS set, so that tiles are tuned as they are used."""
 
     def __init__(self, target: Any, threads: int, tiles: Path | None) -> None:
-        self._folder = tempfile.TemporaryDirectory()
         self._threads, self._compiler = threads, _Compiler(target, tiles)
         self._calls: list[Callable[[], object]] = []
 
@@ -42,10 +41,10 @@ class LocalTimer:
         from runtime.library import Library
 
         made = self._compiler.compiled(program)
-        path = Path(self._folder.name, f"{len(self._calls)}.so")
-        path.write_bytes(made.library)
-        library = Library(path, shape_in=made.input_shape, shape_out=made.output_shape, threads=self._threads)
-        path.unlink()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "block.so")
+            path.write_bytes(made.library)
+            library = Library(path, shape_in=made.input_shape, shape_out=made.output_shape, threads=self._threads)
         x = np.random.default_rng(0).standard_normal(made.input_shape, np.float32)
         self._calls.append(lambda: library.run(x))
         return len(self._calls) - 1
@@ -93,10 +92,7 @@ class RemoteTimer:
 
         made = self._compiler.compiled(program)
         name = f"nas_{len(self._calls)}.so"
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, name)
-            path.write_bytes(made.library)
-            self._session.upload(str(path))
+        self._session.upload(bytearray(made.library), target=name)
         device = self._session.cpu()
         x = np.random.default_rng(0).standard_normal(made.input_shape, np.float32)
         tensors = [tvm.runtime.tensor(x, device), tvm.runtime.empty(made.output_shape, "float32", device)]
