@@ -200,8 +200,11 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 ELEMENTWISE = {
-    **{f"{name} of large numbers": Case(shape=(20, 3, 5), make=make, reach=60.0) for name, make in ACTIVATIONS.items()},
-    **{f"{name} behind a convolution": after(make, shape=(3, 5, 5)) for name, make in ACTIVATIONS.items()},
+    **{
+        name: Case(shape=(20, 3, 5), make=lambda make=make: nn.Sequential(nn.Conv2d(20, 20, 1), make()), reach=60.0)
+        for name, make in ACTIVATIONS.items()
+    },
+    "sigmoid on its own": Case(shape=(20, 3, 5), make=nn.Sigmoid, reach=60.0),
     "negative": of(lambda x, a: -a(x), a=conv3()),
     "clamp from below": of(lambda x, a: a(x).clamp(min=0.1), a=conv3()),
     "clamp from above": of(lambda x, a: a(x).clamp(max=0.1), a=conv3()),
@@ -305,5 +308,11 @@ SHAPES = {
     "a map times itself": of(lambda x, a: a(x) @ a(x), a=conv3()),
     "where": of(lambda x, a: torch.where(a(x) > 0, x, -x), a=conv3()),
 }  # fmt: skip
+
+SEVERAL = [
+    *DENSE, *SHAPES, "1x1", "1x1 on a map of 1x1", "3x3 on an image", "depthwise on an image", "30 groups of 2 and 3",
+    "4 groups on a map of 1x1", "residual", "average 3x3 of what is there", "layer norm", "squeeze and excitation",
+]  # fmt: skip
+"""Cases in which it matters that there are several images."""
 
 CASES = {**CONVOLUTIONS, **GROUPED, **DENSE, **POOLS, **ELEMENTWISE, **SHAPES}

@@ -1,0 +1,115 @@
+"""How fast the link is now, from hand-overs: a value, its age, and how far to trust it.
+
+EVIDENCE
+"""
+
+import math
+from dataclasses import dataclass
+
+from modeltree.traces import DEFAULT_RTT_MS
+from runtime.bandwidth.reading import PACKET_BYTES, Reading, RoundTrip, Sample
+from runtime.bandwidth.rules import rule
+
+DEFAULT_RULE = "adaptive"
+NEAR = math.log(1.5)
+"""`Estimate.confidence` is the chance of being right within this: a factor of 1.5."""
+
+FIRST_SPREAD = 1.0
+"""Standard deviation of ln(bandwidth) before any forecast could be checked: the deciles lie a factor of 3.6 away."""
+
+LEAST_SPREAD = 0.02
+DECILE = 1.2816
+"""Deviations from the middle of a normal distribution to its upper decile."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What the next transfer will probably get.
+
+    low_mbps, high_mbps : deciles; four of five transfers should lie between, by the estimator's own record of errors.
+    age_s : time since a reading last said something about the bandwidth.
+    confidence : 0..1, the chance that `mbps` is right within a factor of 1.5, by the same record; falls with age.
+    readings : how many went into it, so that one who is asked twice can tell whether anything is new.
+    """
+
+    mbps: float
+    low_mbps: float
+    high_mbps: float
+    age_s: float
+    confidence: float
+    readings: int
+
+
+class Estimator:
+    """Turns readings into estimates. Pure but for its own state: time comes with the call; lock it to share it.
+
+    A reading becomes a sample by taking the round trip out and flooring what is left at the round trip's jitter. A
+    floored reading only says "at least so fast", one that was given up only "at most": either counts where
+    it contradicts the estimate, and is passed over where it does not.
+
+    How far to trust it is learned: the mean error |ln(sample / forecast)| of late, growing with the square root of age
+    over the usual gap between readings, as a random walk's does.
+    """
+
+    def __init__(self, name: str = DEFAULT_RULE, *, rtt_ms: float = DEFAULT_RTT_MS) -> None:
+        self.round_trip = RoundTrip(initial_ms=rtt_ms)
+        self._rule = rule(name)
+        self._readings = 0
+        self._last_s = -math.inf
+        self._error = FIRST_SPREAD / _SPREAD_OF_MEAN
+        self._gap_s = 0.0
+
+    def add(self, reading: Reading) -> None:
+        """Take in a reading; one older than the last is counted as if it came with it."""
+        forecast = self._rule.mbps(reading.time_s) if self._readings else None
+        self.round_trip.add(reading, forecast)
+        sample, bound = self._sampled(reading)
+        if bound and forecast is not None and (forecast - sample.mbps) * bound >= 0:
+            return
+        if bound > 0 and forecast is None and reading.size_bytes <= PACKET_BYTES:
+            return
+        if forecast is not None:
+            error = abs(math.log(sample.mbps / forecast))
+            share = max(0.1, 1 / (self._readings + 1)) * sample.weight
+            self._error += share * (error - self._error)
+            gap = sample.time_s - self._last_s
+            self._gap_s += (gap - self._gap_s) * (1.0 if self._readings == 1 else 0.1)
+        self._rule.add(sample)
+        self._readings += 1
+        self._last_s = sample.time_s
+
+    def estimate(self, now_s: float) -> Estimate | None:
+        """What a transfer at `now_s` will probably get; None before the first reading that says anything."""
+        if not self._readings:
+            return None
+        age_s = max(0.0, now_s - self._last_s)
+        spread = max(LEAST_SPREAD, _SPREAD_OF_MEAN * self._error)
+        if self._gap_s and age_s > self._gap_s:
+            spread = min(spread * math.sqrt(age_s / self._gap_s), max(spread, FIRST_SPREAD))
+        middle, factor = self._rule.mbps(now_s), math.exp(DECILE * spread)
+        return Estimate(
+            mbps=middle,
+            low_mbps=middle / factor,
+            high_mbps=middle * factor,
+            age_s=age_s,
+            confidence=math.erf(NEAR / (spread * math.sqrt(2))),
+            readings=self._readings,
+        )
+
+    def _sampled(self, reading: Reading) -> tuple[Sample, int]:
+        """The sample, and what it bounds: 1 "at least so fast", -1 "at most", 0 neither."""
+        rtt_s = self.round_trip.taken_from(reading.seconds) if reading.rtt_s is None else reading.rtt_s
+        jitter_s = self.round_trip.jitter_s
+        carry_s = max(reading.seconds - rtt_s, jitter_s)
+        bound = -1 if not reading.finished else int(carry_s == jitter_s)
+        sample = Sample(
+            time_s=max(reading.time_s, self._last_s),
+            size_bytes=reading.size_bytes,
+            carry_s=carry_s,
+            weight=1 / (1 + (jitter_s / carry_s) ** 2),
+        )
+        return sample, bound
+
+
+_SPREAD_OF_MEAN = math.sqrt(math.pi / 2)
+"""Standard deviation of a normal distribution over its mean absolute deviation."""

@@ -1,0 +1,65 @@
+"""Between the fronts, which speak the protocol, and the engine, which runs the models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from modeltree.errors import NasError
+
+
+class Busy(NasError):
+    """No room for another request, or none that would be answered before its deadline. The device goes on alone."""
+
+
+class UnknownModel(NasError):
+    """The engine serves no model of that name."""
+
+
+class Draining(NasError):
+    """The server is shutting down: it ends what it has and takes nothing new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Shapes of one image, batch left out; both sides are float32."""
+
+    shape_in: tuple[int, ...]
+    shape_out: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """`output` is (n, *shape_out), float32; `seconds` is what the engine took, waiting included."""
+
+    output: np.ndarray
+    seconds: float
+
+
+class Engine(Protocol):
+    """What answers. All of it may be called from many threads at once."""
+
+    @property
+    def models(self) -> Mapping[str, ModelInfo]:
+        """What is served now, by name: the hash of the rest's block. Changes when a bundle is swapped."""
+        ...
+
+    def infer(self, model: str, x: np.ndarray, *, deadline_s: float | None) -> Answer:
+        """What a model makes of a batch.
+
+        Parameters
+        ----------
+        x : (n, *shape_in), float32, finite, n at least 1; perhaps read-only, and not to be kept.
+        deadline_s : how long from now the caller still waits; None waits as long as it takes.
+
+        Raises
+        ------
+        Busy : the queue is full, or cannot answer before the deadline. Draining : no new work.
+        UnknownModel : it serves no such model. DataError : `x` does not fit. NasError : the model failed.
+        """
+        ...
+
+    def ready(self) -> bool:
+        """Whether it takes work: false while it loads and while it drains."""
+        ...
