@@ -9,8 +9,8 @@ cache, no memory, no branch predictor, and takes every load as a hit. The bound 
 independent multiply-adds on registers, so a share tells how much our code hides behind them, not how fast a core is.
 
 One thing is put right on the way: llvm-mca lets an arm64 load of a part of a vector register (`ldr s0`) wait for what
-the register held before, which no arm64 core does, since such a load clears the rest. It gets `ldr q0` instead, the same
-load to the ports.
+the register held before, which no arm64 core does, since such a load clears the rest. It gets `ldr q0` instead, which
+is the same to the ports.
 
 Where LLVM 16 has no description of a core, one that it has stands in, and the table says which: see `MACHINES`.
 """
@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ MACHINES = (
     Machine(target="pi4", cpu="cortex-a72", formats=_PLAIN, note=_A57),
     Machine(
         target="pi5", cpu="neoverse-n1", formats=(*_PLAIN, "int8-dot"),
-        note=f"the server's twin of Cortex-A76; {_A57}, where the real core does 2",
+        note=f"the server's twin of Cortex-A76; {_A57} (but 2 dot products), where the real core does 2 of either",
     ),
     Machine(
         target="pi5", cpu="neoverse-n2", formats=(*_PLAIN, "int8-dot"),
@@ -64,17 +65,24 @@ MACHINES = (
     ),
     Machine(
         target="pi3", cpu="cortex-a57", formats=_PLAIN,
-        note="LLVM 16 has no 32-bit description of Cortex-A7 or A53, which are in order and do 1 multiply-add of 64 or "
-        "128 bits a cycle; the out-of-order A57 in 32-bit mode stands in, so this shows the mix of instructions only",
+        note="LLVM 16 has no 32-bit description of Cortex-A7 or A53, which execute in order; the out-of-order A57 in "
+        "32-bit mode stands in (2 multiply-adds of 128 bits a cycle), so this shows the mix of instructions only",
     ),
-    Machine(target="x86-64-v4", cpu="znver4", formats=_PLAIN, note="LLVM's own description of Zen 4"),
+    Machine(
+        target="x86-64-v4", cpu="znver4", formats=_PLAIN,
+        note="LLVM's own description of Zen 4, with 1 multiply-add of 512 bits in 2 cycles",
+    ),
     Machine(target="x86-64-v4", cpu="sapphirerapids", formats=_PLAIN, note="LLVM 16 describes it as a Skylake server"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Isa:
-    """How an architecture writes assembly. sum : of a full vector, a multiply-add. bound : one on registers `{n}`."""
+    """How an architecture writes assembly.
+
+    sum : a multiply-add of full vectors, or the multiplication where it and the addition are two instructions.
+    bound : for each kind, by how it begins, the multiply-add on registers that it is held against, and `sums` of them.
+    """
 
     comment: str
     sum: str
@@ -89,8 +97,9 @@ ISAS = {
         bound={"fmla": "fmla v{n}.4s, v30.4s, v31.4s", "sdot": "sdot v{n}.4s, v30.16b, v31.16b"}, sums=24,
     ),
     "arm": Isa(
-        comment="@", sum=r"v(?:mla|fma)\.f32\s+q\d+", branch=r"b(?:eq|ne|lt|le|gt|ge|lo|ls|hi|hs|mi|pl|cc|cs)?",
-        bound={"vmla.f32": "vmla.f32 q{n}, q14, q15", "vfma.f32": "vfma.f32 q{n}, q14, q15"}, sums=12,
+        comment="@", sum=r"v(?:mla|fma|mul)\.f32\s+q\d+", branch=r"b(?:eq|ne|lt|le|gt|ge|lo|ls|hi|hs|mi|pl|cc|cs)?",
+        bound={"vmla.f32": "vmla.f32 q{n}, q14, q15", "vfma.f32": "vfma.f32 q{n}, q14, q15",
+               "vmul.f32": "vfma.f32 q{n}, q14, q15"}, sums=12,
     ),
     "x86_64": Isa(
         comment="#", sum=r"(?:vfmadd\d+ps|vpdpbusd|vdpbf16ps)\s.*%zmm\d+$", branch=r"j\w+",
@@ -105,16 +114,19 @@ ISAS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """An innermost loop: its instructions, branch included; how many are multiply-adds; and branches that leave it."""
+    """An innermost loop: its instructions, branch included, the kind of its multiply-adds and how many they are."""
 
     instructions: tuple[str, ...]
+    kind: str
     multiply_adds: int
-    exits: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table. Cycles are of one round of the loop; `bound_cycles` those of its multiply-adds alone."""
+    """One line of the table. Cycles are of one round of the loop; `bound_cycles` those of its multiply-adds alone.
+
+    stack : instructions that name the stack pointer: registers that did not suffice.
+    """
 
     target: str
     core: str
@@ -124,6 +136,7 @@ class Row:
     tile: dict[str, int]
     multiply_adds: int
     instructions: int
+    stack: int
     cycles: float
     bound_cycles: float
     share: float
@@ -134,8 +147,13 @@ def schedules() -> dict[str, tuple[Callable[[], Any], tuple[int, ...]]]:
     """One layer a schedule, of a size that the networks here have, by name: how to make it, and its input's shape."""
     from torch import nn
 
-    def conv(channels: int, out: int, kernel: int, side: int, **more: int) -> tuple[Callable[[], Any], tuple[int, ...]]:
-        return lambda: nn.Conv2d(channels, out, kernel, padding=kernel // 2, **more), (channels, side, side)
+    def conv(
+        channels: int, out: int, kernel: int, side: int, stride: int = 1, groups: int = 1
+    ) -> tuple[Callable[[], Any], tuple[int, ...]]:
+        def make() -> nn.Conv2d:
+            return nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, groups=groups)
+
+        return make, (channels, side, side)
 
     return {
         "3x3": conv(128, 256, 3, 8),
@@ -169,8 +187,7 @@ def main() -> int:
         if not (_wanted(machine.target, asked.target) and _wanted(machine.cpu, asked.core)):
             continue
         print(f"\n### {machine.target} as {machine.cpu}\n\n{machine.note[0].upper()}{machine.note[1:]}.\n")
-        print("| format | schedule | tile | multiply-adds | instructions | cycles | bound | share % | what binds |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        print(f"| {' | '.join(_HEADINGS)} |\n{'|---' * len(_HEADINGS)}|")
         for form in (form for form in machine.formats if _wanted(form, asked.format)):
             for name in (name for name in schedules() if _wanted(name, asked.schedule)):
                 row, loop = reckoned(mca, machine, form, name)
@@ -196,18 +213,22 @@ def reckoned(mca: str, machine: Machine, form: str, schedule: str) -> tuple[Row,
     loop = innermost(assembly, isa)
     triple, features = target.triple, ",".join(target.features)
     cycles, binds = simulated(mca, [_whole(line) for line in loop.instructions], triple, machine.cpu, features)
-    kinds = [next(kind for kind in isa.bound if one.startswith(kind)) for one in loop.instructions if _sums(one, isa)]
-    (kind,) = set(kinds)
-    alone = [isa.bound[kind].format(n=n) for n in range(isa.sums)]
+    alone = [isa.bound[loop.kind].format(n=n) for n in range(isa.sums)]
     bound = simulated(mca, alone, triple, machine.cpu, features)[0] / isa.sums * loop.multiply_adds
     row = Row(
         target=machine.target, core=machine.cpu, format=form, schedule=schedule, kernel=kernel, tile=tile,
-        multiply_adds=loop.multiply_adds, instructions=len(loop.instructions), cycles=cycles, bound_cycles=bound,
+        multiply_adds=loop.multiply_adds, instructions=len(loop.instructions),
+        stack=sum(_STACK.search(line) is not None for line in loop.instructions), cycles=cycles, bound_cycles=bound,
         share=bound / cycles, binds=binds,
     )  # fmt: skip
     return row, loop
 
 
+_HEADINGS = (
+    "format", "schedule", "tile", "multiply-adds", "instructions", "on the stack", "cycles", "bound", "share %",
+    "what binds",
+)  # fmt: skip
+_STACK = re.compile(r"\bsp\b|%rsp")
 _COMPILED: dict[tuple[str, str, str], tuple[str, dict[str, int], str]] = {}
 
 
@@ -251,19 +272,22 @@ def innermost(assembly: str, isa: Isa) -> Loop:
     """Of all loops without a loop inside, the one with the highest share of multiply-adds, of equals the longest.
 
     A loop is what lies between a label and a branch back to it. One with a branch back within it is not innermost.
+    Where the whole reduction is written out (depthwise, a few input channels) that is the loop over tiles of the
+    output, stores and epilogue included.
     """
     lines = [line.split(isa.comment)[0].strip() for line in assembly.splitlines()]
     labels = {line[:-1]: at for at, line in enumerate(lines) if re.fullmatch(r"\.L\w+:", line)}
-    ends = [(at, found[1]) for at, line in enumerate(lines) if (found := re.fullmatch(rf"{isa.branch}\s*(\.L\w+)", line))]
-    loops = [(labels[label], at) for at, label in ends if label in labels and labels[label] < at]
+    branches = {at: re.fullmatch(rf"{isa.branch}\s*(\.L\w+)", line) for at, line in enumerate(lines)}
+    loops = [(labels.get(found[1], at), at) for at, found in branches.items() if found]
+    loops = [(start, end) for start, end in loops if start < end]
     best: Loop | None = None
     for start, end in loops:
         if any(start <= other_start and other_end < end for other_start, other_end in loops):
             continue
         body = [line for line in lines[start + 1 : end + 1] if line and not line.startswith(".")]
-        sums = sum(_sums(line, isa) for line in body)
-        exits = sum(start < at < end for at, _ in ends)
-        loop = Loop(instructions=tuple(body), multiply_adds=sums, exits=exits)
+        kinds = Counter(kind for line in body if re.match(isa.sum, line) for kind in isa.bound if line.startswith(kind))
+        kind, sums = kinds.most_common(1)[0] if kinds else ("", 0)
+        loop = Loop(instructions=tuple(body), kind=kind, multiply_adds=sums)
         if sums and (best is None or _density(loop) > _density(best)):
             best = loop
     if best is None:
@@ -273,10 +297,6 @@ def innermost(assembly: str, isa: Isa) -> Loop:
 
 def _density(loop: Loop) -> tuple[float, int]:
     return loop.multiply_adds / len(loop.instructions), loop.multiply_adds
-
-
-def _sums(line: str, isa: Isa) -> bool:
-    return re.match(isa.sum, line) is not None
 
 
 def _whole(line: str) -> str:
@@ -294,7 +314,7 @@ def find_mca() -> str:
     for name in (*numbered, "llvm-mca"):
         if found := shutil.which(name):
             return found
-    raise SystemExit("there is no llvm-mca: run apt-get install llvm-16 (Debian 12), or llvm for the distribution's own")
+    raise SystemExit("there is no llvm-mca: run apt-get install llvm-16, or llvm for the distribution's own")
 
 
 def _version(mca: str) -> str:
@@ -312,8 +332,8 @@ def simulated(mca: str, loop: Sequence[str], triple: str, cpu: str, features: st
 
 
 def _simulation(mca: str, loop: Sequence[str], triple: str, cpu: str, features: str, rounds: int) -> dict[str, Any]:
-    command = [mca, "-json", f"-mtriple={triple}", f"-mcpu={cpu}", f"-iterations={rounds}"]
-    done = subprocess.run([*command, f"-mattr={features}"], input="\n".join(loop) + "\n", capture_output=True, text=True)
+    command = [mca, "-json", f"-mtriple={triple}", f"-mcpu={cpu}", f"-mattr={features}", f"-iterations={rounds}"]
+    done = subprocess.run(command, input="\n".join(loop) + "\n", capture_output=True, text=True)
     said = {} if done.returncode else json.loads(done.stdout)
     if not said or len(said["CodeRegions"][0]["InstructionInfoView"]["InstructionList"]) != len(loop):
         raise SystemExit(f"{mca} refuses a loop for {cpu}: {done.stderr.strip()}")
@@ -321,7 +341,7 @@ def _simulation(mca: str, loop: Sequence[str], triple: str, cpu: str, features: 
 
 
 def _binding(said: dict[str, Any], cycles: float, instructions: int) -> str:
-    """The port that is busy all the time, else the dispatcher, else waiting for results; with its share of the cycles."""
+    """The port that is busy all the time, else the dispatcher, else waiting for results; with its share of cycles."""
     used: dict[str, float] = {}
     for entry in said["ResourcePressureView"]["ResourcePressureInfo"]:
         if entry["InstructionIndex"] == instructions:
@@ -339,8 +359,8 @@ def _binding(said: dict[str, Any], cycles: float, instructions: int) -> str:
 def _line(row: Row) -> str:
     tile = " ".join(f"{size} {name}" for name, size in row.tile.items() if name != "parallel" and size > 1)
     return (
-        f"| {row.format} | {row.schedule} | {tile} | {row.multiply_adds} | {row.instructions} | {row.cycles:.1f} | "
-        f"{row.bound_cycles:.1f} | {100 * row.share:.0f} | {row.binds} |"
+        f"| {row.format} | {row.schedule} | {tile} | {row.multiply_adds} | {row.instructions} | {row.stack} | "
+        f"{row.cycles:.1f} | {row.bound_cycles:.1f} | {100 * row.share:.0f} | {row.binds} |"
     )
 
 
@@ -351,7 +371,7 @@ def _conclude(rows: list[Row]) -> None:
     for key in dict.fromkeys((row.target, row.core, row.format) for row in rows):
         mine = [row for row in rows if (row.target, row.core, row.format) == key]
         least = min(mine, key=lambda row: row.share)
-        enough = sum(row.share >= ENOUGH for row in mine)
+        enough = sum(round(row.share, 4) >= ENOUGH for row in mine)
         print(f"| {' | '.join(key)} | {len(mine)} | {enough} | {100 * least.share:.0f} | {least.schedule} |")
 
 

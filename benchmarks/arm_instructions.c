@@ -3,8 +3,9 @@
  *     cc -O2 -shared -fPIC -o count.so arm_instructions.c
  *     qemu-aarch64 -plugin ./count.so,out=FILE program
  *
- * At exit FILE holds one line: all, multiply-adds (fmla and fmls of vectors, sdot, udot), other vector and scalar float
- * instructions, loads and stores. Counters are added to without locks: meant for one thread.
+ * Whenever the program asks for its parent's id (getppid, in Python os.getppid), FILE gets a line with what was executed
+ * so far: all, multiply-adds (fmla and fmls of vectors, sdot, udot), other vector and scalar float instructions, loads
+ * and stores. Counters are added to without locks and for all threads: meant for one that is busy.
  *
  * Debian packages no qemu-plugin.h, so what is used of the interface (version 1: qemu 4.2 to 8.1) is declared here.
  */
@@ -22,16 +23,20 @@ enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
 
 extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
 extern void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, enum qemu_plugin_op, void *, uint64_t);
-extern void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
+extern void qemu_plugin_register_vcpu_syscall_cb(
+    qemu_plugin_id_t, void (*)(qemu_plugin_id_t, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+                               uint64_t, uint64_t, uint64_t));
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 extern const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
+#define GETPPID 173 /* on arm64 */
+
 enum kind { ALL, MULTIPLY_ADD, VECTOR, MEMORY, KINDS };
 static uint64_t counted[KINDS];
-static char out[4096];
+static FILE *out;
 
 /* The encodings are those of the Arm Architecture Reference Manual, C4.1. */
 static enum kind kind_of(uint32_t word)
@@ -62,25 +67,25 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
             qemu_plugin_register_vcpu_tb_exec_inline(block, QEMU_PLUGIN_INLINE_ADD_U64, &counted[kind], found[kind]);
 }
 
-static void ended(qemu_plugin_id_t id, void *unused)
+static void called(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+                   uint64_t e, uint64_t f, uint64_t g, uint64_t h)
 {
-    FILE *file = fopen(out, "w");
-    if (!file)
+    if (number != GETPPID)
         return;
     for (int kind = 0; kind < KINDS; kind++)
-        fprintf(file, "%llu%c", (unsigned long long)counted[kind], kind + 1 < KINDS ? ' ' : '\n');
-    fclose(file);
+        fprintf(out, "%llu%c", (unsigned long long)counted[kind], kind + 1 < KINDS ? ' ' : '\n');
+    fflush(out);
 }
 
 __attribute__((visibility("default"))) int
 qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv)
 {
-    if (argc != 1 || strncmp(argv[0], "out=", 4) || strlen(argv[0]) >= sizeof out) {
-        fprintf(stderr, "arm_instructions: pass out=FILE\n");
+    out = argc == 1 && !strncmp(argv[0], "out=", 4) ? fopen(argv[0] + 4, "w") : NULL;
+    if (!out) {
+        fprintf(stderr, "arm_instructions: pass out=FILE, a file that can be written\n");
         return 1;
     }
-    strcpy(out, argv[0] + 4);
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
-    qemu_plugin_register_atexit_cb(id, ended, NULL);
+    qemu_plugin_register_vcpu_syscall_cb(id, called);
     return 0;
 }

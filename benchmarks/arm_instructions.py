@@ -5,15 +5,15 @@
     python benchmarks/arm_instructions.py --root /tmp/arm64root
 
 Both run the same network (random weights, 32x32, batch 1, one thread) in the arm64 Python of the root, under the
-emulation of a Cortex-A72, where a plugin of qemu's (`arm_instructions.c`) counts what is executed. A count is the
-difference between a process that infers 2N times and one that does N times, divided by N: loading and start-up cancel.
-The answers of the two are compared.
+emulation of a Cortex-A72, where a plugin of qemu's (`arm_instructions.c`) counts what is executed. After one inference
+to warm up come N, then 2N; a count is the difference between the two, divided by N: start-up, loading and the counting
+itself cancel. The answers of both are compared with torch's.
 
 Instructions are not time: a load that misses every cache counts as much as one that hits, and a core may do three at
 once or wait for one. What the counts show is how much work surrounds the multiply-adds that both have to do.
 
-It needs Debian's `qemu-user`, not `qemu-user-static`: a static program loads no plugins. It finds the root by `-L`, so
-nothing is installed there and no chroot is needed.
+It needs Debian's `qemu-user`, not `qemu-user-static`: a static program loads no plugins. It sees the root through a
+folder of links (`-L`), so nothing is installed there and no chroot is needed.
 """
 
 import argparse
@@ -36,8 +36,15 @@ LANES = 4
 TOLERANCE = 1e-4
 """Of the largest output; see `compile.verify`."""
 
+PI4_CPUINFO = "".join(
+    f"processor\t: {number}\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n"
+    "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
+    for number in range(4)
+)
+"""A Pi 4's /proc/cpuinfo. qemu shows this machine's, on which ONNX Runtime's reader of it crashes."""
+
 INSIDE = """
-import platform, sys
+import os, platform, sys
 import numpy as np
 engine, file, runtime, x, y, shape_out, inferences = sys.argv[1:]
 x = np.load(x)
@@ -52,8 +59,12 @@ else:
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     infer = lambda x: session.run(None, {"input": x})[0]
 assert platform.machine() == "aarch64"
-for _ in range(int(inferences)):
-    answer = infer(x)
+answer = infer(x)
+for repeats in (1, 2):
+    os.getppid()
+    for _ in range(repeats * int(inferences)):
+        infer(x)
+os.getppid()
 np.save(y, answer)
 """
 
@@ -71,20 +82,22 @@ class Counts:
     def other(self) -> float:
         return self.total - self.multiply_adds - self.vector - self.memory
 
-    def since(self, start: "Counts", inferences: int) -> "Counts":
-        """Of one inference, when `inferences` of them were run more than for `start`."""
-        mine, before = asdict(self), asdict(start)
-        return Counts(**{kind: (mine[kind] - before[kind]) / inferences for kind in mine})
+    def minus(self, before: "Counts") -> "Counts":
+        return Counts(**{kind: count - asdict(before)[kind] for kind, count in asdict(self).items()})
+
+    def over(self, inferences: int) -> "Counts":
+        return Counts(**{kind: count / inferences for kind, count in asdict(self).items()})
 
 
 class Emulator:
     """qemu's user emulation with the counting plugin, and what runs in it.
 
-    folder : for the files of the run. root : the arm64 file system.
+    folder : for the files of the run. root : the arm64 file system. version : of ONNX Runtime.
     """
 
     def __init__(self, qemu: str, cpu: str, root: Path, folder: Path, version: str) -> None:
-        self.qemu, self.cpu, self.root, self.folder = qemu, cpu, root, folder
+        self.qemu, self.cpu, self.folder = qemu, cpu, folder
+        self.view = _view(root, folder / "view")
         self.plugin = folder / "count.so"
         source = Path(__file__).with_suffix(".c")
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(self.plugin), str(source)], check=True)
@@ -93,20 +106,25 @@ class Emulator:
         (folder / "inside.py").write_text(INSIDE)
 
     def counts(self, arguments: Sequence[str], inferences: int) -> Counts:
-        """Of a whole process."""
+        """Of one inference, from N and 2N of them in one process."""
         path = f"/v:{REPO}:{self.packages}"
         out = self.folder / "counts"
         out.unlink(missing_ok=True)
         command = [
-            self.qemu, "-cpu", self.cpu, "-L", str(self.root), "-plugin", f"{self.plugin},out={out}",
+            self.qemu, "-cpu", self.cpu, "-L", str(self.view), "-plugin", f"{self.plugin},out={out}",
             "-E", f"PYTHONPATH={path}", "-E", "PYTHONHASHSEED=0", "-E", "PYTHONDONTWRITEBYTECODE=1",
-            str(self.root / "usr/bin/python3"), str(self.folder / "inside.py"), *arguments, str(inferences),
+            str(self.view / "usr/bin/python3"), str(self.folder / "inside.py"), *arguments, str(inferences),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not out.exists():
             raise SystemExit(f"{self.qemu}: status {done.returncode}\n{done.stdout}{done.stderr}")
-        total, multiply_adds, vector, memory = (float(number) for number in out.read_text().split())
-        return Counts(total=total, multiply_adds=multiply_adds, vector=vector, memory=memory)
+        start, middle, end = (_counts(line) for line in out.read_text().splitlines())
+        return end.minus(middle).minus(middle.minus(start)).over(inferences)
+
+
+def _counts(line: str) -> Counts:
+    total, multiply_adds, vector, memory = (float(number) for number in line.split())
+    return Counts(total=total, multiply_adds=multiply_adds, vector=vector, memory=memory)
 
 
 def main() -> int:
@@ -116,7 +134,7 @@ def main() -> int:
     parser.add_argument("--inferences", type=int, default=2, help="N")
     parser.add_argument("--cpu", default="cortex-a72", help="that qemu emulates")
     parser.add_argument("--qemu", default=shutil.which("qemu-aarch64"), help="a qemu-aarch64 that takes -plugin")
-    parser.add_argument("--folder", type=Path, help="for models, libraries and ONNX Runtime; kept; temporary without it")
+    parser.add_argument("--folder", type=Path, help="for models, libraries and ONNX Runtime (else temporary)")
     parser.add_argument("--json", type=Path, help="write the counts here as well")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # torch's and TVM's own
@@ -158,8 +176,7 @@ def _measured(emulator: Emulator, network: str, inferences: int) -> list[dict[st
     for engine, file in [("ours", library), ("onnxruntime", case.onnx)]:
         shape = ",".join(map(str, case.shape_out))
         arguments = [engine, str(file), str(folder / runtime), str(x), str(y), shape]
-        start, end = (emulator.counts(arguments, count) for count in (inferences, 2 * inferences))
-        found[engine] = end.since(start, inferences)
+        found[engine] = emulator.counts(arguments, inferences)
         error = float(np.abs(np.load(y) - case.expected).max() / np.abs(case.expected).max())
         if not error <= TOLERANCE:
             raise SystemExit(f"{engine} on {network} differs from torch by {error:.1e} of the largest output")
@@ -172,6 +189,16 @@ def _measured(emulator: Emulator, network: str, inferences: int) -> list[dict[st
     return [
         {"network": network, "engine": engine, "macs": made.macs, **asdict(counts)} for engine, counts in found.items()
     ]
+
+
+def _view(root: Path, view: Path) -> Path:
+    """The root by links, with the processor description of a Pi 4."""
+    shutil.rmtree(view, ignore_errors=True)
+    (view / "proc").mkdir(parents=True)
+    (view / "proc/cpuinfo").write_text(PI4_CPUINFO)
+    for name in ("bin", "etc", "lib", "usr", "v"):
+        (view / name).symlink_to(root / name)
+    return view
 
 
 def _checked_qemu(qemu: str | None) -> str:

@@ -1,11 +1,11 @@
-"""Which bandwidth estimator to use, by evidence: every rule over every trace, three sizes and four rhythms of hand-over.
+"""Which bandwidth estimator to use: every rule over every trace, three sizes and four rhythms of hand-over.
 
     python benchmarks/estimators.py --traces DIR [--synthetic]
 
 A hand-over costs the trace's round trip, jitter (exponential, mean 2 ms, seeded) and the bytes' time on the
 changing link. Before each one every rule says what it will get; then it sees the reading. A hand-over that takes over
-10 s is given up. The first ten of each run are not counted. `--synthetic` takes `modeltree.scenes` instead of
-recordings: links that no constant was chosen on.
+10 s is given up; every 5 s a message of 100 bytes (liveness) measures the round trip. The first ten of each run are
+not counted. `--synthetic` takes `modeltree.scenes` instead of recordings: links that no constant was chosen on.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from runtime.switch import Hysteresis, Match, matched
 SIZES_BYTES = (3_000, 16_000, 65_000)
 RHYTHMS_S = {"0.1 s": (0.1,), "1 s": (1.0,), "5 s": (5.0,), "bursts": (0.1,) * 9 + (5.0,)}
 JITTER_MS = 2.0
+PING_BYTES, PING_S = 100, 5.0
 MOST_MS = 10_000.0
 PATIENCE_MS = 1000.0
 """A hand-over is taken to be abandoned for the local branch by then: more regret than this is not counted."""
@@ -83,11 +84,12 @@ def replay(trace: Trace, size_bytes: int, rhythm: str) -> dict[str, Scores]:
     found = {name: Scores() for name in RULES}
     states: dict[tuple[str, str], Match | None] = {}
     local_ms = trace.rtt_ms + size_bytes / bytes_per_ms(types[2].edges_mbps[0])
-    for count, (start_s, carry_ms, reading) in enumerate(handovers(trace, size_bytes, rhythm)):
+    for count, (start_s, carry_ms, heard) in enumerate(handovers(trace, size_bytes, rhythm)):
         real_mbps = mbps(size_bytes, carry_ms)
         for name, estimator in estimators.items():
             estimate = estimator.estimate(start_s)
-            estimator.add(reading)
+            for one in heard:
+                estimator.add(one)
             if estimate is None or count < WARM_UP:
                 continue
             scores = found[name]
@@ -110,26 +112,38 @@ def replay(trace: Trace, size_bytes: int, rhythm: str) -> dict[str, Scores]:
     return found
 
 
-def handovers(trace: Trace, size_bytes: int, rhythm: str) -> Iterator[tuple[float, float, Reading]]:
-    """(start in s, ms that the bytes really take, what the device measures)."""
+def handovers(trace: Trace, size_bytes: int, rhythm: str) -> Iterator[tuple[float, float, list[Reading]]]:
+    """(start in s, ms that the bytes really take, what the device then hears)."""
     rng = np.random.default_rng(size_bytes)
     pauses, now_s = RHYTHMS_S[rhythm], 0.0
     count = int(min(1500, max(100, trace.end_s / statistics.fmean(pauses))))
+    pinged_s = -math.inf
     for i in range(count):
         carry_ms = trace.transfer_ms(size_bytes, now_s)
         shown_ms = min(carry_ms, MOST_MS)
         seconds = s_from_ms(trace.rtt_ms + shown_ms + rng.exponential(JITTER_MS))
-        reading = Reading(
-            time_s=now_s + seconds, size_bytes=size_bytes, seconds=seconds, finished=carry_ms <= MOST_MS
-        )
-        yield now_s, carry_ms, reading
+        reading = Reading(time_s=now_s + seconds, size_bytes=size_bytes, seconds=seconds, finished=carry_ms <= MOST_MS)
+        heard = [reading]
+        if now_s - pinged_s >= PING_S:
+            pinged_s = now_s
+            heard[:0] = [_ping(trace, now_s, rng) for _ in range(3 if i == 0 else 1)]
+        yield now_s, carry_ms, heard
         now_s += max(seconds, pauses[i % len(pauses)])
+
+
+def _ping(trace: Trace, now_s: float, rng: np.random.Generator) -> Reading:
+    carry_ms = min(trace.transfer_ms(PING_BYTES, now_s), MOST_MS)
+    return Reading(
+        time_s=now_s,
+        size_bytes=PING_BYTES,
+        seconds=s_from_ms(trace.rtt_ms + carry_ms + rng.exponential(JITTER_MS)),
+    )
 
 
 def print_rules(runs: dict[tuple[str, str, int, str], Scores]) -> None:
     """One row a rule: means over runs, so that a long trace counts as much as a short one."""
-    print("| rule | error, median | error, p90 | type, K = 2 | K = 3 | regret, ms | in deciles | confidence said, met |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| rule | error, median | p90 | type, K = 2 | K = 3 | regret, ms | in deciles | confidence said, met |")
+    print("|---" * 8 + "|")
     for name in RULES:
         mine = [scores for key, scores in runs.items() if key[0] == name]
         median, p90 = (statistics.fmean(float(np.quantile(s.errors, q)) for s in mine) for q in (0.5, 0.9))

@@ -16,8 +16,6 @@ UNARY = (
     "sigmoid",
     "tanh",
     "silu",
-    "hardswish",
-    "hardsigmoid",
     "gelu",
     "leaky_relu",
     "clip",

@@ -81,7 +81,7 @@ class Device:
 
         Parameters
         ----------
-        image : uint8 (height, width, 3) or (3, height, width); or float32 (channels, height, width), normalised already.
+        image : uint8 (height, width, 3) or (3, height, width); or float32 (3, height, width), normalised already.
 
         Raises
         ------

@@ -22,7 +22,7 @@ from modeltree.tree import Handover, Node
 from runtime.breaker import Breaker
 from runtime.bundle import Bundle
 from runtime.device import Device
-from runtime.transports.interface import Reply, Transport
+from runtime.transports.interface import Exchange, Reply, Transport
 
 MODES = ("only-device", "prefer-device", "prefer-cloud", "only-cloud")
 """Who answers, in the words of hybrid inference. `prefer-cloud` walks the tree as it was searched."""
@@ -31,6 +31,7 @@ TIMEOUT_S = 2.0
 """Longest wait for the cloud where no deadline is given."""
 _MARGIN_S = 0.002
 _CALLS_IN_FLIGHT = 4
+_WHOLE_BITS = 32
 
 
 class Link(Protocol):
@@ -39,8 +40,8 @@ class Link(Protocol):
     def bandwidth_type(self) -> tuple[int, float]:
         """The bandwidth type now, and the estimate in Mbit/s behind it."""
 
-    def observe(self, reply: Reply) -> None:
-        """A hand-over that went well."""
+    def observe(self, exchange: Exchange, *, finished: bool = True) -> None:
+        """A hand-over, or (not `finished`) one that was given up."""
 
 
 @dataclass(kw_only=True)
@@ -48,6 +49,7 @@ class Parts:
     """Milliseconds of one inference by what they went into; `wait` is what no other part explains."""
 
     device: float = 0.0
+    encode: float = 0.0
     transfer: float = 0.0
     cloud: float = 0.0
     wait: float = 0.0
@@ -77,7 +79,7 @@ class Session:
 
     def __init__(
         self, device: Device, link: Link, transport: Transport | None, *, mode: str = "prefer-cloud",
-        timeout_s: float = TIMEOUT_S, hedge: bool = False, clock: Callable[[], float] = time.perf_counter,
+        timeout_s: float = TIMEOUT_S, clock: Callable[[], float] = time.perf_counter,
         rng: random.Random | None = None,
     ) -> None:  # fmt: skip
         if mode not in MODES:
@@ -85,7 +87,7 @@ class Session:
         if mode == "only-cloud" and transport is None:
             raise ConfigError("mode only-cloud needs a server: pass server='grpc://host:port'")
         self.device, self.link, self.transport = device, link, transport
-        self.mode, self.timeout_s, self.hedge, self.clock = mode, timeout_s, hedge, clock
+        self.mode, self.timeout_s, self.clock = mode, timeout_s, clock
         self.breaker = Breaker(clock, rng or random.Random())
         self._calls = ThreadPoolExecutor(_CALLS_IN_FLIGHT, thread_name_prefix="nas-handover")
         self._in_flight: set[Future[Reply]] = set()
@@ -99,7 +101,7 @@ class Session:
     @classmethod
     def open(
         cls, bundle: Path | str, *, server: str | None = None, target: str | None = None, variant: str = "f32",
-        mode: str = "prefer-cloud", timeout_s: float = TIMEOUT_S, hedge: bool = False, threads: int | None = None,
+        mode: str = "prefer-cloud", timeout_s: float = TIMEOUT_S, threads: int | None = None,
         token: str | None = None, ca: Path | None = None,
     ) -> "Session":  # fmt: skip
         """Open a bundle on this device, and a connection where a server is named.
@@ -108,8 +110,7 @@ class Session:
         ----------
         bundle : folder. target, variant : which of its libraries; the only target for devices unless named.
         server : `grpc://`, `grpcs://`, `http://` or `https://host:port`; None stays on the device.
-        mode : one of `MODES`. timeout_s : longest wait for the cloud. hedge : start the local branch beside a call
-            whose deadline is near.
+        mode : one of `MODES`. timeout_s : longest wait for the cloud.
         threads : of a block. token, ca : what the server asks for, and who signed its certificate.
 
         Raises
@@ -124,7 +125,7 @@ class Session:
         device.warm_up()
         transport = None if server is None else open_transport(server, token=token, ca=ca)
         link = LinkWatch(device.manifest.tree.types, rtt_ms=device.manifest.tree.rtt_ms)
-        return cls(device, link, transport, mode=mode, timeout_s=timeout_s, hedge=hedge)
+        return cls(device, link, transport, mode=mode, timeout_s=timeout_s)
 
     def infer(self, image: np.ndarray, *, deadline_ms: float | None = None) -> Result:
         """Classify one image.
@@ -148,7 +149,7 @@ class Session:
         ended = self.clock()
         parts = walk.parts
         parts.total = 1e3 * (ended - started)
-        parts.wait = max(0.0, parts.total - parts.device - parts.transfer - parts.cloud)
+        parts.wait = max(0.0, parts.total - parts.device - parts.encode - parts.transfer - parts.cloud)
         return Result(
             output=output[0], nodes=tuple(walk.nodes), answered_by=walk.answered_by, why=walk.why,
             types=tuple(walk.types), mbps=tuple(walk.mbps), parts=parts, met=deadline is None or ended <= deadline,
@@ -225,28 +226,37 @@ class Session:
         """
         assert self.transport is not None
         patience = self._patience(handover.block, deadline)
-        sent, bits = (x, handover.bits) if handover.place else ((x if pixels is None else pixels[None]), handover.bits)
+        coded = handover.bits if handover.place else _WHOLE_BITS
+        sent = x
+        if pixels is not None and handover.place == 0:
+            sent, coded = pixels[None], handover.bits
+        shape_out = self.device.manifest.blocks[handover.block].out_shape
         started = self.clock()
         call = self._calls.submit(
-            self.transport.infer, handover.block, sent, bits=bits if sent.dtype != np.float32 or handover.place else 32,
-            timeout_s=patience,
+            self.transport.infer, handover.block, sent, bits=coded, timeout_s=patience, shape_out=shape_out
         )  # fmt: skip
         self._in_flight.add(call)
         try:
             reply = call.result(timeout=patience)
         except NotYet as error:
-            self.breaker.failed()
+            self._gave_up(sent, coded, started)
             raise NasError(f"no answer within {1e3 * patience:.0f} ms") from error
         except NasError:
-            self.breaker.failed()
+            self._gave_up(sent, coded, started)
             raise
-        spent = 1e3 * (self.clock() - started)
         self.breaker.succeeded()
         self.link.observe(reply)
+        walk.parts.encode += 1e3 * reply.encode_s
         walk.parts.cloud += 1e3 * reply.server_s
-        walk.parts.transfer += max(0.0, spent - 1e3 * reply.server_s)
+        walk.parts.transfer += 1e3 * (reply.seconds - reply.server_s)
         walk.answered_by, walk.why = "cloud", f"handed over at place {handover.place}"
         return reply.output
+
+    def _gave_up(self, sent: np.ndarray, bits: int, started: float) -> None:
+        """A call failed: leave the server alone for a while, and take it that the link is at most so fast."""
+        self.breaker.failed()
+        spent, size = self.clock() - started, max(1, sent.size * bits // 8)
+        self.link.observe(Exchange(sent_bytes=size, received_bytes=0, seconds=spent, server_s=0.0), finished=False)
 
     def _from_cloud(
         self, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None

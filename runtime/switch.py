@@ -40,9 +40,7 @@ class Match:
     readings: int = 0
 
 
-def matched(
-    types: BandwidthTypes, estimate: Estimate | None, before: Match | None, hysteresis: Hysteresis
-) -> Match:
+def matched(types: BandwidthTypes, estimate: Estimate | None, before: Match | None, hysteresis: Hysteresis) -> Match:
     """The type to take now, given the one held before. Pure; a few microseconds.
 
     With no estimate the type before is held, at the start the slowest: to stay local is never wrong for long. The first

@@ -115,7 +115,7 @@ _BENCH = "pip install 'nas-modeltree[bench]'"
 _COMPILE = "pip install 'nas-modeltree[compile]'"
 OURS = {
     weights: Engine(name=f"nas-{weights}", load=_ours(weights), package="tvm", hint=_COMPILE)
-    for weights in ("f32", "bf16", "int8")
+    for weights in ("f32", "bf16", "int8", "bf16-dot", "int8-dot")
 }
 """Our libraries, by how they hold weights."""
 

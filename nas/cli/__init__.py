@@ -9,6 +9,7 @@ from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
 from nas.cli.profile import profile
 from nas.cli.search import search
+from nas.cli.serve import serve
 from nas.cli.show import show
 from nas.cli.train import train
 
@@ -24,6 +25,7 @@ app.command()(train)
 app.command("compile")(compile_tree)
 app.command()(profile)
 app.command()(bench)
+app.command()(serve)
 
 INTERRUPTED = 130
 

@@ -1,13 +1,26 @@
 """How fast the link is now, from hand-overs: a value, its age, and how far to trust it.
 
-EVIDENCE
+The default rule is `adaptive`, chosen by `benchmarks/estimators.py` (2 cores of an AMD EPYC, 2026-11-21): 12 recorded
+links x 3 sizes (3, 16, 65 kB) x 4 rhythms, 2 ms jitter; in brackets 7 synthetic links on which nothing was chosen.
+
+| rule           | type matched, K = 2 | K = 3           | median error, ln | regret, ms  |
+|----------------|---------------------|-----------------|------------------|-------------|
+| adaptive       | 68.1 % (69.4 %)     | 52.7 % (56.6 %) | 0.407 (0.434)    | 9.2 (19.4)  |
+| moving_average | 67.4 % (66.7 %)     | 52.2 % (53.5 %) | 0.376 (0.459)    | 12.0 (27.8) |
+| median         | 67.2 % (66.1 %)     | 51.5 % (53.3 %) | 0.409 (0.466)    | 11.3 (23.2) |
+| kalman         | 66.8 % (67.9 %)     | 52.0 % (54.7 %) | 0.444 (0.466)    | 9.4 (20.8)  |
+| last           | 66.8 % (68.9 %)     | 52.1 % (55.1 %) | 0.504 (0.501)    | 9.5 (19.2)  |
+| harmonic       | 64.6 % (64.4 %)     | 48.5 % (49.5 %) | 0.634 (0.712)    | 8.4 (17.4)  |
+
+It matches most types on both sets. `harmonic` regrets less, because it is too slow by habit and so rarely offloads
+into an outage; it is also the worst at telling types apart. Differences are small beside what the links do themselves.
 """
 
 import math
 from dataclasses import dataclass
 
 from modeltree.traces import DEFAULT_RTT_MS
-from runtime.bandwidth.reading import PACKET_BYTES, Reading, RoundTrip, Sample
+from runtime.bandwidth.reading import LATE, PACKET_BYTES, Reading, RoundTrip, Sample
 from runtime.bandwidth.rules import rule
 
 DEFAULT_RULE = "adaptive"
@@ -66,7 +79,7 @@ class Estimator:
         sample, bound = self._sampled(reading)
         if bound and forecast is not None and (forecast - sample.mbps) * bound >= 0:
             return
-        if bound > 0 and forecast is None and reading.size_bytes <= PACKET_BYTES:
+        if forecast is None and reading.size_bytes <= PACKET_BYTES:
             return
         if forecast is not None:
             error = abs(math.log(sample.mbps / forecast))
@@ -100,8 +113,14 @@ class Estimator:
         """The sample, and what it bounds: 1 "at least so fast", -1 "at most", 0 neither."""
         rtt_s = self.round_trip.taken_from(reading.seconds) if reading.rtt_s is None else reading.rtt_s
         jitter_s = self.round_trip.jitter_s
-        carry_s = max(reading.seconds - rtt_s, jitter_s)
-        bound = -1 if not reading.finished else int(carry_s == jitter_s)
+        small = reading.size_bytes <= PACKET_BYTES
+        carry_s = reading.seconds - rtt_s - (LATE * jitter_s if small else 0.0)
+        bound = 0
+        if not reading.finished or (small and carry_s > jitter_s):
+            bound = -1
+        elif carry_s <= jitter_s:
+            bound = 1
+        carry_s = max(carry_s, jitter_s)
         sample = Sample(
             time_s=max(reading.time_s, self._last_s),
             size_bytes=reading.size_bytes,

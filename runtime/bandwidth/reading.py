@@ -10,6 +10,9 @@ from modeltree.units import bytes_per_ms, mbps, ms_from_s, s_from_ms
 PACKET_BYTES = 1500
 """A message of up to this size measures the round trip: at 1 Mbit/s its bytes take 12 ms, at 10 Mbit/s 1.2 ms."""
 
+LATE = 4.0
+"""Jitters above the usual round trip from which on lateness says that the link is slow."""
+
 LEAST_JITTER_MS = 0.5
 """No stopwatch in user space parts less than this from scheduling."""
 
@@ -84,7 +87,8 @@ class RoundTrip:
         if bandwidth_mbps:
             seconds = max(0.0, seconds - s_from_ms(reading.size_bytes / bytes_per_ms(bandwidth_mbps)))
         if self._least:
-            self._wavering_s += 0.2 * (abs(seconds - self.seconds) - self._wavering_s)
+            above = min(abs(seconds - self.seconds), LATE * self.jitter_s)  # an outage is no jitter
+            self._wavering_s += 0.2 * (above - self._wavering_s)
         while self._least and self._least[-1][1] >= seconds:
             self._least.pop()
         self._least.append((reading.time_s, seconds))
@@ -102,5 +106,8 @@ class RoundTrip:
         return max(self._wavering_s, s_from_ms(LEAST_JITTER_MS))
 
     def taken_from(self, seconds: float) -> float:
-        """The share of a transfer's seconds that is round trip: at most half of them until a message measured it."""
-        return self.seconds if self._least else min(self.seconds, seconds / 2)
+        """What of a transfer's seconds was round trip, usually: the least one plus what messages waver above it.
+
+        Until a small message measured it, it is a guess, and at most half the seconds are taken for it.
+        """
+        return self.seconds + self._wavering_s if self._least else min(self.seconds, seconds / 2)

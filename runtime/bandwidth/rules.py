@@ -96,7 +96,7 @@ class BytesOverTime:
 
 
 class LogDecay:
-    """Exponential mean of the logarithm with a half-life in seconds; 0 keeps the last sample alone."""
+    """Exponential mean of the logarithm with a half-life in seconds."""
 
     def __init__(self, half_life_s: float = 2.0) -> None:
         self._half_life_s = half_life_s
@@ -104,15 +104,10 @@ class LogDecay:
 
     def add(self, sample: Sample) -> None:
         past = max(0.0, sample.time_s - self._last_s)
-        kept = 0.5 ** (past / self._half_life_s) if self._half_life_s else 0.0
+        kept = 0.5 ** (past / self._half_life_s)
         self._weights = kept * self._weights + sample.weight
         self._log += sample.weight / self._weights * (math.log(sample.mbps) - self._log)
         self._last_s = sample.time_s
-
-    @property
-    def log_mbps(self) -> float:
-        """ln of the forecast, which does not depend on when one asks."""
-        return self._log
 
     def mbps(self, now_s: float) -> float:
         return math.exp(self._log)
@@ -145,37 +140,37 @@ class Kalman:
 
 
 class Adaptive:
-    """Several memories side by side, each trusted as it foresaw of late (exponentially weighted forecasters).
+    """Several rules side by side, each trusted as it foresaw of late (exponentially weighted forecasters).
 
-    On a link whose rate holds, the last sample wins; on one that wavers, long memories do; and which it is depends on how
-    often one hands over. So nobody chooses: every memory's loss is |ln(sample / forecast)|, capped and forgotten
-    by `FORGETTING` a sample, and the forecast is the mean of the logarithms weighted by exp(-`EAGERNESS` * loss).
+    On a link whose rate holds, the last sample wins; where it wavers, or where jitter blurs small transfers, means do;
+    and which it is depends on how often one hands over. So nobody chooses: a rule's loss is |ln(sample / forecast)|,
+    capped at `MOST_LOSS` and forgotten by `FORGETTING` a sample, and the forecast is the mean of the rules' logarithms,
+    weighted by exp(-loss).
     """
 
-    HALF_LIVES_S = (0.0, 0.3, 1.0, 3.0, 10.0, 60.0)
     FORGETTING = 0.95
-    EAGERNESS = 2.0
     MOST_LOSS = 1.5
 
     def __init__(self) -> None:
-        self._memories = [LogDecay(half_life) for half_life in self.HALF_LIVES_S]
-        self._losses = [0.0] * len(self._memories)
-        self._log: float | None = None
+        self._rules: list[Rule] = [Last(), Windowed(_mean), Windowed(_median), *map(LogDecay, (1.0, 10.0, 60.0))]
+        self._losses = [0.0] * len(self._rules)
+        self._forecasts: list[float] = []
+        self._mbps = 0.0
 
     def add(self, sample: Sample) -> None:
-        if self._log is not None:
-            seen = math.log(sample.mbps)
-            for i, memory in enumerate(self._memories):
-                loss = min(self.MOST_LOSS, abs(seen - memory.log_mbps))
-                self._losses[i] = self.FORGETTING * self._losses[i] + sample.weight * loss
-        for memory in self._memories:
-            memory.add(sample)
+        seen = math.log(sample.mbps)
+        for i, forecast in enumerate(self._forecasts):
+            loss = min(self.MOST_LOSS, abs(seen - forecast))
+            self._losses[i] = self.FORGETTING * self._losses[i] + sample.weight * loss
+        for one in self._rules:
+            one.add(sample)
+        self._forecasts = [math.log(one.mbps(sample.time_s)) for one in self._rules]
         least = min(self._losses)
-        trust = [math.exp(self.EAGERNESS * (least - loss)) for loss in self._losses]
-        self._log = sum(t * memory.log_mbps for t, memory in zip(trust, self._memories, strict=True)) / sum(trust)
+        trust = [math.exp(least - loss) for loss in self._losses]
+        self._mbps = math.exp(sum(t * f for t, f in zip(trust, self._forecasts, strict=True)) / sum(trust))
 
     def mbps(self, now_s: float) -> float:
-        return math.exp(self._log or 0.0)
+        return self._mbps
 
 
 def _mean(samples: deque[Sample]) -> float:

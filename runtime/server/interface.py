@@ -23,10 +23,16 @@ class Draining(NasError):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """Shapes of one image, batch left out; both sides are float32."""
+    """Shapes of one image, batch left out; both sides are float32.
+
+    mean, std : per channel, of pixels scaled to 0..1, where the model takes whole images (channels, height, width): the
+    fronts then take uint8 pixels too and hand on (pixel / 255 - mean) / std. None where it takes a feature map.
+    """
 
     shape_in: tuple[int, ...]
     shape_out: tuple[int, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,12 +28,12 @@ class Case:
 
 
 class Of(nn.Module):
-    """A network written as a function of its layers and its input."""
+    """A network written as a function of its input and its layers, which are given as what makes them."""
 
-    def __init__(self, function: Callable[..., torch.Tensor], **layers: nn.Module) -> None:
+    def __init__(self, function: Callable[..., torch.Tensor], **layers: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.function = function
-        self.layers = nn.ModuleDict(layers)
+        self.layers = nn.ModuleDict({name: make() for name, make in layers.items()})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.function(x, **self.layers)
@@ -130,7 +130,7 @@ def after(*layers: Callable[[], nn.Module], shape=(3, 8, 8), channels=20) -> Cas
 
 
 def of(function, *, shape=(20, 6, 6), reach=1.0, **layers) -> Case:
-    return Case(shape=shape, make=lambda: Of(function, **{n: layer() for n, layer in layers.items()}), reach=reach)
+    return Case(shape=shape, make=lambda: Of(function, **layers), reach=reach)
 
 
 def conv3(inside=20, outside=20, **options):
@@ -168,16 +168,22 @@ POOLS = {
     "max with dilation": after(lambda: nn.MaxPool2d(2, 1, dilation=2)),
     "max on the input": Case(shape=(20, 7, 7), make=lambda: nn.MaxPool2d(3, 2, padding=1)),
     "max on the input 1x1": Case(shape=(32, 1, 1), make=lambda: nn.MaxPool2d(1)),
-    "max 2x2 behind depthwise": after(lambda: nn.Conv2d(20, 20, 3, padding=1, groups=20), nn.ReLU, lambda: nn.MaxPool2d(2)),
+    "max 2x2 behind depthwise": after(
+        lambda: nn.Conv2d(20, 20, 3, padding=1, groups=20), nn.ReLU, lambda: nn.MaxPool2d(2)
+    ),
     "max 2x2 behind a sum": of(lambda x, a: F.max_pool2d(torch.relu(x + a(x)), 2), a=conv3()),
-    "max 2x2 of what others read": of(lambda x, a, b: F.max_pool2d(a(x), 2) + b(a(x)), a=conv3(), b=lambda: nn.Conv2d(20, 20, 2, 2)),
+    "max 2x2 of what others read": of(
+        lambda x, a, b: F.max_pool2d(a(x), 2) + b(a(x)), a=conv3(), b=lambda: nn.Conv2d(20, 20, 2, 2)
+    ),
     "max then relu": after(lambda: nn.MaxPool2d(2), nn.ReLU, conv3()),
     "average 2x2": after(lambda: nn.AvgPool2d(2)),
     "average 3x3 with padding": after(lambda: nn.AvgPool2d(3, 2, padding=1)),
     "average 3x3 of what is there": after(lambda: nn.AvgPool2d(3, 2, padding=1, count_include_pad=False)),
     "average with ceil": after(lambda: nn.AvgPool2d(3, 2, ceil_mode=True), shape=(3, 10, 8)),
     "average with padding and ceil": after(lambda: nn.AvgPool2d(3, 2, padding=1, ceil_mode=True), shape=(3, 10, 8)),
-    "average with ceil of what is there": after(lambda: nn.AvgPool2d(3, 2, padding=1, ceil_mode=True, count_include_pad=False), shape=(3, 10, 8)),
+    "average with ceil of what is there": after(
+        lambda: nn.AvgPool2d(3, 2, padding=1, ceil_mode=True, count_include_pad=False), shape=(3, 10, 8)
+    ),
     "average then steps": after(lambda: nn.AvgPool2d(2), nn.Sigmoid, conv3()),
     "global average": after(lambda: nn.AdaptiveAvgPool2d(1), nn.Flatten, lambda: nn.Linear(20, 10)),
     "global maximum": of(lambda x, a: F.max_pool2d(a(x), 6).flatten(1), a=conv3()),
@@ -189,7 +195,7 @@ POOLS = {
     "adaptive average to 3x3 of unlike windows": after(lambda: nn.AdaptiveAvgPool2d(3)),
     "adaptive average to more": after(lambda: nn.AdaptiveAvgPool2d(7), shape=(3, 4, 4)),
     "adaptive average to one column": after(lambda: nn.AdaptiveAvgPool2d((None, 1))),
-}  # fmt: skip
+}
 
 ACTIVATIONS = {
     "relu": nn.ReLU, "relu6": nn.ReLU6, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "silu": nn.SiLU,
@@ -223,33 +229,47 @@ ELEMENTWISE = {
     "residual, other way round": of(lambda x, a: torch.relu(a(x) + x), a=conv3()),
     "residual of two convolutions": of(lambda x, a, b: torch.relu(a(x) + b(x)), a=conv3(), b=conv1()),
     "residual of two pools": of(lambda x, a: F.max_pool2d(a(x), 2) + F.avg_pool2d(x, 2), a=conv3()),
-    "residual chain": of(lambda x, a, b, c: c(torch.relu(b(y := torch.relu(a(x))) + y)) + x, a=conv3(), b=conv3(), c=conv3()),
+    "residual chain": of(
+        lambda x, a, b, c: c(torch.relu(b(y := torch.relu(a(x))) + y)) + x, a=conv3(), b=conv3(), c=conv3()
+    ),
     "difference": of(lambda x, a: x - a(x), a=conv3()),
     "difference, other way round": of(lambda x, a: a(x) - x, a=conv3()),
     "product of two maps": of(lambda x, a, b: torch.sigmoid(a(x)) * b(x), a=conv3(), b=conv1()),
-    "largest and smallest": of(lambda x, a, b: torch.maximum(a(x), b(x)) + torch.minimum(a(x), x), a=conv3(), b=conv1()),
-    "residual into depthwise": of(lambda x, a, b: b(x + a(x)), a=conv3(), b=lambda: nn.Conv2d(20, 20, 3, padding=1, groups=20)),
+    "largest and smallest": of(
+        lambda x, a, b: torch.maximum(a(x), b(x)) + torch.minimum(a(x), x), a=conv3(), b=conv1()
+    ),
+    "residual into depthwise": of(
+        lambda x, a, b: b(x + a(x)), a=conv3(), b=lambda: nn.Conv2d(20, 20, 3, padding=1, groups=20)
+    ),
     "depthwise plus its input": of(lambda x, a: a(x) + x, a=lambda: nn.Conv2d(20, 20, 3, padding=1, groups=20)),
     "operand with a halo": of(lambda x, a, b, c: c(y := a(x)) + b(y), a=conv3(), b=conv1(), c=conv3()),
     "batch norm alone": Case(shape=(20, 5, 5), make=lambda: nn.BatchNorm2d(20)),
-    "batch norm first": Case(shape=(20, 5, 5), make=lambda: nn.Sequential(nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 16, 3, padding=1))),
+    "batch norm first": Case(
+        shape=(20, 5, 5), make=lambda: nn.Sequential(nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 16, 3, padding=1))
+    ),
     "batch norm behind a pool": after(lambda: nn.MaxPool2d(2), lambda: nn.BatchNorm2d(20), nn.ReLU, conv3()),
     "batch norm behind relu": after(nn.ReLU, lambda: nn.BatchNorm2d(20), conv3()),
-    "batch norm behind depthwise": after(lambda: nn.Conv2d(20, 20, 3, groups=20, bias=False), lambda: nn.BatchNorm2d(20)),
+    "batch norm behind depthwise": after(
+        lambda: nn.Conv2d(20, 20, 3, groups=20, bias=False), lambda: nn.BatchNorm2d(20)
+    ),
     "batch norm without affine": after(lambda: nn.BatchNorm2d(20, affine=False)),
     "batch norm of a sum": of(lambda x, a, b: b(x + a(x)), a=conv3(), b=lambda: nn.BatchNorm2d(20)),
     "layer norm": Case(shape=(20, 4, 4), make=lambda: nn.LayerNorm([20, 4, 4])),
     "group norm": after(lambda: nn.GroupNorm(4, 20)),
     "squeeze and excitation": of(
-        lambda x, a, b: x * torch.sigmoid(b(torch.relu(a(x.mean((2, 3), keepdim=True))))), a=conv1(20, 8), b=conv1(8, 20)
+        lambda x, a, b: x * torch.sigmoid(b(torch.relu(a(x.mean((2, 3), keepdim=True))))),
+        a=conv1(20, 8),
+        b=conv1(8, 20),
     ),
     "squeeze and excitation with linears": of(
         lambda x, c, a, b: c(x) * torch.sigmoid(b(torch.relu(a(x.mean((2, 3))))))[:, :, None, None],
-        c=conv3(), a=lambda: nn.Linear(20, 8), b=lambda: nn.Linear(8, 20),
+        c=conv3(),
+        a=lambda: nn.Linear(20, 8),
+        b=lambda: nn.Linear(8, 20),
     ),
     "attention over the map": of(lambda x, a: x * torch.sigmoid(a(x)), a=conv1(20, 1)),
     "a map times a number an image": of(lambda x: x * x.mean((1, 2, 3), keepdim=True)),
-}  # fmt: skip
+}
 
 
 def cat(*parts: torch.Tensor) -> torch.Tensor:
@@ -265,13 +285,21 @@ SHAPES = {
     "flatten and steps": after(nn.Flatten, nn.ReLU, shape=(3, 4, 4)),
     "reshape to another map": of(lambda x, a: a(x).reshape(-1, 5, 12, 12), a=conv3()),
     "reshape and convolution": of(lambda x, a, b: b(a(x).reshape(-1, 5, 12, 12)), a=conv3(), b=conv3(5, 16)),
-    "features to a map": of(lambda x, a, b: b(a(x).view(-1, 4, 4, 4)), shape=(30,), a=lambda: nn.Linear(30, 64), b=conv3(4, 16)),
-    "channels into the batch": of(lambda x, a, b: b(a(x).reshape(-1, 1, 6, 6)).reshape(-1, 20, 6, 6), a=conv3(), b=conv3(1, 1)),
+    "features to a map": of(
+        lambda x, a, b: b(a(x).view(-1, 4, 4, 4)), shape=(30,), a=lambda: nn.Linear(30, 64), b=conv3(4, 16)
+    ),
+    "channels into the batch": of(
+        lambda x, a, b: b(a(x).reshape(-1, 1, 6, 6)).reshape(-1, 20, 6, 6), a=conv3(), b=conv3(1, 1)
+    ),
     "transpose of the map": of(lambda x, a, b: b(a(x).transpose(2, 3)), a=conv3(), b=conv3()),
     "batch behind": of(lambda x, a: (a(x).permute(1, 0, 2, 3) * 2).permute(1, 0, 2, 3), a=conv3()),
-    "features before the batch": of(lambda x, a: (torch.relu(a(x).t()) + 1).t(), shape=(30,), a=lambda: nn.Linear(30, 20)),
+    "features before the batch": of(
+        lambda x, a: (torch.relu(a(x).t()) + 1).t(), shape=(30,), a=lambda: nn.Linear(30, 20)
+    ),
     "channels last": of(lambda x, a: a(x).permute(0, 2, 3, 1), a=conv3()),
-    "channel shuffle": of(lambda x, a, b: b(a(x).view(-1, 4, 5, 6, 6).transpose(1, 2).reshape(-1, 20, 6, 6)), a=conv3(), b=conv3()),
+    "channel shuffle": of(
+        lambda x, a, b: b(a(x).view(-1, 4, 5, 6, 6).transpose(1, 2).reshape(-1, 20, 6, 6)), a=conv3(), b=conv3()
+    ),
     "pixel shuffle": after(lambda: nn.PixelShuffle(2), shape=(3, 4, 4)),
     "softmax": of(lambda x, a: a(x).softmax(1), shape=(30,), a=lambda: nn.Linear(30, 20)),
     "softmax plus features": of(lambda x, a: x + a(x).softmax(1), shape=(64,), a=lambda: nn.Linear(64, 64)),
@@ -283,31 +311,88 @@ SHAPES = {
     "bilinear upsampling": after(lambda: nn.Upsample(scale_factor=2, mode="bilinear"), conv3()),
     "transposed convolution": after(lambda: nn.ConvTranspose2d(20, 8, 2, 2)),
     "concatenation": of(lambda x, a, b: cat(a(x), b(x)), a=conv3(20, 16), b=conv1(20, 32)),
-    "concatenation of odd parts": of(lambda x, a, b, c: c(cat(a(x), b(x))), a=conv3(20, 5), b=conv1(20, 19), c=conv3(24, 16)),
-    "concatenation and pool": of(lambda x, a, b: F.max_pool2d(cat(torch.relu(a(x)), b(x)), 2), a=conv3(20, 5), b=conv1(20, 19)),
-    "concatenation and depthwise": of(lambda x, a, b, c: c(cat(a(x), b(x))), a=conv3(20, 5), b=conv1(20, 19), c=lambda: nn.Conv2d(24, 24, 3, padding=1, groups=24)),
-    "concatenation and groups": of(lambda x, a, b, c: c(cat(a(x), b(x))), a=conv3(20, 5), b=conv1(20, 19), c=lambda: nn.Conv2d(24, 36, 3, padding=1, groups=12)),
-    "concatenation and linear": of(lambda x, a, b, c: c(cat(a(x), b(x)).flatten(1)), a=conv3(20, 5), b=conv1(20, 19), c=lambda: nn.Linear(24 * 36, 7)),
-    "concatenation plus a map": of(lambda x, a, b, c: cat(a(x), b(x)) + c(x), a=conv3(20, 5), b=conv1(20, 19), c=conv1(20, 24)),
+    "concatenation of odd parts": of(
+        lambda x, a, b, c: c(cat(a(x), b(x))), a=conv3(20, 5), b=conv1(20, 19), c=conv3(24, 16)
+    ),
+    "concatenation and pool": of(
+        lambda x, a, b: F.max_pool2d(cat(torch.relu(a(x)), b(x)), 2), a=conv3(20, 5), b=conv1(20, 19)
+    ),
+    "concatenation and depthwise": of(
+        lambda x, a, b, c: c(cat(a(x), b(x))),
+        a=conv3(20, 5),
+        b=conv1(20, 19),
+        c=lambda: nn.Conv2d(24, 24, 3, padding=1, groups=24),
+    ),
+    "concatenation and groups": of(
+        lambda x, a, b, c: c(cat(a(x), b(x))),
+        a=conv3(20, 5),
+        b=conv1(20, 19),
+        c=lambda: nn.Conv2d(24, 36, 3, padding=1, groups=12),
+    ),
+    "concatenation and linear": of(
+        lambda x, a, b, c: c(cat(a(x), b(x)).flatten(1)),
+        a=conv3(20, 5),
+        b=conv1(20, 19),
+        c=lambda: nn.Linear(24 * 36, 7),
+    ),
+    "concatenation plus a map": of(
+        lambda x, a, b, c: cat(a(x), b(x)) + c(x), a=conv3(20, 5), b=conv1(20, 19), c=conv1(20, 24)
+    ),
     "concatenation with the input": of(lambda x, a: cat(x, a(x), x), a=conv3(20, 5)),
     "concatenation of a part twice": of(lambda x, a, b: b(cat(y := a(x), y)), a=conv3(20, 5), b=conv3(10, 16)),
-    "concatenation of a reused part": of(lambda x, a, b: cat(y := torch.relu(a(x)), b(y)) , a=conv3(20, 16), b=conv3(16, 16)),
-    "concatenation of a part in two wholes": of(lambda x, a, b, c, d: c(cat(y := a(x), b(x))) + d(cat(b(x), y)), a=conv3(20, 16), b=conv1(20, 5), c=conv3(21, 8), d=conv1(21, 8)),
-    "nested concatenation": of(lambda x, a, b, c: c(cat(cat(a(x), b(x)), a(x), x)), a=conv3(20, 5), b=conv1(20, 19), c=conv3(49, 16)),
-    "concatenation of concatenations": of(lambda x, a, b, c: c(cat(cat(a(x), x), cat(x, b(x)))), a=conv3(20, 16), b=conv1(20, 16), c=conv3(72, 16)),
+    "concatenation of a reused part": of(
+        lambda x, a, b: cat(y := torch.relu(a(x)), b(y)), a=conv3(20, 16), b=conv3(16, 16)
+    ),
+    "concatenation of a part in two wholes": of(
+        lambda x, a, b, c, d: c(cat(y := a(x), b(x))) + d(cat(b(x), y)),
+        a=conv3(20, 16),
+        b=conv1(20, 5),
+        c=conv3(21, 8),
+        d=conv1(21, 8),
+    ),
+    "nested concatenation": of(
+        lambda x, a, b, c: c(cat(cat(a(x), b(x)), a(x), x)), a=conv3(20, 5), b=conv1(20, 19), c=conv3(49, 16)
+    ),
+    "concatenation of concatenations": of(
+        lambda x, a, b, c: c(cat(cat(a(x), x), cat(x, b(x)))), a=conv3(20, 16), b=conv1(20, 16), c=conv3(72, 16)
+    ),
     "concatenation of pools": of(lambda x, a: cat(F.max_pool2d(a(x), 2), F.avg_pool2d(x, 2)), a=conv3(20, 16)),
-    "concatenation of unlike halos": of(lambda x, a, b, c, d: d(cat(y := a(x), b(x))) + c(y), a=conv3(20, 16), b=conv1(20, 5), c=lambda: nn.Conv2d(16, 8, 5, padding=2), d=conv3(21, 8)),
-    "concatenation of features": of(lambda x, a, b: cat(a(x), x, b(x)), shape=(30,), a=lambda: nn.Linear(30, 20), b=lambda: nn.Linear(30, 16)),
-    "concatenation of flattened maps": of(lambda x, a, b, c: c(cat(a(x).flatten(1), b(x).flatten(1))), shape=(3, 4, 4), a=conv3(3, 5), b=conv1(3, 16), c=lambda: nn.Linear(21 * 16, 7)),
+    "concatenation of unlike halos": of(
+        lambda x, a, b, c, d: d(cat(y := a(x), b(x))) + c(y),
+        a=conv3(20, 16),
+        b=conv1(20, 5),
+        c=lambda: nn.Conv2d(16, 8, 5, padding=2),
+        d=conv3(21, 8),
+    ),
+    "concatenation of features": of(
+        lambda x, a, b: cat(a(x), x, b(x)), shape=(30,), a=lambda: nn.Linear(30, 20), b=lambda: nn.Linear(30, 16)
+    ),
+    "concatenation of flattened maps": of(
+        lambda x, a, b, c: c(cat(a(x).flatten(1), b(x).flatten(1))),
+        shape=(3, 4, 4),
+        a=conv3(3, 5),
+        b=conv1(3, 16),
+        c=lambda: nn.Linear(21 * 16, 7),
+    ),
     "concatenation of rows": of(lambda x, a: torch.cat([a(x), a(x), x], 2), a=conv3()),
-    "concatenation with numbers": of(lambda x, a: cat(a(x), torch.ones(1, 4, 6, 6).expand(x.shape[0], -1, -1, -1)), a=conv3()),
+    "concatenation with numbers": of(
+        lambda x, a: cat(a(x), torch.ones(1, 4, 6, 6).expand(x.shape[0], -1, -1, -1)), a=conv3()
+    ),
     "a tensor before the minus": of(lambda x, a: x.new_tensor(range(6)) - a(x), a=conv3()),
     "a tensor over": of(lambda x, a: torch.arange(1.0, 7.0) / (a(x).abs() + 1), a=conv3()),
     "a matrix times the map": of(lambda x, a: torch.arange(36.0).reshape(6, 6) @ a(x), a=conv3()),
-    "attention": of(lambda x, a, b: (torch.softmax(a(x).flatten(2).transpose(1, 2) @ b(x).flatten(2) / 4, -1) @ x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(-1, 20, 6, 6), a=conv1(), b=conv1()),
+    "attention": of(
+        lambda x, a, b: (
+            (torch.softmax(a(x).flatten(2).transpose(1, 2) @ b(x).flatten(2) / 4, -1) @ x.flatten(2).transpose(1, 2))
+            .transpose(1, 2)
+            .reshape(-1, 20, 6, 6)
+        ),
+        a=conv1(),
+        b=conv1(),
+    ),
     "a map times itself": of(lambda x, a: a(x) @ a(x), a=conv3()),
     "where": of(lambda x, a: torch.where(a(x) > 0, x, -x), a=conv3()),
-}  # fmt: skip
+}
 
 SEVERAL = [
     *DENSE, *SHAPES, "1x1", "1x1 on a map of 1x1", "3x3 on an image", "depthwise on an image", "30 groups of 2 and 3",

@@ -58,7 +58,8 @@ def test_dot_products_agree_with_torch():
 
 @ARM
 @pytest.mark.parametrize(
-    "case", ["30 groups of 2 and 3", "depthwise with stride 2", "squeeze and excitation", "attention", "tanh", "softmax"]
+    "case",
+    ["30 groups of 2 and 3", "depthwise with stride 2", "squeeze and excitation", "attention", "tanh", "softmax"],
 )
 def test_an_operator_agrees_with_torch(name, case):
     assert_agrees(CASES[case].network(case), CASES[case].shape, TARGETS[name])

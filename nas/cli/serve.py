@@ -1,0 +1,68 @@
+"""`nas serve`: the cloud's side, answering devices that hand over."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or a link to one")],
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(help="grpc://, grpcs://, http:// or https://host:port; again for more. grpc://127.0.0.1:8001 "
+                     "and http://127.0.0.1:8000 unless said"),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate, for grpcs and https")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of those who may sign the certificate that every device must show")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with a token that every request must carry")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Batches at once; one a processor unless said. With 1, one device is answered sooner"),
+    ] = None,
+    max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are told that we are busy")] = 128,
+    max_message_mb: Annotated[float, typer.Option(min=0.001, help="Largest request, in MB of 10^6 bytes")] = 16.0,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second from one address")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Answer /metrics (Prometheus), /live and /ready here")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Of the bundle; the one that runs here unless said")] = None,
+    weights: Annotated[str, typer.Option(help="Kind of weights, one that the bundle was compiled with")] = "f32",
+    lazy: Annotated[bool, typer.Option("--lazy", help="Load a model when it is first asked for")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Serve another bundle once it lies there; so does SIGHUP")] = (
+        False
+    ),
+    drain_s: Annotated[float, typer.Option(min=0.0, help="Time for what is being answered when we end")] = 30.0,
+) -> None:  # fmt: skip
+    """Serve every hand-over of a bundle until SIGTERM or Ctrl-C; what is being answered is answered first."""
+    import logging
+    import signal
+    import threading
+
+    from modeltree.errors import ConfigError
+    from runtime.server.admission import ServerTls
+    from runtime.server.serving import ServeConfig, Server, read_token
+
+    if (tls_cert is None) != (tls_key is None) or (client_ca is not None and tls_cert is None):
+        raise ConfigError("TLS needs a certificate and its key: pass --tls-cert and --tls-key")
+    tls = None if tls_cert is None or tls_key is None else ServerTls(certificate=tls_cert, key=tls_key, ca=client_ca)
+    config = ServeConfig(
+        bundle=bundle, listen=tuple(listen or ("grpc://127.0.0.1:8001", "http://127.0.0.1:8000")), target=target,
+        variant=weights, workers=workers, eager=not lazy, max_queue=max_queue,
+        max_message_bytes=int(max_message_mb * 1e6), max_rate=rate,
+        token=None if token_file is None else read_token(token_file), tls=tls, metrics=metrics, watch=watch,
+        drain_s=drain_s,
+    )  # fmt: skip
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    stop, swap = threading.Event(), threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: swap.set())
+    server = Server(config)
+    print(f"{bundle}: {server.engine.about} on {', '.join(server.urls)}", flush=True)
+    server.run(stop, swap)
+    if not server.stop():
+        logging.warning("some requests were not answered within %g s", drain_s)

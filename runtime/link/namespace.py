@@ -1,0 +1,136 @@
+"""Two network namespaces and a wire between them whose rate `tc` shapes live. Needs root, Linux and iproute2.
+
+Real packets and the kernel's own TCP. The delay is not in it: netem is missing from many kernels, ours among them; put
+a `Relay` with a steady fast trace in front for that.
+"""
+
+import contextlib
+import itertools
+import math
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from modeltree.errors import ConfigError
+from runtime.link.shape import Shape
+
+LEAST_BITS = 8
+"""tc knows no rate of 0; at 8 bit/s a packet takes 25 minutes."""
+
+BURST_BYTES = 5_000
+QUEUE_BYTES = 131_072
+_NUMBERS = itertools.count()
+
+
+class NamespaceLink:
+    """A device and a server in namespaces of their own; a context manager that leaves nothing behind.
+
+    device, server : names of the namespaces. device_ip, server_ip : addresses in them.
+
+    Parameters
+    ----------
+    rate_mbps : both ways, until `set_rate` or `follow` change it.
+
+    Raises
+    ------
+    ConfigError : no root, or no `ip` and `tc`; says how to get them.
+    """
+
+    device_ip, server_ip = "10.213.0.1", "10.213.0.2"
+
+    def __init__(self, rate_mbps: float = 10.0) -> None:
+        tag = f"nas{os.getpid()}x{next(_NUMBERS)}"
+        self.device, self.server = f"{tag}d", f"{tag}s"
+        self._wire = {self.device: "device0", self.server: "server0"}
+        self._rate_mbps = rate_mbps
+        self._stop = threading.Event()
+        self._follower: threading.Thread | None = None
+        self._failure: ConfigError | None = None
+
+    def __enter__(self) -> "NamespaceLink":
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if kind is None and self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Take everything down; the wire goes with its namespaces. Processes in them are the caller's to end."""
+        self._stop.set()
+        if self._follower is not None:
+            self._follower.join()
+            self._follower = None
+        for name in (self.device, self.server):
+            with contextlib.suppress(ConfigError):  # never made, or gone already
+                _run("ip", "netns", "del", name)
+
+    def command(self, name: str, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` in one of the two namespaces; root's, as all that follows from it."""
+        return ["ip", "netns", "exec", name, *argv]
+
+    def set_rate(self, rate_mbps: float) -> None:
+        """Change the rate, both ways; 0 stops the link. What waits in its queue stays there."""
+        self._shape("change", rate_mbps)
+
+    def follow(self, shape: Shape, clock: Callable[[], float], until_s: float) -> None:
+        """Set the rate as the trace says, in a thread, from now on the `clock` for `until_s` seconds or until `close`.
+
+        A failure ends it and is raised when the link's `with` statement ends.
+        """
+        if self._follower is not None:
+            raise ConfigError("the link follows a trace already: close it and make another")
+        began_s = clock()
+
+        def run() -> None:
+            for at_s, mbps in shape.steps(until_s):
+                if self._stop.wait(max(0.0, began_s + at_s - clock())):
+                    return
+                try:
+                    self.set_rate(mbps)
+                except ConfigError as error:
+                    self._failure = error
+                    return
+
+        self._follower = threading.Thread(target=run, name="namespace-link", daemon=True)
+        self._follower.start()
+
+    def _make(self) -> None:
+        for name in (self.device, self.server):
+            _run("ip", "netns", "add", name)
+        near, far = self._wire[self.device], self._wire[self.server]
+        _run("ip", "-n", self.device, "link", "add", near, "type", "veth", "peer", "name", far, "netns", self.server)
+        for name, address in ((self.device, self.device_ip), (self.server, self.server_ip)):
+            _run("ip", "-n", name, "address", "add", f"{address}/30", "dev", self._wire[name])
+            _run("ip", "-n", name, "link", "set", self._wire[name], "up")
+            _run("ip", "-n", name, "link", "set", "lo", "up")
+        self._shape("add", self._rate_mbps)
+
+    def _shape(self, verb: str, rate_mbps: float) -> None:
+        if not 0 <= rate_mbps < math.inf:
+            raise ConfigError(f"rate_mbps is {rate_mbps}: it must be finite and at least 0")
+        rate = f"{max(LEAST_BITS, round(rate_mbps * 1e6))}bit"
+        for name, wire in self._wire.items():
+            limits = ("burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES))
+            _run("tc", "-n", name, "qdisc", verb, "dev", wire, "root", "tbf", "rate", rate, *limits)
+
+
+def _run(*argv: str) -> None:
+    try:
+        subprocess.run(argv, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{argv[0]} is not installed: apt-get install iproute2, or use runtime.link.Relay") from error
+    except subprocess.CalledProcessError as error:
+        raise ConfigError(
+            f"`{' '.join(argv)}` failed: {error.stderr.strip()}: namespaces need root and the tbf scheduler; use "
+            "runtime.link.Relay without them"
+        ) from error

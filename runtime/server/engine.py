@@ -1,0 +1,334 @@
+"""The engine: the rests of a bundle behind one bounded queue, run in batches by a few workers.
+
+infer ──▶ Waiting ──▶ worker: gather, run, hand out ──▶ infer goes on
+  Busy at once when full or too late          a batch that fails is run again one by one
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from modeltree.errors import ConfigError, DataError, NasError
+from runtime.bundle import Bundle
+from runtime.native import available_cpus
+from runtime.server.choice import chosen_target
+from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
+from runtime.server.metrics import IMAGES, SECONDS, Metrics
+from runtime.server.model import BundleModel, Model, gathered
+from runtime.server.waiting import Batch, Part, Request, Retired, Waiting
+
+DRAIN_S = 30.0
+_OUTCOMES: tuple[tuple[type[NasError], str], ...] = (
+    (Busy, "busy"), (Draining, "draining"), (UnknownModel, "unknown"), (DataError, "malformed"), (NasError, "failed"),
+)  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+class ModelEngine:
+    """Runs models for many callers; see `runtime.server.interface.Engine`. A context manager.
+
+    models : to begin with. workers : threads that run them, one batch each at a time.
+    max_requests, max_bytes : that may wait. clock : seconds, rising.
+    """
+
+    def __init__(
+        self, models: Sequence[Model], *, workers: int = 1, max_requests: int = 256, max_bytes: int = 256 * 2**20,
+        metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        for name, value in (("workers", workers), ("max_requests", max_requests), ("max_bytes", max_bytes)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}: it must be at least 1")
+        self._clock = clock
+        self._models: Mapping[str, Model] = {model.name: model for model in models}
+        self._waiting = Waiting(max_requests=max_requests, max_bytes=max_bytes, workers=workers, clock=clock)
+        self.metrics = metrics or Metrics()
+        self._measures = _Measures(self.metrics, self)
+        self._replacing = threading.Lock()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"nas-worker-{index}", daemon=True) for index in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def models(self) -> Mapping[str, ModelInfo]:
+        """What is served now, by name."""
+        return {name: model.info for name, model in self._models.items()}
+
+    @property
+    def workers(self) -> int:
+        """Threads that run models."""
+        return len(self._workers)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Requests and bytes in the queue."""
+        return self._waiting.size
+
+    def live(self) -> bool:
+        """Whether all workers are there; where not, only a new start helps."""
+        return all(worker.is_alive() for worker in self._workers)
+
+    def ready(self) -> bool:
+        """Whether new work is taken."""
+        return self.live() and not self._waiting.draining
+
+    def infer(self, model: str, x: np.ndarray, *, deadline_s: float | None = None) -> Answer:
+        """See `runtime.server.interface.Engine.infer`."""
+        started, known, outcome = self._clock(), "", "ok"
+        until = np.inf if deadline_s is None else started + deadline_s
+        try:
+            while True:
+                found = self._model(model)
+                known = found.name
+                request = _request(found, x, started, float(until))
+                try:
+                    self._waiting.put(request)
+                except Retired:
+                    continue
+                return self._answer(request)
+        except NasError as error:
+            outcome = next(word for kind, word in _OUTCOMES if isinstance(error, kind))
+            raise
+        except BaseException:
+            outcome = "failed"
+            raise
+        finally:
+            self._measures.requests.add(known, outcome)
+
+    def replace(self, models: Sequence[Model], *, timeout_s: float = DRAIN_S) -> None:
+        """Serve these models from now on. Those that are served already, by fingerprint, are kept as they are; what
+        the others still have to do is done first.
+
+        Raises
+        ------
+        NasError : a new one cannot be loaded; then nothing has changed.
+        """
+        with self._replacing:
+            before = self._models
+            after = {model.name: _same(before.get(model.name), model) for model in models}
+            load(list(after.values()))
+            self._models = after
+            gone = {model for model in before.values() if model not in after.values()}
+            if not self._waiting.retire(gone, timeout_s):
+                _log.warning("models swapped out have not ended their work after %g s: it goes on", timeout_s)
+
+    def drain(self, timeout_s: float = DRAIN_S) -> bool:
+        """Take nothing new, end what is here; whether that was done in time."""
+        return self._waiting.drain(timeout_s)
+
+    def close(self) -> None:
+        """Stop at once. Who still waits gets `Draining`."""
+        self._waiting.close()
+        for worker in self._workers:
+            worker.join(DRAIN_S)
+
+    def __enter__(self) -> "ModelEngine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _model(self, name: str) -> Model:
+        found = self._models.get(name)
+        if found is None:
+            raise UnknownModel(f"no model {name[:80]!r}: see to it that device and server have the same bundle")
+        return found
+
+    def _answer(self, request: Request) -> Answer:
+        room = request.until - self._clock()
+        if not request.done.wait(None if room == np.inf else max(room, 0.0)):
+            self._waiting.abandon(request, Busy("the deadline passed while the request waited: allow more time"))
+        if request.error is not None:
+            raise request.error
+        seconds = self._clock() - request.arrived
+        self._measures.answered(request)
+        return Answer(output=request.output, seconds=seconds)
+
+    def _work(self) -> None:
+        while (batch := self._waiting.take()) is not None:
+            seconds: float | None = None
+            failed: dict[Request, NasError] = {}
+            started = self._clock()
+            try:
+                _run(batch.model, batch.parts, batch.size)
+                seconds = self._clock() - started
+                self._measures.ran(batch, seconds)
+            except Exception as error:
+                _log.warning("a batch of %d for %s failed: %s", batch.size, batch.model.name, error)
+                failed = _one_by_one(batch, error)
+            self._waiting.finished(batch, seconds, failed)
+
+
+class BundleEngine(ModelEngine):
+    """Serves every rest of a bundle: what a device hands over, the whole network (place 0) among them.
+
+    Parameters
+    ----------
+    folder : the bundle, or a link to it.
+    target : whose libraries; None takes the one that runs here. variant : kind of weights.
+    workers : None takes one for each processor. Each runs its library on `threads` threads; None shares the
+        processors out. One worker with all threads answers a single device sooner; many with one thread each answer
+        more devices, since nothing waits for the slowest thread of a call.
+    eager : load and time all models now, not when they are first asked for.
+
+    Raises
+    ------
+    ConfigError : not a bundle, nothing in it runs here, or it hands nothing over. FormatError : a file is off.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, target: str | None = None, variant: str = "f32", workers: int | None = None,
+        threads: int | None = None, eager: bool = True, max_requests: int = 256, max_bytes: int = 256 * 2**20,
+        metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        count = available_cpus() if workers is None else workers
+        self.folder = Path(folder)
+        self._target, self._variant, self._eager = target, variant, eager
+        self._threads = max(1, available_cpus() // max(count, 1)) if threads is None else threads
+        models = self._read(self.folder)
+        if eager:
+            load(models)
+        super().__init__(
+            models, workers=count, max_requests=max_requests, max_bytes=max_bytes, metrics=metrics, clock=clock
+        )
+
+    @property
+    def about(self) -> str:
+        """What is served, in a few words."""
+        count = len(self._models)
+        return (
+            f"{count} model{'s' * (count != 1)} ({self.target}, {self._variant}; {self.workers} workers of "
+            f"{self._threads} thread{'s' * (self._threads != 1)})"
+        )
+
+    def swap(self, folder: Path | str | None = None, *, timeout_s: float = DRAIN_S) -> None:
+        """Serve another bundle, or what now lies where the old one did. It is checked, loaded and timed before it
+        takes over.
+
+        Raises
+        ------
+        NasError : it is not sound; the old one goes on.
+        """
+        folder = self.folder if folder is None else Path(folder)
+        try:
+            self.replace(self._read(folder), timeout_s=timeout_s)
+        except NasError:
+            self._measures.swaps.add("refused")
+            raise
+        self.folder = folder
+        self._measures.swaps.add("ok")
+
+    def _read(self, folder: Path) -> list[Model]:
+        bundle = Bundle.open(folder.resolve())  # a link may point elsewhere when a library is loaded
+        self.target = name = chosen_target(bundle.manifest, self._target)
+        bundle = Bundle.open(bundle.folder, name)
+        rests = [block for block, entry in bundle.manifest.blocks.items() if "rest" in entry.roles]
+        if not rests:
+            raise ConfigError(f"the tree of {folder} hands nothing over: there is nothing to serve")
+        return [
+            BundleModel(bundle, block, target=name, variant=self._variant, threads=self._threads) for block in rests
+        ]
+
+
+def load(models: Sequence[Model]) -> None:
+    """Load models in a thread of their own, so that TVM's threads for it go when it goes.
+
+    Raises
+    ------
+    NasError : one cannot be loaded.
+    """
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for model in models:
+                model.load()
+        except BaseException as error:
+            errors.append(error)
+
+    loader = threading.Thread(target=work, name="nas-load")
+    loader.start()
+    loader.join()
+    if errors:
+        raise errors[0]
+
+
+class _Measures:
+    """What an engine tells Prometheus."""
+
+    def __init__(self, metrics: Metrics, engine: ModelEngine) -> None:
+        self.requests = metrics.counter("nas_requests_total", "Requests by model and outcome.", ("model", "outcome"))
+        self.swaps = metrics.counter("nas_swaps_total", "Bundles that were to take over.", ("outcome",))
+        self._bytes = metrics.counter("nas_tensor_bytes_total", "Bytes of tensors.", ("direction",))
+        self._images = metrics.histogram("nas_batch_images", "Images that ran at once.", IMAGES, ("model",))
+        self._service = metrics.histogram("nas_service_seconds", "Time of a batch.", SECONDS, ("model",))
+        self._wait = metrics.histogram("nas_wait_seconds", "From arrival to the first batch.", SECONDS, ("model",))
+        metrics.gauge("nas_waiting_requests", "Requests in the queue.", lambda: engine.waiting[0])
+        metrics.gauge("nas_waiting_bytes", "Bytes in the queue.", lambda: engine.waiting[1])
+        metrics.gauge("nas_ready", "Whether new work is taken.", engine.ready)
+
+    def ran(self, batch: Batch, seconds: float) -> None:
+        """A batch went well."""
+        self._images.observe(sum(part.last - part.first for part in batch.parts), batch.model.name)
+        self._service.observe(seconds, batch.model.name)
+
+    def answered(self, request: Request) -> None:
+        """A request went well."""
+        self._wait.observe(request.started - request.arrived, request.model.name)
+        self._bytes.add("in", by=request.x.nbytes)
+        self._bytes.add("out", by=request.output.nbytes)
+
+
+def _request(model: Model, x: np.ndarray, arrived: float, until: float) -> Request:
+    shape = model.info.shape_in
+    if x.dtype != np.float32 or x.ndim < 1 or x.shape[1:] != shape or not len(x):
+        raise DataError(f"the input is {x.dtype} {x.shape}: it must be float32 (n, {str(shape)[1:-1]}), n from 1")
+    if not np.isfinite(x).all():
+        raise DataError("the input has numbers that are not finite: send what the device's block really made")
+    output = np.empty((len(x), *model.info.shape_out), np.float32)
+    return Request(model=model, x=x, output=output, arrived=arrived, until=until)
+
+
+def _run(model: Model, parts: Sequence[Part], size: int) -> None:
+    """Run parts as one batch and hand its rows out."""
+    y = model.run(gathered([part.request.x[part.first : part.last] for part in parts], size))
+    at = 0
+    for part in parts:
+        count = part.last - part.first
+        part.request.output[part.first : part.last] = y[at : at + count]
+        at += count
+
+
+def _one_by_one(batch: Batch, error: Exception) -> dict[Request, NasError]:
+    """Run the parts of a batch that failed apart, so that only what is at fault fails; those, with why."""
+    if len(batch.parts) == 1:
+        return {batch.parts[0].request: _told(error)}
+    failed = {}
+    for part in batch.parts:
+        try:
+            _run(batch.model, [part], batch.size)
+        except Exception as fault:
+            failed[part.request] = _told(fault)
+    return failed
+
+
+def _told(error: Exception) -> NasError:
+    if isinstance(error, NasError):
+        return error
+    _log.error("a model failed", exc_info=error)
+    return NasError("the model failed: the server's log says how")
+
+
+def _same(before: Model | None, after: Model) -> Model:
+    if before is not None and before.loaded and before.fingerprint == after.fingerprint:
+        return before
+    return after

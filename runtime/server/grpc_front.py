@@ -1,0 +1,168 @@
+"""The gRPC side of the server."""
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from modeltree.errors import ConfigError, FormatError
+from runtime.protocol.grpc_tensors import read_tensors, write_tensor
+from runtime.protocol.messages import message, require_grpc
+from runtime.protocol.reasons import KEY
+from runtime.protocol.tensors import FRAME, LOGITS, PROBE, SECONDS, VERSION, X
+from runtime.server.admission import Admission, ServerTls
+from runtime.server.desk import Desk, refusal_of
+
+_SERVICE = "inference.GRPCInferenceService"
+_HEALTH = "grpc.health.v1.Health"
+_SERVING, _NOT_SERVING = 1, 2
+_FOREVER_S = 1e6
+"""What grpcio gives as the time left where there is no deadline lies above."""
+_SPARE_THREADS = 4
+"""Beyond those that infer, so that health is answered under load, and a refusal too."""
+
+
+class GrpcFront:
+    """Listens from `start` to `stop`; an address is taken when it is made.
+
+    Raises
+    ------
+    ConfigError : grpcio or protobuf is missing, it cannot listen there, or the TLS files do not fit.
+    """
+
+    def __init__(
+        self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None
+    ) -> None:
+        require_grpc()
+        import grpc
+
+        limits = admission.limits
+        threads = limits.max_requests + _SPARE_THREADS
+        self._threads = ThreadPoolExecutor(threads, "nas-grpc")
+        self._server = grpc.server(
+            self._threads, maximum_concurrent_rpcs=2 * threads,
+            options=[
+                ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.so_reuseport", 0),
+                ("grpc.max_concurrent_streams", threads), ("grpc.max_connection_idle_ms", int(limits.idle_s * 1e3)),
+                ("grpc.max_allowed_incoming_connections", limits.max_connections),
+                ("grpc.compression_enabled_algorithms_bitset", 1),  # none: what unfolds has no limit of its own
+            ],
+        )  # fmt: skip
+        self._server.add_generic_rpc_handlers(_handlers(desk, admission))
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port: int = (
+                self._server.add_insecure_port(where) if tls is None
+                else self._server.add_secure_port(where, _credentials(tls))
+            )  # fmt: skip
+        except (RuntimeError, ValueError, OSError) as error:
+            self._threads.shutdown(wait=False)
+            raise ConfigError(f"cannot listen on {where} ({error}): choose another address, or other TLS files") from error
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Take no more connections, let what is being answered end within a time, then cut. May be called again."""
+        self._server.stop(grace_s).wait()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _credentials(tls: ServerTls) -> Any:
+    import grpc
+
+    ca = None if tls.ca is None else tls.ca.read_bytes()
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    return grpc.ssl_server_credentials([pair], ca, ca is not None)
+
+
+def _handlers(desk: Desk, admission: Admission) -> tuple[Any, ...]:
+    """One for each call: name, the request's message, whether it needs the token, what answers."""
+    import grpc
+
+    calls: list[tuple[str, str, str, bool, Callable[..., Any]]] = [
+        (_SERVICE, "ServerLive", "inference.ServerLiveRequest", False, _live),
+        (_SERVICE, "ServerReady", "inference.ServerReadyRequest", False, _ready),
+        (_SERVICE, "ModelReady", "inference.ModelReadyRequest", True, _model_ready),
+        (_SERVICE, "ServerMetadata", "inference.ServerMetadataRequest", True, _server_metadata),
+        (_SERVICE, "ModelMetadata", "inference.ModelMetadataRequest", True, _model_metadata),
+        (_SERVICE, "ModelInfer", "inference.ModelInferRequest", True, functools.partial(_infer, admission)),
+        (_HEALTH, "Check", "grpc.health.v1.HealthCheckRequest", False, _health),
+    ]
+    made: dict[str, dict[str, Any]] = {_SERVICE: {}, _HEALTH: {}}
+    for service, name, request, guarded, answer in calls:
+        made[service][name] = grpc.unary_unary_rpc_method_handler(
+            functools.partial(_answered, desk, admission if guarded else None, message(request), answer)
+        )
+    return tuple(grpc.method_handlers_generic_handler(service, handlers) for service, handlers in made.items())
+
+
+def _answered(
+    desk: Desk, admission: Admission | None, request: Any, answer: Callable[..., Any], data: bytes, context: Any
+) -> bytes:
+    """What a call comes back with; a refusal becomes gRPC's code, and our word for it."""
+    import grpc
+    from google.protobuf.message import DecodeError
+
+    try:
+        if admission is not None:
+            admission.check_token(dict(context.invocation_metadata()).get("authorization"))
+        try:
+            asked = request.FromString(data)
+        except DecodeError as error:
+            raise FormatError(f"the request is no {request.DESCRIPTOR.full_name}: {error}") from error
+        return answer(desk, asked, context).SerializeToString()
+    except Exception as error:
+        refusal = refusal_of(error)
+    context.set_trailing_metadata(((KEY, refusal.reason.word),))
+    context.abort(grpc.StatusCode[refusal.reason.grpc_code], refusal.message)
+    raise AssertionError("abort always raises")
+
+
+def _live(desk: Desk, asked: Any, context: Any) -> Any:
+    return message("inference.ServerLiveResponse")(live=True)
+
+
+def _ready(desk: Desk, asked: Any, context: Any) -> Any:
+    return message("inference.ServerReadyResponse")(ready=desk.ready())
+
+
+def _health(desk: Desk, asked: Any, context: Any) -> Any:
+    return message("grpc.health.v1.HealthCheckResponse")(status=_SERVING if desk.ready() else _NOT_SERVING)
+
+
+def _server_metadata(desk: Desk, asked: Any, context: Any) -> Any:
+    return message("inference.ServerMetadataResponse")(name="nas", version=VERSION)
+
+
+def _model_ready(desk: Desk, asked: Any, context: Any) -> Any:
+    served = asked.name == PROBE or bool(desk.model(asked.name, asked.version))
+    return message("inference.ModelReadyResponse")(ready=served and desk.ready())
+
+
+def _model_metadata(desk: Desk, asked: Any, context: Any) -> Any:
+    info = desk.model(asked.name, asked.version)
+    made = message("inference.ModelMetadataResponse")(name=asked.name, versions=[VERSION], platform="nas")
+    made.inputs.add(name=X, datatype="FP32", shape=[-1, *info.shape_in])
+    made.inputs.add(name=FRAME, datatype="UINT8", shape=[-1])
+    made.outputs.add(name=LOGITS, datatype="FP32", shape=[-1, *info.shape_out])
+    return made
+
+
+def _infer(admission: Admission, desk: Desk, asked: Any, context: Any) -> Any:
+    with admission.place(_address(context.peer())):
+        tensors = read_tensors(asked.inputs, asked.raw_input_contents)
+        outputs = [one.name for one in asked.outputs]
+        left_s = context.time_remaining()
+        deadline_s = None if left_s is None or left_s > _FOREVER_S else left_s
+        answered = desk.infer(asked.model_name, asked.model_version, tensors, outputs, deadline_s)
+    made = message("inference.ModelInferResponse")(model_name=asked.model_name, model_version=VERSION, id=asked.id)
+    made.parameters[SECONDS].double_param = answered.seconds
+    for tensor in answered.tensors:
+        write_tensor(made.outputs, made.raw_output_contents, tensor)
+    return made
+
+
+def _address(peer: str) -> str:
+    """Who it is, without the port: `ipv4:10.0.0.7` of `ipv4:10.0.0.7:5012`."""
+    return peer.rpartition(":")[0] or peer

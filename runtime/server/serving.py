@@ -1,0 +1,211 @@
+"""A whole server: an engine, the fronts before it, its metrics, and how they start and end together."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from modeltree.errors import ConfigError, NasError
+from runtime.server.admission import Admission, Limits, ServerTls
+from runtime.server.desk import Desk
+from runtime.server.engine import DRAIN_S, BundleEngine
+from runtime.server.metrics import MetricsServer
+from runtime.server.swap import Watch
+
+PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
+_LOOK_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Front(Protocol):
+    """What speaks to devices."""
+
+    port: int
+
+    def start(self) -> None:
+        """Listen."""
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Let what is being answered end within a time, then cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What to serve, where, and to whom.
+
+    listen : URLs, `grpc://`, `grpcs://`, `http://` or `https://host:port`; port 0 takes any.
+    token : that every request must carry. tls : for the encrypted ones.
+    target, variant : whose libraries, and which weights. workers, threads : see `BundleEngine`.
+    max_queue : requests that wait. max_rate : requests a second from one address.
+    metrics : `host:port` for Prometheus and health checks. watch : serve another bundle once it lies there.
+    drain_s : for what is being answered at the end.
+    """
+
+    bundle: Path
+    listen: tuple[str, ...] = ("grpc://127.0.0.1:8001",)
+    target: str | None = None
+    variant: str = "f32"
+    workers: int | None = None
+    threads: int | None = None
+    eager: bool = True
+    max_queue: int = 128
+    max_message_bytes: int = 16 * 2**20
+    max_rate: float | None = None
+    token: str | None = None
+    tls: ServerTls | None = None
+    metrics: str | None = None
+    watch: bool = False
+    drain_s: float = DRAIN_S
+
+
+class Server:
+    """Listens from its making to `stop`. A context manager.
+
+    Raises
+    ------
+    ConfigError : an address or option is off. FormatError : the bundle is.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        self.config = config
+        places = [place(url) for url in config.listen]
+        if not places:
+            raise ConfigError("nowhere to listen: pass at least one address, such as grpc://127.0.0.1:8001")
+        for scheme, _, _ in places:
+            if scheme in ("grpcs", "https") and config.tls is None:
+                raise ConfigError(f"{scheme}:// needs a certificate and its key: pass both")
+        if config.tls is not None and not any(scheme in ("grpcs", "https") for scheme, _, _ in places):
+            raise ConfigError("a certificate is given but nothing is encrypted: listen on grpcs:// or https://")
+        self._watch = Watch(config.bundle) if config.watch else None
+        self.engine = BundleEngine(
+            config.bundle, target=config.target, variant=config.variant, workers=config.workers,
+            threads=config.threads, eager=config.eager, max_requests=config.max_queue,
+            max_bytes=max(config.max_message_bytes, 256 * 2**20),
+        )  # fmt: skip
+        self._started: list[Front | MetricsServer] = []
+        try:
+            self.urls = self._listen(places)
+        except BaseException:
+            self._end(0.0)
+            raise
+
+    def _listen(self, places: list[tuple[str, str, int]]) -> tuple[str, ...]:
+        config = self.config
+        limits = Limits(
+            max_requests=config.max_queue + self.engine.workers, max_message_bytes=config.max_message_bytes,
+            max_rate=config.max_rate,
+        )  # fmt: skip
+        admission, desk, urls = Admission(limits, token=config.token), Desk(self.engine), []
+        if config.metrics is not None:
+            _, host, port = place(f"http://{config.metrics}")
+            checks = {"/live": self.engine.live, "/ready": self.engine.ready}
+            server = MetricsServer(self.engine.metrics, checks, host=host, port=port)
+            self._started.append(server)
+            urls.append(f"http://{_bracketed(host)}:{server.port}/metrics")
+        for scheme, host, port in places:
+            made = front(desk, admission, scheme, host, port, config.tls)
+            self._started.append(made)
+            urls.append(f"{scheme}://{_bracketed(host)}:{made.port}")
+        for one in self._started:
+            one.start()
+        return tuple(urls)
+
+    def run(self, stop: threading.Event, swap: threading.Event) -> None:
+        """Serve until `stop` is set; look at the bundle anew whenever `swap` is, or the watched folder changes."""
+        while not stop.wait(_LOOK_S):
+            if swap.is_set() or (self._watch is not None and self._watch.changed()):
+                swap.clear()
+                self.swap()
+
+    def swap(self) -> bool:
+        """Take over what lies in the bundle's folder now; whether it was sound. If not, the old one goes on."""
+        try:
+            self.engine.swap(timeout_s=self.config.drain_s)
+        except NasError as error:
+            _log.error("the new bundle is refused, the old one goes on: %s", error)
+            return False
+        _log.info("%d models of %s took over", len(self.engine.models), self.config.bundle)
+        return True
+
+    def stop(self) -> bool:
+        """Take nothing new, end what is here, go; whether all of it was done in time."""
+        done = self.engine.drain(self.config.drain_s)
+        self._end(self.config.drain_s)
+        return done
+
+    def _end(self, grace_s: float) -> None:
+        for one in reversed(self._started):
+            if isinstance(one, MetricsServer):
+                one.stop()
+            else:
+                one.stop(grace_s)
+        self.engine.close()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def front(desk: Desk, admission: Admission, scheme: str, host: str, port: int, tls: ServerTls | None) -> Front:
+    """What speaks a scheme.
+
+    Raises
+    ------
+    ConfigError : it cannot listen there, or a package is missing.
+    """
+    tls = tls if scheme in ("grpcs", "https") else None
+    if scheme.startswith("grpc"):
+        from runtime.server.grpc_front import GrpcFront
+
+        return GrpcFront(desk, admission, host=host, port=port, tls=tls)
+    from runtime.server.rest_front import RestFront
+
+    return RestFront(desk, admission, host=host, port=port, tls=tls)
+
+
+def place(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of an address to listen on.
+
+    Raises
+    ------
+    ConfigError : it is not one.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"address {url!r} is off ({error}): pass something like grpc://127.0.0.1:8001") from error
+    extra = parts.username or parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in PORTS or not parts.hostname or extra:
+        raise ConfigError(
+            f"address {url!r} is off: it must be one of {', '.join(f'{name}://host:port' for name in PORTS)}"
+        )
+    return parts.scheme, parts.hostname, PORTS[parts.scheme] if port is None else port
+
+
+def read_token(file: Path) -> str:
+    """The token in a file, blanks around it left out.
+
+    Raises
+    ------
+    ConfigError : the file cannot be read, or what it holds is no token.
+    """
+    try:
+        token = file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read a token from {file}: {error}: it must be ASCII text") from error
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigError(f"{file} holds no token: it must be one word of printable ASCII")
+    return token
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

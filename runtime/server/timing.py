@@ -1,0 +1,61 @@
+"""How long a model takes for each batch size it was compiled for, and which size is best now.
+
+Nothing here is assumed: whether a batch of eight is faster than eight single images depends on the block and on the
+machine, and is decided by what was measured. Pure but for the numbers it is told.
+"""
+
+from collections.abc import Sequence
+
+_SHARE = 0.2
+"""Weight of the newest time in the running mean."""
+_LOOK_EVERY = 50
+"""Every so many choices another size is tried, since the machine may have changed; a size never chosen is never
+measured."""
+
+
+class ServiceTimes:
+    """Running means of seconds by batch size. Not thread safe: the queue's lock guards it."""
+
+    def __init__(self, batches: Sequence[int]) -> None:
+        self.batches = tuple(sorted(set(batches)))
+        self.fastest_s = 0.0
+        self._seconds: dict[int, float] = {}
+        self._measured_at = dict.fromkeys(self.batches, 0)
+        self._turn = 0
+
+    def note(self, batch: int, seconds: float) -> None:
+        """A library of this batch took so long."""
+        self._turn += 1
+        before = self._seconds.get(batch)
+        self._seconds[batch] = seconds if before is None else before + _SHARE * (seconds - before)
+        self._measured_at[batch] = self._turn
+        self.fastest_s = min(self.fastest_s or seconds, seconds)
+
+    def expected_s(self, images: int) -> float:
+        """For so many images one batch after the other, in the best way known; 0 before anything was measured."""
+        if not self._seconds:
+            return 0.0
+        return images * min(seconds / min(batch, max(images, 1)) for batch, seconds in self._seconds.items())
+
+    def chosen(self, slack_s: Sequence[float]) -> int:
+        """The batch size to run now.
+
+        Parameters
+        ----------
+        slack_s : for each waiting image in turn, how long its request can still wait.
+
+        Returns
+        -------
+        The size with the least time an image (one that is not full counts its images alone) among those that take
+        no longer than any member can wait; the quickest where none is quick enough.
+        """
+        if not self._seconds:
+            return self.batches[0]
+        fits = {batch: seconds for batch, seconds in self._seconds.items()
+                if seconds <= min(slack_s[: min(batch, len(slack_s))])}  # fmt: skip
+        if not fits:
+            return min(self._seconds, key=lambda batch: (self._seconds[batch], batch))
+        self._turn += 1
+        if self._turn % _LOOK_EVERY == 0 and (full := [batch for batch in fits if batch <= len(slack_s)]):
+            return min(full, key=lambda batch: self._measured_at[batch])
+        return min(fits, key=lambda batch: (fits[batch] / min(batch, len(slack_s)), batch))

@@ -1,0 +1,229 @@
+"""The queue between those who ask and the workers: bounded, in order of arrival, taken out in batches.
+
+Refusing at once is kinder than answering late: the device has the rest too and goes on by itself. So a request is let
+in only if there is room and, as far as measured service times tell, an answer before its deadline.
+"""
+
+import math
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from modeltree.errors import NasError
+from runtime.server.interface import Busy, Draining
+from runtime.server.model import Model
+
+
+class Retired(Exception):
+    """The model was swapped for another while this request was on its way."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Request:
+    """Images of one caller, of which batches take as many as fit.
+
+    until : when the answer is of no use any more; infinite for never. taken, left : images given out, and not done yet.
+    started : when its first image was given out.
+    """
+
+    model: Model
+    x: np.ndarray
+    output: np.ndarray
+    arrived: float
+    until: float = math.inf
+    started: float = 0.0
+    taken: int = 0
+    left: int = field(init=False)
+    error: NasError | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.left = len(self.x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Images `first` to `last`, not included, of a request."""
+
+    request: Request
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a worker runs at once. size : of the library; the parts may be fewer images."""
+
+    model: Model
+    size: int
+    parts: tuple[Part, ...]
+
+
+class Waiting:
+    """Requests that no worker has taken, and what the workers have in hand. Safe from any thread.
+
+    max_requests, max_bytes : that wait at most. workers : how many take. clock : seconds, rising.
+    """
+
+    def __init__(self, *, max_requests: int, max_bytes: int, workers: int, clock: Callable[[], float]) -> None:
+        self.max_requests, self.max_bytes, self.workers = max_requests, max_bytes, workers
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._queues: dict[Model, deque[Request]] = {}
+        self._running: dict[Batch, float] = {}
+        self._retired: weakref.WeakSet[Model] = weakref.WeakSet()
+        self._requests = self._bytes = 0
+        self._draining = self._closed = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Requests and bytes that wait."""
+        return self._requests, self._bytes
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is let in."""
+        return self._draining
+
+    def put(self, request: Request) -> None:
+        """Let a request in.
+
+        Raises
+        ------
+        Busy : no room, or no answer before its deadline. Draining : nothing new is let in. Retired : see there.
+        """
+        with self._changed:
+            if self._draining:
+                raise Draining("the server is shutting down: ask another, or go on without")
+            if request.model in self._retired:
+                raise Retired
+            if self._requests and (
+                self._requests >= self.max_requests or self._bytes + request.x.nbytes > self.max_bytes
+            ):
+                raise Busy(f"{self._requests} requests of {self._bytes} bytes wait already: try again later")
+            if request.x.nbytes > self.max_bytes:
+                raise Busy(f"the request has {request.x.nbytes} bytes, {self.max_bytes} may wait: send fewer images")
+            self._refuse_late(request)
+            self._queues.setdefault(request.model, deque()).append(request)
+            self._requests += 1
+            self._bytes += request.x.nbytes
+            self._changed.notify()
+
+    def take(self) -> Batch | None:
+        """Wait for work and take a batch of the model whose request came first; None when the queue is closed."""
+        with self._changed:
+            while not self._queues:
+                if self._closed:
+                    return None
+                self._changed.wait()
+            batch = self._next()
+            self._running[batch] = self._clock() + batch.model.times.expected_s(batch.size)
+            return batch
+
+    def finished(self, batch: Batch, seconds: float | None, failed: dict[Request, NasError]) -> None:
+        """A batch has run: its outputs are written, but for the requests in `failed`. seconds : None if it did not."""
+        with self._changed:
+            del self._running[batch]
+            if seconds is not None:
+                batch.model.times.note(batch.size, seconds)
+            for part in batch.parts:
+                request = part.request
+                request.left -= part.last - part.first
+                if request in failed:
+                    request.error = failed[request]
+                    self._remove(request)
+                if request.left == 0 or request.error is not None:
+                    request.done.set()
+            self._changed.notify_all()
+
+    def abandon(self, request: Request, error: NasError) -> None:
+        """The caller has gone: what is still waiting of it goes too."""
+        with self._changed:
+            if not request.done.is_set():
+                request.error = error
+                request.done.set()
+                self._remove(request)
+                self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Let nothing new in and wait for what is here; whether all of it ended in time."""
+        with self._changed:
+            self._draining = True
+            return self._changed.wait_for(lambda: not self._queues and not self._running, timeout_s)
+
+    def close(self) -> None:
+        """Send the workers home and everybody who still waits away."""
+        with self._changed:
+            self._draining = self._closed = True
+            waiting = [request for queue in self._queues.values() for request in queue]
+            waiting += [part.request for batch in self._running for part in batch.parts]
+        for request in waiting:
+            self.abandon(request, Draining("the server shut down before it came to this: go on without"))
+        with self._changed:
+            self._changed.notify_all()
+
+    def retire(self, models: set[Model], timeout_s: float) -> bool:
+        """Let nothing in for these models, and wait for what they have; whether all of it ended in time."""
+
+        def busy() -> bool:
+            return any(model in self._queues for model in models) or any(one.model in models for one in self._running)
+
+        with self._changed:
+            self._retired |= models
+            return self._changed.wait_for(lambda: not busy(), timeout_s)
+
+    def _refuse_late(self, request: Request) -> None:
+        now = self._clock()
+        room = request.until - now
+        times = request.model.times
+        if room <= times.fastest_s:
+            raise Busy(f"an answer takes {times.fastest_s:.4f} s at best, {room:.4f} s are left: allow more time")
+        if not self._queues and len(self._running) < self.workers:
+            return  # nobody is in front; and were the times wrong, they would never be measured again
+        ahead = sum(
+            model.times.expected_s(sum(len(one.x) - one.taken for one in queue))
+            for model, queue in self._queues.items()
+        )
+        ahead += sum(max(0.0, end - now) for end in self._running.values())
+        expected = ahead / self.workers + times.expected_s(len(request.x))
+        if room < expected:
+            raise Busy(f"an answer would take {expected:.3f} s, {room:.3f} s are left: try again later")
+
+    def _next(self) -> Batch:
+        model = min(self._queues, key=lambda one: self._queues[one][0].arrived)
+        queue, now = self._queues[model], self._clock()
+        waiting = sum(len(one.x) - one.taken for one in queue)
+        idle = max(1, self.workers - len(self._running))
+        most = min(model.times.batches[-1], math.ceil(waiting / idle))
+        slack: list[float] = []
+        for request in queue:
+            slack += [request.until - now] * min(len(request.x) - request.taken, most - len(slack))
+            if len(slack) == most:
+                break
+        size = model.times.chosen(slack)
+        parts, room = [], min(size, most)
+        while room and queue:
+            request = queue[0]
+            request.started = request.started or now
+            last = min(request.taken + room, len(request.x))
+            parts.append(Part(request=request, first=request.taken, last=last))
+            room -= last - request.taken
+            request.taken = last
+            if last == len(request.x):
+                self._remove(request)
+        return Batch(model=model, size=size, parts=tuple(parts))
+
+    def _remove(self, request: Request) -> None:
+        """Take a request off its queue, if it is there."""
+        queue = self._queues.get(request.model)
+        if queue is None or request not in queue:
+            return
+        queue.remove(request)
+        self._requests -= 1
+        self._bytes -= request.x.nbytes
+        if not queue:
+            del self._queues[request.model]

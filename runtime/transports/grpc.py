@@ -1,0 +1,134 @@
+"""The protocol over gRPC, with grpcio."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runtime.protocol.grpc_tensors import read_tensors, write_tensor
+from runtime.protocol.messages import message, require_grpc
+from runtime.protocol.reasons import KEY, Reason
+from runtime.protocol.tensors import SECONDS, Tensor
+from runtime.transports.interface import (
+    MAX_REPLY_BYTES,
+    Description,
+    Malformed,
+    Refused,
+    Response,
+    TimedOut,
+    Transport,
+    TransportError,
+    Unreachable,
+    refusal,
+)
+
+_REASONS = {
+    "RESOURCE_EXHAUSTED": Reason.BUSY, "DEADLINE_EXCEEDED": Reason.LATE, "NOT_FOUND": Reason.UNKNOWN,
+    "UNAUTHENTICATED": Reason.UNAUTHENTICATED, "PERMISSION_DENIED": Reason.UNAUTHENTICATED,
+    "INVALID_ARGUMENT": Reason.MALFORMED,
+}  # fmt: skip
+_TLS_WORDS = ("handshake", "CERTIFICATE", "certificate", "SSL_", "Peer name")
+_SERVICE = "/inference.GRPCInferenceService/"
+
+
+class GrpcTransport(Transport):
+    """One channel: all calls share its connection.
+
+    Raises
+    ------
+    ConfigError : grpcio or protobuf is not installed.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, tls: bool = False, token: str | None = None, ca: Path | None = None,
+        certificate: Path | None = None, key: Path | None = None, frames: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        super().__init__(frames=frames, clock=clock)
+        require_grpc()
+        import grpc
+
+        self._where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        options = [
+            ("grpc.max_receive_message_length", MAX_REPLY_BYTES), ("grpc.max_send_message_length", -1),
+            ("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.min_reconnect_backoff_ms", 3000),  # despite its name, what an attempt to connect may take
+            # also sets TCP_USER_TIMEOUT: what lies unacknowledged for 3 s ends a connection that the link has swallowed
+            ("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 3000),
+        ]  # fmt: skip
+        if tls:
+            read = [None if file is None else file.read_bytes() for file in (ca, key, certificate)]
+            self._channel = grpc.secure_channel(self._where, grpc.ssl_channel_credentials(*read), options)
+        else:
+            self._channel = grpc.insecure_channel(self._where, options)
+        self._errors = (grpc.RpcError, ValueError)  # ValueError: the channel is closed
+        self._calls = {name: self._channel.unary_unary(_SERVICE + name) for name in
+                       ("ModelInfer", "ModelMetadata", "ServerReady")}  # fmt: skip
+
+    def ready(self, timeout_s: float) -> bool:
+        request = message("inference.ServerReadyRequest")()
+        until = self._until(timeout_s)
+        return self._call("ServerReady", request.SerializeToString(), "ServerReadyResponse", until)[0].ready
+
+    def describe(self, model: str, timeout_s: float) -> Description:
+        request = message("inference.ModelMetadataRequest")(name=model)
+        metadata, _ = self._call(
+            "ModelMetadata", request.SerializeToString(), "ModelMetadataResponse", self._until(timeout_s)
+        )
+        inputs, outputs = (
+            tuple((one.name, one.datatype, tuple(one.shape)) for one in each)
+            for each in (metadata.inputs, metadata.outputs)
+        )
+        return Description(inputs=inputs, outputs=outputs)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _send(self, model: str, request_id: str, tensor: Tensor, until: float) -> Response:
+        request = message("inference.ModelInferRequest")(model_name=model, id=request_id)
+        write_tensor(request.inputs, request.raw_input_contents, tensor)
+        data = request.SerializeToString()
+        reply, received_bytes = self._call("ModelInfer", data, "ModelInferResponse", until)
+        server_s = reply.parameters[SECONDS].double_param if SECONDS in reply.parameters else None
+        return Response(
+            request_id=reply.id, model=reply.model_name, server_s=server_s,
+            tensors=read_tensors(reply.outputs, reply.raw_output_contents),
+            sent_bytes=len(data), received_bytes=received_bytes,
+        )  # fmt: skip
+
+    def _call(self, name: str, data: bytes, answer: str, until: float) -> tuple[Any, int]:
+        """The answer's message, and how many bytes it had."""
+        from google.protobuf.message import DecodeError
+
+        if (left := until - self._clock()) <= 0:
+            raise TimedOut("the time was over before anything was sent")
+        try:
+            read = self._calls[name](data, timeout=left, metadata=self._metadata)
+        except self._errors as error:
+            raise self._translated(error) from error
+        try:
+            return message(f"inference.{answer}").FromString(read), len(read)
+        except DecodeError as error:
+            raise Malformed(f"{self._where} answers what is no {answer}: {error}") from error
+
+    def _translated(self, error: Any) -> TransportError:
+        if isinstance(error, ValueError):
+            return Unreachable("this transport is closed: open another")
+        code, details = error.code().name, error.details() or ""
+        word = dict(error.trailing_metadata() or ()).get(KEY)
+        if (reason := Reason.of_word(word if isinstance(word, str) else None)) is not None:
+            return refusal(reason, details)
+        if code == "DEADLINE_EXCEEDED":
+            return TimedOut(f"{self._where} gave no answer in time")
+        if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
+            ours = "Sent" in details or f"vs. {MAX_REPLY_BYTES})" in details
+            return Malformed(details) if ours else refusal(Reason.TOO_LARGE, details)
+        if code in _REASONS:
+            return refusal(_REASONS[code], details)
+        if code == "UNAVAILABLE" and any(word in details for word in _TLS_WORDS):
+            return Refused(f"no TLS with {self._where}: {details[:500]}")
+        if code in ("UNAVAILABLE", "CANCELLED"):
+            return Unreachable(f"no connection to {self._where}, or it broke: {details[:500]}")
+        return Refused(f"the server refuses ({code}): {details[:500]}")

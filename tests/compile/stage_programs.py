@@ -1,0 +1,48 @@
+"""Programs of stages made by hand or from small networks, and the phases that bring them along."""
+
+import numpy as np
+from torch import nn
+
+from compile.fusing import folded, fused, pooled
+from compile.layouts import Placed, placed
+from compile.planning import joined, needs_kernel, planned
+from compile.reading import imported, read, simplified
+from compile.schedules import scheduled
+from compile.schedules.formats import format_of
+from compile.stages import Program
+from compile.targets import Target
+from transforms import export
+
+TARGET = Target(
+    name="short", description="four lanes", triple="x86_64-unknown-linux-gnu", cpu="x86-64-v2", registers=16
+)  # fmt: skip
+
+
+def read_from(model: nn.Module, shape: tuple[int, ...], batch: int = 1) -> Program:
+    """The stages of a network as they are read, nothing folded or fused."""
+    return read(simplified(imported(export(model.eval(), shape), batch)))
+
+
+def fused_from(model: nn.Module, shape: tuple[int, ...], batch: int = 1) -> Program:
+    """Folded, fused and pooled."""
+    return pooled(fused(folded(read_from(model, shape, batch))))
+
+
+def placed_from(program: Program, lanes: int = 4) -> Placed:
+    """With layouts for vectors of `lanes` numbers."""
+    return placed(program, lanes, format_of("f32", TARGET))
+
+
+def planned_from(program: Program):
+    """(stages with layouts, kernels, plan) for `TARGET`."""
+    stages = joined(placed_from(program, TARGET.lanes))
+    kernels = [scheduled(s, stages.layouts, TARGET, "f32") for s in stages.stages if needs_kernel(s)]
+    return stages, kernels, planned(stages, kernels)
+
+
+def kinds(program: Program | Placed) -> list[str]:
+    return [type(stage).__name__ for stage in program.stages]
+
+
+def array(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
