@@ -5,10 +5,11 @@ library that is loaded before it. Everything goes through ctypes, which lets go 
 call; the package `tvm_ffi` is not imported, since its import pulls torch in where torch is installed.
 """
 
+import _ctypes
 import ctypes
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ class Library:
         if not 1 <= self.threads <= 64:
             raise ConfigError(f"threads is {threads}: it must be within 1..64")
         self._runtime = open_runtime(None if runtime is None else Path(runtime))
-        self._function = _function(self.path)
+        self._loaded: ctypes.CDLL | None
+        self._function: Callable[..., int]
+        self._loaded, self._function = _function(self.path)
         self._frames = threading.local()
 
     def run(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -84,6 +87,13 @@ class Library:
             return frame.y.copy()
         out[...] = frame.y
         return out
+
+    def close(self) -> None:
+        """Unload it, once nobody is in `run` any more; `run` fails from now on. May be called again."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            self._function = _closed
+            _ctypes.dlclose(loaded._handle)
 
     def _new_frame(self) -> "_Frame":
         self._frames.frame = _Frame(self.shape_in, self.shape_out)
@@ -131,16 +141,21 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _function(path: Path) -> "ctypes._NamedFuncPointer":
-    """The block's entry in the library at `path`."""
+def _closed(*_: object) -> int:
+    raise ConfigError("this library is closed: open it again")
+
+
+def _function(path: Path) -> "tuple[ctypes.CDLL, ctypes._NamedFuncPointer]":
+    """The library at `path`, and the block's entry in it."""
     if not path.exists():
         raise DataError(f"there is no library {path}: check the path")
     try:
-        found = ctypes.CDLL(str(path.absolute()))["__tvm_ffi_run"]
+        loaded = ctypes.CDLL(str(path.absolute()))
+        found = loaded["__tvm_ffi_run"]
     except (OSError, AttributeError) as error:
         raise FormatError(
             f"{path} cannot be loaded: {error}: use a library made for this machine, with its runtime library"
         ) from error
     found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
     found.restype = ctypes.c_int
-    return found
+    return loaded, found

@@ -45,6 +45,8 @@ _STREAMED_BYTES = 128_000
 _AHEAD_VECTORS = 128
 """How far ahead of their use weights are fetched, in vectors of float32: measured (benchmarks/README.md)."""
 _LINE_BYTES = 64
+_MOST_WIDENED = 4
+"""Steps written out where weights are widened: LLVM widens those of all steps ahead, and each takes a register."""
 
 
 def convolution(stage: Convolution, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel | None:
@@ -197,7 +199,8 @@ class _Shape:
         """
         positions = images * rows * columns
         accumulators = positions * vectors
-        if accumulators + vectors + 1 > self.target.registers - (2 if vectors > 1 else 1):
+        held = positions if self._by_lane else 1
+        if accumulators + vectors + held > self.target.registers - 1:
             return None
         tiles = [
             -(-self.batch // images), self.out_blocks // vectors, -(-self.rows // rows), -(-self.columns // columns),
@@ -296,7 +299,13 @@ class _Shape:
         """Steps of the reduction written out: as many as weights of one vector fill a cache line."""
         groups = self.source.block // self.form.group
         bytes_a_step = self.lanes * self.form.group * np.dtype(self.form.weight).itemsize
-        return math.gcd(groups, max(1, _LINE_BYTES // bytes_a_step))
+        steps = max(1, _LINE_BYTES // bytes_a_step)
+        return math.gcd(groups, min(steps, _MOST_WIDENED) if self.form.load_cost > 1 else steps)
+
+    @property
+    def _by_lane(self) -> bool:
+        """Whether numbers are multiplied from lanes of a vector, which stays in a register for all its steps."""
+        return self._unrolled > 1 and self.target.architecture != "x86_64" and self.form.reads != "uint16"
 
     def _read(self, x: Any, image: Any, block: Any, row: Any, column: Any, channel: Any) -> Callable[[int], Any]:
         """Numbers of one position, step by step, each in every lane.
@@ -304,7 +313,7 @@ class _Shape:
         x86 broadcasts from memory as it multiplies; ARM multiplies by a lane of a vector that is loaded once.
         """
         group, steps = self.form.group, self._unrolled
-        if steps == 1 or self.target.architecture == "x86_64" or self.form.reads == "uint16":
+        if not self._by_lane:
             return lambda step: self.form.spread(x, [image, block, row, column, channel + step * group], self.lanes)
         several = T.Bind(self.form.several(x, [image, block, row, column, channel], steps))
         return lambda step: tirx.Broadcast(tirx.Shuffle([several], [step]), self.lanes)

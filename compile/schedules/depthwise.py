@@ -16,7 +16,6 @@ from compile.schedules.emit import (
     operands,
     registers,
     split,
-    spread,
     step_key,
     store,
     tasks,
@@ -59,8 +58,6 @@ def depthwise(stage: Convolution, layouts: dict[str, Layout], target: Target, we
             with T.serial(-(-result.width // columns)) as column_tile:
                 column = _start(column_tile, columns, result.width)
                 sums = registers((columns * lanes,))
-                for c in range(columns):
-                    T.buffer_store(sums, spread(0.0, lanes), [lanes_at(c * lanes, lanes)])
                 for i in range(kh):
                     for j in range(kw):
                         factor = T.Bind(form.load(weight, ((block * kh + i) * kw + j) * lanes, lanes))
@@ -70,7 +67,8 @@ def depthwise(stage: Convolution, layouts: dict[str, Layout], target: Target, we
                                 x, image, block, row * stage.stride[0] + i * stage.dilation[0] + top,
                                 (column + c) * stage.stride[1] + j * stage.dilation[1] + left, lanes,
                             )  # fmt: skip
-                            T.buffer_store(sums, sums[where] + number * factor, [where])
+                            product = number * factor
+                            T.buffer_store(sums, sums[where] + product if i + j else product, [where])
                 for c in range(columns):
                     vector = sums[lanes_at(c * lanes, lanes)]
                     if scale is not None:

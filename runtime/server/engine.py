@@ -117,7 +117,10 @@ class ModelEngine:
             self._models = after
             gone = {model for model in before.values() if model not in after.values()}
             if not self._waiting.retire(gone, timeout_s):
-                _log.warning("models swapped out have not ended their work after %g s: it goes on", timeout_s)
+                _log.warning("models swapped out have not ended their work after %g s: they stay loaded", timeout_s)
+                return
+            for model in gone:
+                model.close()
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """Take nothing new, end what is here; whether that was done in time."""
@@ -128,6 +131,9 @@ class ModelEngine:
         self._waiting.close()
         for worker in self._workers:
             worker.join(DRAIN_S)
+        if not any(worker.is_alive() for worker in self._workers):
+            for model in self._models.values():
+                model.close()
 
     def __enter__(self) -> "ModelEngine":
         return self

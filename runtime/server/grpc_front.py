@@ -57,7 +57,9 @@ class GrpcFront:
             )  # fmt: skip
         except (RuntimeError, ValueError, OSError) as error:
             self._threads.shutdown(wait=False)
-            raise ConfigError(f"cannot listen on {where} ({error}): choose another address, or other TLS files") from error
+            raise ConfigError(
+                f"cannot listen on {where} ({error}): choose another address, or other TLS files"
+            ) from error
 
     def start(self) -> None:
         self._server.start()

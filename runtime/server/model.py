@@ -1,6 +1,7 @@
 """One rest of a bundle, ready to run: its libraries, one for each batch size."""
 
 import math
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,9 @@ class Model(Protocol):
 
     def load(self) -> None:
         """Make ready, if that has not happened yet."""
+
+    def close(self) -> None:
+        """Give back what `load` took; nobody runs it now or later."""
 
 
 class BundleModel:
@@ -97,12 +101,26 @@ class BundleModel:
                 self.times.note(batch, self._measured_s(library))
             self._libraries = loaded
 
+    def close(self) -> None:
+        """See `Model`."""
+        with self._loading:
+            for library in self._libraries.values():
+                library.close()
+            self._libraries = {}
+
     def _open(self, path: Path, batch: int, runtime: Path | None) -> Library:
+        """Loaded under a name that is used once: of a name that it has seen, the loader gives the library that it
+        has, although another bundle may lie there now."""
         info = self.info
-        return Library(
-            path, shape_in=(batch, *info.shape_in), shape_out=(batch, *info.shape_out), runtime=runtime,
-            threads=self._threads,
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="nas-") as folder:
+            alias = Path(folder, path.name)
+            alias.symlink_to(path.absolute())
+            library = Library(
+                alias, shape_in=(batch, *info.shape_in), shape_out=(batch, *info.shape_out), runtime=runtime,
+                threads=self._threads,
+            )  # fmt: skip
+        library.path = path
+        return library
 
     def _measured_s(self, library: Library) -> float:
         zeros, best = np.zeros(library.shape_in, np.float32), math.inf

@@ -1,7 +1,7 @@
 """The REST side of the server: a thread for each connection, a bound on their number, and a patience for each request.
 
-    GET  /v2                       GET  /v2/health/live    GET  /v2/health/ready
-    GET  /v2/models/M[/versions/1] GET  /v2/models/M/ready POST /v2/models/M/infer
+GET  /v2                       GET  /v2/health/live    GET  /v2/health/ready
+GET  /v2/models/M[/versions/1] GET  /v2/models/M/ready POST /v2/models/M/infer
 """
 
 import http.server
@@ -64,9 +64,7 @@ class _Server(socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(
-        self, desk: Desk, admission: Admission, host: str, port: int, context: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, desk: Desk, admission: Admission, host: str, port: int, context: ssl.SSLContext | None) -> None:
         self.desk, self.admission, self.context = desk, admission, context
         self.lock = threading.Lock()
         self.draining = False

@@ -21,14 +21,14 @@ class ServiceTimes:
         self.fastest_s = 0.0
         self._seconds: dict[int, float] = {}
         self._measured_at = dict.fromkeys(self.batches, 0)
-        self._turn = 0
+        self._notes = self._choices = 0
 
     def note(self, batch: int, seconds: float) -> None:
         """A library of this batch took so long."""
-        self._turn += 1
+        self._notes += 1
         before = self._seconds.get(batch)
         self._seconds[batch] = seconds if before is None else before + _SHARE * (seconds - before)
-        self._measured_at[batch] = self._turn
+        self._measured_at[batch] = self._notes
         self.fastest_s = min(self.fastest_s or seconds, seconds)
 
     def expected_s(self, images: int) -> float:
@@ -55,7 +55,7 @@ class ServiceTimes:
                 if seconds <= min(slack_s[: min(batch, len(slack_s))])}  # fmt: skip
         if not fits:
             return min(self._seconds, key=lambda batch: (self._seconds[batch], batch))
-        self._turn += 1
-        if self._turn % _LOOK_EVERY == 0 and (full := [batch for batch in fits if batch <= len(slack_s)]):
+        self._choices += 1
+        if self._choices % _LOOK_EVERY == 0 and (full := [batch for batch in fits if batch <= len(slack_s)]):
             return min(full, key=lambda batch: self._measured_at[batch])
         return min(fits, key=lambda batch: (fits[batch] / min(batch, len(slack_s)), batch))

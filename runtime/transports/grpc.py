@@ -27,7 +27,7 @@ _REASONS = {
     "UNAUTHENTICATED": Reason.UNAUTHENTICATED, "PERMISSION_DENIED": Reason.UNAUTHENTICATED,
     "INVALID_ARGUMENT": Reason.MALFORMED,
 }  # fmt: skip
-_TLS_WORDS = ("handshake", "CERTIFICATE", "certificate", "SSL_", "Peer name")
+_TLS_WORDS = ("handshake", "ertificate", "CERTIFICATE", "SSL_", "Verification", "verification")
 _SERVICE = "/inference.GRPCInferenceService/"
 
 
@@ -49,6 +49,7 @@ class GrpcTransport(Transport):
         import grpc
 
         self._where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._tls = tls
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         options = [
             ("grpc.max_receive_message_length", MAX_REPLY_BYTES), ("grpc.max_send_message_length", -1),
@@ -130,5 +131,6 @@ class GrpcTransport(Transport):
         if code == "UNAVAILABLE" and any(word in details for word in _TLS_WORDS):
             return Refused(f"no TLS with {self._where}: {details[:500]}")
         if code in ("UNAVAILABLE", "CANCELLED"):
-            return Unreachable(f"no connection to {self._where}, or it broke: {details[:500]}")
+            hint = "; a server that wants another certificate of ours ends so, too" if self._tls else ""
+            return Unreachable(f"no connection to {self._where}, or it broke: {details[:500]}{hint}")
         return Refused(f"the server refuses ({code}): {details[:500]}")

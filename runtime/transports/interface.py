@@ -1,11 +1,11 @@
 """How a device hands a feature map to a server and gets an answer, whatever lies between.
 
-    TransportError           no answer; the device goes on alone
-    ├── Unreachable          no connection, or one that broke
-    ├── TimedOut             no whole answer in time
-    ├── BusyError            the server has no room now, or shuts down
-    ├── Refused              it says no: token, certificate, unknown model, too large, or it failed itself
-    └── Malformed            what came back is no answer to what was asked
+TransportError           no answer; the device goes on alone
+├── Unreachable          no connection, or one that broke
+├── TimedOut             no whole answer in time
+├── BusyError            the server has no room now, or shuts down
+├── Refused              it says no: token, certificate, unknown model, too large, or it failed itself
+└── Malformed            what came back is no answer to what was asked
 """
 
 import itertools

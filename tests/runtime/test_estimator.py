@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeltree.errors import ConfigError, DataError
@@ -40,6 +40,7 @@ def test_a_steady_link_is_estimated_exactly_by_every_rule(name):
 
 
 @pytest.mark.parametrize("name", RULES)
+@settings(deadline=None)
 @given(bandwidths=st.lists(st.floats(0.01, 200), min_size=1, max_size=30), every_s=st.floats(0, 100))
 def test_every_rule_stays_within_what_it_saw(name, bandwidths, every_s):
     found = fed(bandwidths, name, every_s=every_s).estimate(every_s * len(bandwidths))

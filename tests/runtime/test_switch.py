@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeltree.bandwidth import BandwidthTypes
@@ -58,18 +58,21 @@ def test_the_margin_shrinks_with_confidence():
     assert matched(TYPES, estimate(2.1, 2, confidence=0.5), held, wide).type == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([1.9, 2.1]), min_size=1, max_size=200), st.integers(1, 6))
 def test_noise_within_the_margin_changes_the_type_at_most_once_in_patience_readings(noise, patience):
     found = followed(noise, Hysteresis(margin=0.3, patience=patience), start=Match(type=0, readings=1))
     assert changes([0, *found]) <= len(noise) // patience
 
 
+@settings(deadline=None)
 @given(st.integers(2, 6), st.integers(1, 100))
 def test_noise_that_crosses_back_in_time_never_changes_the_type(patience, rounds):
     noise = ([2.1] * (patience - 1) + [1.9]) * rounds
     assert set(followed(noise, Hysteresis(margin=0.3, patience=patience), start=Match(type=0, readings=1))) == {0}
 
 
+@settings(deadline=None)
 @given(
     st.floats(0.01, 100), st.floats(0, 1), st.integers(0, 2), st.integers(1, 5), st.floats(0, 2)
 )  # fmt: skip
