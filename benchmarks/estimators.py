@@ -5,7 +5,8 @@
 A hand-over costs the trace's round trip, jitter (exponential, mean 2 ms, seeded) and the bytes' time on the
 changing link. Before each one every rule says what it will get; then it sees the reading. A hand-over that takes over
 10 s is given up; every 5 s a message of 100 bytes (liveness) measures the round trip. The first ten of each run are
-not counted. `--synthetic` takes `modeltree.scenes` instead of recordings: links that no constant was chosen on.
+not counted. `--synthetic` takes `modeltree.scenes` instead of recordings; both were looked at when the
+default rule was chosen.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """How fast the link is now, from hand-overs: a value, its age, and how far to trust it.
 
 The default rule is `adaptive`, chosen by `benchmarks/estimators.py` (2 cores of an AMD EPYC, 2026-11-21): 12 recorded
-links x 3 sizes (3, 16, 65 kB) x 4 rhythms, 2 ms jitter; in brackets 7 synthetic links on which nothing was chosen.
+links x 3 sizes (3, 16, 65 kB) x 4 rhythms, 2 ms jitter; in brackets 7 synthetic links. Both were
+looked at when the mix of `adaptive` was chosen among a dozen, so neither is a held-out set.
 
 | rule           | type matched, K = 2 | K = 3           | median error, ln | regret, ms  |
 |----------------|---------------------|-----------------|------------------|-------------|

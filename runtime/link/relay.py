@@ -58,6 +58,7 @@ class Relay:
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._thread: threading.Thread | None = None
+        self._closing = False
         self.connections_seen = 0
 
     def start(self) -> "Relay":
@@ -162,12 +163,15 @@ class Relay:
             pipe.change(faults)
 
     async def _shut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        await asyncio.sleep(0)  # what was accepted already gets its connection, which is then cut
+        self._closing = True
+        if self._server is not None:  # accept no more, but let what is being accepted finish: a closed server leaks it
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
         self._cut()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
         await asyncio.sleep(0)  # transports close their sockets a turn after they are aborted
         for pipe in (self._up, self._down):
             pipe.stop()
@@ -193,7 +197,9 @@ class Connection:
         self.relay._connections.add(self)
         self.relay.connections_seen += 1
         self.ready_s = self.relay.now_s() + self.relay._rtt_s
-        if not self.relay._faults.black_hole:
+        if self.relay._closing:  # accepted in the same moment
+            self.reset()
+        elif not self.relay._faults.black_hole:
             self._dialling = self.relay._loop.create_task(self._dial())
 
     def allow(self, size_bytes: int | None) -> None:
@@ -321,7 +327,7 @@ class End(asyncio.Protocol):
     def reset(self) -> None:
         """Close at once, with a reset instead of an end."""
         self._reset = True
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None:  # one that closes may still wait for a peer that does not read
             raw = cast(socket.socket, self._transport.get_extra_info("socket"))
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

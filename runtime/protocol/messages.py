@@ -6,6 +6,7 @@ version of protobuf that it was generated for.
 """
 
 import functools
+import importlib
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -40,14 +41,14 @@ def require_grpc() -> None:
     ------
     ConfigError : says what to install, and what works without.
     """
-    try:
-        import google.protobuf
-        import grpc  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"gRPC needs the packages grpcio and protobuf ({error}): pip install 'nas-modeltree[cloud]', "
-            "or use http:// or https://, which need nothing"
-        ) from error
+    for name in ("grpc", "google.protobuf"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"gRPC needs the packages grpcio and protobuf ({error}): pip install 'nas-modeltree[cloud]', "
+                "or use http:// or https://, which need nothing"
+            ) from error
 
 
 @functools.cache

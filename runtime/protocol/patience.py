@@ -8,6 +8,7 @@ import io
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class PatientSocket:
@@ -56,7 +57,7 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def readinto(self, buffer: Any) -> int:
         count = self._patient.wait().recv_into(buffer)
         self._patient.received_bytes += count
         return count

@@ -8,7 +8,7 @@ import numpy as np
 
 from modeltree.errors import FormatError
 
-TYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
+TYPES: dict[str, np.dtype] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 """What this project sends; the protocol knows more."""
 
 X, FRAME, LOGITS = "x", "frame", "logits"
@@ -37,7 +37,7 @@ class Tensor:
     def of(cls, name: str, array: np.ndarray) -> "Tensor":
         """A float32 or uint8 array under a name."""
         datatype = next(key for key, dtype in TYPES.items() if dtype == array.dtype)
-        data = memoryview(np.ascontiguousarray(array, TYPES[datatype])).cast("B") if array.size else b""
+        data = np.ascontiguousarray(array, TYPES[datatype]).data.cast("B") if array.size else b""
         return cls(name=name, datatype=datatype, shape=array.shape, data=data)
 
     @classmethod

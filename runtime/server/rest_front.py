@@ -4,6 +4,7 @@ GET  /v2                       GET  /v2/health/live    GET  /v2/health/ready
 GET  /v2/models/M[/versions/1] GET  /v2/models/M/ready POST /v2/models/M/infer
 """
 
+import contextlib
 import http.server
 import io
 import logging
@@ -131,10 +132,8 @@ class _Server(socketserver.TCPServer):
         with self.lock:
             still = dict(self._open)
         for request, thread in still.items():
-            try:
+            with contextlib.suppress(OSError):  # has ended meanwhile
                 socket.socket.shutdown(request, socket.SHUT_RDWR)
-            except OSError:
-                pass  # has ended meanwhile
             thread.join(1.0)
 
 
@@ -161,7 +160,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         limits = self.server.admission.limits
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._patient = PatientSocket(self.request, time.monotonic() + limits.read_s)
-        self.connection = self._patient  # type: ignore[assignment]
+        self.connection = self._patient
         self.rfile, self.wfile = self._patient.makefile(), _Writer(self._patient)  # type: ignore[assignment]
         self._rest = False
         if isinstance(self.request, ssl.SSLSocket):

@@ -1,6 +1,7 @@
 """Asking a server, by the way that its URL names."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from modeltree.errors import ConfigError
@@ -62,7 +63,7 @@ def open_transport(
         raise ConfigError("certificate and key must be given both or not at all: pass the missing one")
     if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError("the token must be printable ASCII without blanks")
-    files = {name: None if file is None else Path(file) for name, file in
+    files: dict[str, Any] = {name: None if file is None else Path(file) for name, file in
              (("ca", ca), ("certificate", certificate), ("key", key))}  # fmt: skip
     for name, file in files.items():
         if file is not None and not file.is_file():

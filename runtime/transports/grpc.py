@@ -53,6 +53,7 @@ class GrpcTransport(Transport):
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         options = [
             ("grpc.max_receive_message_length", MAX_REPLY_BYTES), ("grpc.max_send_message_length", -1),
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: what unfolds has no limit of its own
             ("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000),
             ("grpc.min_reconnect_backoff_ms", 3000),  # despite its name, what an attempt to connect may take

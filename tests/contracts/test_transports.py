@@ -89,7 +89,8 @@ def test_the_answer_is_the_models_to_what_the_codes_say(transport, x, bits):
     received = x if bits == 32 else decode(encode(x, bits), shape=x.shape)
     reply = ask(transport, "dense", x, bits)
     np.testing.assert_array_equal(reply.output, dense(received))
-    assert reply.output.dtype == np.float32 and reply.output.flags.writeable
+    assert reply.output.dtype == np.float32
+    assert reply.output.flags.writeable
 
 
 def test_pixels_arrive_normalised(transport):
@@ -104,7 +105,8 @@ def test_pixels_arrive_normalised(transport):
 def test_a_reply_tells_what_it_cost(transport, x):
     reply = ask(transport, "slow", x, 32)
     assert 2 <= reply.server_s <= reply.seconds < 3
-    assert reply.sent_bytes >= x.nbytes and reply.received_bytes >= 4 * CLASSES * len(x)
+    assert reply.sent_bytes >= x.nbytes
+    assert reply.received_bytes >= 4 * CLASSES * len(x)
     assert ask(transport, "dense", x, 4).sent_bytes < reply.sent_bytes
 
 
@@ -151,7 +153,7 @@ def test_a_bug_in_the_server_is_not_told(transport, x, caplog):
 
 def test_another_models_feature_map_is_refused(transport):
     for bits in (8, 32):
-        with pytest.raises(Refused, match="shape|must hold"):
+        with pytest.raises(Refused, match=r"shape|must hold"):
             ask(transport, "dense", np.ones((1, 3, 4, 5), np.float32), bits)
 
 
@@ -293,12 +295,13 @@ def test_where_nobody_listens_nothing_is_reached(kind, x):
 
 @REMOTE
 def test_a_server_that_says_nothing_is_given_up_in_time(kind, x):
-    with socket_server(lambda connection: connection.recv(1) and time.sleep(1)) as port:
-        with open_transport(f"{SCHEMES[kind]}://127.0.0.1:{port}") as transport:
-            started = time.monotonic()
-            with pytest.raises(TimedOut):
-                ask(transport, "dense", x, timeout_s=0.3)
-            assert time.monotonic() - started < 0.8
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(socket_server(lambda connection: connection.recv(1) and time.sleep(1)))
+        transport = stack.enter_context(open_transport(f"{SCHEMES[kind]}://127.0.0.1:{port}"))
+        started = time.monotonic()
+        with pytest.raises(TimedOut):
+            ask(transport, "dense", x, timeout_s=0.3)
+        assert time.monotonic() - started < 0.8
 
 
 def test_a_server_whose_bytes_drip_is_given_up_in_time(x):
@@ -463,9 +466,12 @@ def test_bytes_that_are_no_message_are_malformed(x):
     ],
 )
 def test_http_that_is_no_answer_is_never_a_result(said, error, x):
-    with socket_server(lambda connection: (connection.recv(2**16), connection.sendall(said))) as port:
-        with open_transport(f"http://127.0.0.1:{port}") as transport, pytest.raises(error):
-            ask(transport, "dense", x, timeout_s=2.0)
+    def say(connection):
+        connection.recv(2**16)
+        connection.sendall(said)
+
+    with socket_server(say) as port, open_transport(f"http://127.0.0.1:{port}") as transport, pytest.raises(error):
+        ask(transport, "dense", x, timeout_s=2.0)
 
 
 @REMOTE
@@ -491,8 +497,9 @@ def test_opening_and_closing_leaves_no_thread_and_no_file_behind(servers, kind, 
 
 
 @pytest.mark.parametrize(
-    "url", ["host:8001", "ftp://host", "grpc://", "grpc://host:99999", "http://host/path", "http://me:pw@host", "grpc:8001"]
-)  # fmt: skip
+    "url",
+    ["host:8001", "grpc:8001", "ftp://host", "grpc://", "grpc://host:99999", "http://host/path", "http://me:pw@host"],
+)
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(ConfigError, match="server"):
         open_transport(url)

@@ -61,6 +61,11 @@ def ask(url, timeout_s=5.0, **options):
         return transport.infer("sum", X, bits=32, timeout_s=timeout_s).output.item()
 
 
+def refused(url, authority):
+    with pytest.raises(Refused, match=r"(?i)certificate|hostname"):
+        ask(url, ca=authority.pem)
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("tls"), "authority")
@@ -90,22 +95,19 @@ def test_with_its_authority_known_a_server_is_asked_over_tls(scheme, authority, 
 @BOTH
 def test_a_certificate_of_a_stranger_is_refused(scheme, authority, stranger):
     with served(scheme, tls=ServerTls(**stranger.signed("server"))) as url:
-        with pytest.raises(Refused, match=r"(?i)certificate|handshake"):
-            ask(url, ca=authority.pem)
+        refused(url, authority)
 
 
 @BOTH
 def test_a_certificate_that_has_expired_is_refused(scheme, authority):
     with served(scheme, tls=ServerTls(**authority.signed("expired", days=-1))) as url:
-        with pytest.raises(Refused, match=r"(?i)certificate|handshake"):
-            ask(url, ca=authority.pem)
+        refused(url, authority)
 
 
 @BOTH
 def test_a_certificate_for_another_host_is_refused(scheme, authority):
     with served(scheme, tls=ServerTls(**authority.signed("elsewhere", address="DNS:elsewhere"))) as url:
-        with pytest.raises(Refused, match=r"(?i)certificate|hostname"):
-            ask(url, ca=authority.pem)
+        refused(url, authority)
 
 
 @BOTH
@@ -167,7 +169,7 @@ def test_without_the_token_nothing_is_answered_but_health(scheme, token, message
 def test_tls_files_that_do_not_fit_are_refused_before_serving(scheme, tmp_path, server_tls):
     text = tmp_path / "no.pem"
     text.write_text("no certificate")
-    with pytest.raises(ConfigError, match="TLS|PEM"):
+    with pytest.raises(ConfigError, match=r"TLS|PEM"):
         FRONTS[scheme](Desk(Summing()), Admission(Limits()), tls=ServerTls(certificate=text, key=server_tls["key"]))
     with pytest.raises(ConfigError, match="not a file"):
         ServerTls(certificate=tmp_path / "missing.pem", key=text)
@@ -183,8 +185,11 @@ def test_an_address_that_is_taken_is_refused(scheme):
 def test_beyond_its_requests_at_once_the_server_is_busy_and_recovers(scheme):
     engine = Summing()
     engine.gate.clear()
-    with served(scheme, engine=engine, max_requests=2) as url, ThreadPoolExecutor(2) as pool:
-        with open_transport(url) as transport:
+    with contextlib.ExitStack() as stack:
+        transport = stack.enter_context(
+            open_transport(stack.enter_context(served(scheme, engine=engine, max_requests=2)))
+        )
+        with ThreadPoolExecutor(2) as pool:
             calls = [pool.submit(transport.infer, "sum", X, bits=32, timeout_s=5.0) for _ in range(2)]
             for _ in calls:
                 assert engine.waiting.acquire(timeout=5)
@@ -211,7 +216,9 @@ def test_a_bucket_fills_with_time_and_forgets_whom_it_has_not_heard_of():
     assert [buckets.take("a") for _ in range(4)] == [True, True, True, False]
     now[0] = 0.5
     assert [buckets.take("a") for _ in range(2)] == [True, False]
-    assert buckets.take("b") and buckets.take("c") and len(buckets._levels) == 2
+    assert buckets.take("b")
+    assert buckets.take("c")
+    assert len(buckets._levels) == 2
     now[0] = 100.0
     assert [buckets.take("c") for _ in range(4)] == [True, True, True, False]
 
@@ -221,7 +228,7 @@ def test_the_engine_is_told_how_long_the_device_waits(scheme):
     engine = Summing()
     with served(scheme, engine=engine) as url:
         ask(url, timeout_s=3.0)
-        assert 2 < engine.left <= 3
+        assert 2 < engine.left <= 3.1  # gRPC rounds what it sends up
 
 
 @BOTH
@@ -257,8 +264,9 @@ def test_grpc_messages_that_are_compressed_are_refused():
     import grpc
 
     with served("grpc") as url, grpc.insecure_channel(url[7:], compression=grpc.Compression.Gzip) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError, match="disabled"):
-            channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(bytes(10_000), timeout=5)
+            infer(bytes(10_000), timeout=5)
 
 
 def test_the_standard_health_check_is_served():
@@ -314,7 +322,8 @@ POST = b"POST /v2/models/sum/infer HTTP/1.1\r\n"
 def test_http_that_cannot_be_followed_ends_its_connection_with_a_reason(rest_url, request_bytes, status):
     answer = said(rest_url, request_bytes)
     assert answer.startswith(b"HTTP/1.1 " + status) or answer.startswith(b"HTTP/1.0 " + status)
-    assert b'"error"' in answer and b"Traceback" not in answer
+    assert b'"error"' in answer
+    assert b"Traceback" not in answer
     assert ask(rest_url) == 3
 
 
@@ -348,7 +357,8 @@ def test_a_request_that_is_malformed_is_refused_and_the_connection_kept(rest_url
     request = POST + extra + b"content-length: %d\r\n\r\n" % len(body) + body
     answer = said(rest_url, request, b"GET /v2/health/live HTTP/1.1\r\nconnection: close\r\n\r\n")
     first, _, rest_of_it = answer.partition(b"HTTP/1.1 200 OK")
-    assert first.startswith(b"HTTP/1.1 400 ") and b"nas-reason: malformed" in first
+    assert first.startswith(b"HTTP/1.1 400 ")
+    assert b"nas-reason: malformed" in first
     assert b'{"live":true}' in rest_of_it
 
 
@@ -417,7 +427,9 @@ def test_a_deadline_that_is_over_is_not_worked_on():
         answer = said(
             url, POST + b"connection: close\r\nnas-timeout-ms: 0\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         )
-    assert b"504" in answer and b"nas-reason: late" in answer and engine.left is None
+    assert b"504" in answer
+    assert b"nas-reason: late" in answer
+    assert engine.left is None
 
 
 def test_a_gate_that_never_opens_is_a_timeout():

@@ -50,7 +50,8 @@ class Serving:
 
     def __init__(self, *words):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from nas.cli import main; main()", "serve", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", "from nas.cli import main; main()", "serve", *map(str, words)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         self.line = self.process.stdout.readline()

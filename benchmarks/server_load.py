@@ -1,0 +1,320 @@
+"""What the server answers under load, beside the bare library on the same processors.
+
+    python benchmarks/server_load.py [BUNDLE] [--seconds 3] [--rounds 3] [--clients 1 10 100] [--server-cpus 0]
+                                     [--client-cpus 1] [--soak 600]
+
+Without a bundle, one is made: VGG11 with random weights as the rest behind the image, batches of 1, 4 and 8. The bare
+library, the engine in one process with its callers, and the server behind gRPC each run pinned to --server-cpus; the
+devices behind gRPC run on --client-cpus. Rounds go through all of them in turn, and ratios are taken within a round,
+since other work on the machine comes and goes. With --soak, devices ask for so long, beyond what the server can bear in
+every second part, the bundle is swapped between the parts, and memory is watched.
+"""
+
+import argparse
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modeltree.errors import NasError
+from runtime.bundle import Bundle
+from runtime.library import Library
+from runtime.server.choice import chosen_target
+from runtime.server.engine import BundleEngine
+from runtime.server.interface import Busy
+from runtime.server.serving import ServeConfig, Server
+from runtime.transports import BusyError, open_transport
+
+BATCHES = (1, 4, 8)
+SETTLE_S = 0.3
+PARTS = 10
+DEADLINES_S = (1.0, 0.05)
+
+
+@dataclass(kw_only=True)
+class Load:
+    """What callers met: seconds of every answer, and refusals. span_s : of the whole."""
+
+    seconds: list[float] = field(default_factory=list)
+    busy: int = 0
+    failed: int = 0
+    span_s: float = 1.0
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.seconds) / self.span_s
+
+    def text(self) -> str:
+        """Latencies and refusals."""
+        if not self.seconds:
+            return f"no answer, {self.busy} busy, {self.failed} failed"
+        p50, p99 = (1e3 * float(np.percentile(self.seconds, percent)) for percent in (50, 99))
+        return f"p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  busy {self.busy}  failed {self.failed}"
+
+
+def main() -> None:
+    """Print a line for every measurement and the medians of the ratios."""
+    told = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = told.bundle or made_bundle(Path(folder) / "bundle")
+        model, shape = rest_of(bundle)
+        print(f"{platform.machine()}, {os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} at the start")
+        print(f"model {model}, {shape}; server on processors {told.server_cpus}, devices on {told.client_cpus}")
+        if told.soak:
+            soak(bundle, model, shape, told)
+        else:
+            compare(bundle, model, shape, told)
+
+
+def compare(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Namespace) -> None:
+    """All measurements, in rounds."""
+    ratios: dict[str, list[float]] = {}
+    for number in range(told.rounds):
+        before = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
+        loads: dict[str, Load] = {}
+        for clients in told.clients:
+            loads[f"in process, {clients:3} callers"] = pinned(
+                told.server_cpus, in_process, bundle, model, shape, clients, told.seconds
+            )
+        with Remote(bundle, told.server_cpus) as server:
+            for clients in told.clients:
+                loads[f"gRPC, {clients:3} devices"] = pinned(
+                    told.client_cpus, over_grpc, server.url, model, shape, clients, told.seconds, None
+                )
+        after = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
+        rates = {batch: (before[batch] + after[batch]) / 2 for batch in before}
+        best = max(rates.values())
+        told_rates = ", ".join(f"batch {batch} {rate:.0f}" for batch, rate in rates.items())
+        print(f"round {number + 1}: bare library {told_rates} images/s; load average {os.getloadavg()[0]:.1f}")
+        for name, load in loads.items():
+            ratios.setdefault(name, []).append(load.rate / best)
+            print(f"  {name:24} {load.rate:7.0f}/s = {100 * load.rate / best:4.0f} %  {load.text()}", flush=True)
+    print("median share of the bare library's best batch:")
+    for name, values in ratios.items():
+        print(f"  {name:24} {100 * statistics.median(values):4.0f} %")
+
+
+def soak(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Namespace) -> None:
+    """Ask for long, too much in every second part; swap between the parts; print memory after each."""
+    other = Path(tempfile.mkdtemp(dir=bundle.parent)) / "copy"
+    copy_bundle(bundle, other)
+    with Remote(bundle, told.server_cpus) as server:
+        for part in range(PARTS):
+            over = part % 2
+            clients = max(told.clients) if over else min(10, max(told.clients))
+            load = pinned(
+                told.client_cpus, over_grpc, server.url, model, shape, clients, told.soak / PARTS, DEADLINES_S[over]
+            )
+            server.swap((other, bundle)[part % 2])
+            memory = f"{server.resident_mb():.1f} MB"
+            print(f"  {clients:3} devices, deadline {DEADLINES_S[over]} s: {load.rate:6.0f}/s  {load.text()}  {memory}",
+                  flush=True)  # fmt: skip
+
+
+# ---- what is measured
+
+
+def bare(bundle: Path, model: str, shape: tuple[int, ...], seconds: float) -> dict[int, float]:
+    """Images a second of each batch size, a thread for every processor, nothing around it."""
+    opened, rates = Bundle.open(bundle), {}
+    target = chosen_target(opened.manifest)
+    entry = opened.block(model)
+    for batch in sorted({one.batch for one in entry.libraries if one.target == target}):
+        library = Library(
+            opened.library_path(model, target=target, batch=batch), shape_in=(batch, *shape),
+            shape_out=(batch, *entry.out_shape), runtime=opened.runtime_path(target), threads=1,
+        )  # fmt: skip
+        x = sample(shape, batch)
+        rates[batch] = batch * repeated(lambda: lambda: library.run(x), len(os.sched_getaffinity(0)), seconds / 2).rate  # noqa: B023
+    return rates
+
+
+def in_process(bundle: Path, model: str, shape: tuple[int, ...], clients: int, seconds: float) -> Load:
+    """The engine, its callers threads beside it."""
+    x = sample(shape, 1)
+    with BundleEngine(bundle, max_requests=max(256, clients)) as engine:
+        return repeated(lambda: lambda: engine.infer(model, x), clients, seconds)
+
+
+def over_grpc(
+    url: str, model: str, shape: tuple[int, ...], clients: int, seconds: float, deadline_s: float | None
+) -> Load:
+    """Devices of a server; four share a connection where they are many."""
+    x = sample(shape, 1)
+    links = [open_transport(url) for _ in range(-(-clients // 4))]
+    turn = iter(range(clients))
+
+    def device() -> Callable[[], object]:
+        link = links[next(turn) % len(links)]
+        return lambda: link.infer(model, x, bits=8, timeout_s=deadline_s or 30.0)
+
+    try:
+        return repeated(device, clients, seconds)
+    finally:
+        for link in links:
+            link.close()
+
+
+def repeated(caller: Callable[[], Callable[[], object]], threads: int, seconds: float) -> Load:
+    """Call again and again from so many threads, each with a caller of its own."""
+    load, lock, count, stop = Load(), threading.Lock(), threading.Event(), threading.Event()
+
+    def work(call: Callable[[], object]) -> None:
+        mine, busy, failed = [], 0, 0
+        while not stop.is_set():
+            started = time.perf_counter()
+            try:
+                call()
+            except (Busy, BusyError):
+                busy += count.is_set()
+                time.sleep(0.005)
+            except NasError:
+                failed += count.is_set()
+            else:
+                if count.is_set():
+                    mine.append(time.perf_counter() - started)
+        with lock:
+            load.seconds += mine
+            load.busy += busy
+            load.failed += failed
+
+    callers = [threading.Thread(target=work, args=(caller(),)) for _ in range(threads)]
+    for one in callers:
+        one.start()
+    time.sleep(SETTLE_S)
+    count.set()
+    started = time.perf_counter()
+    time.sleep(seconds)
+    load.span_s = time.perf_counter() - started
+    stop.set()
+    for one in callers:
+        one.join()
+    return load
+
+
+# ---- processes
+
+
+def pinned(cpus: list[int], work: Callable[..., Any], *given: Any) -> Any:
+    """What `work` gives in a process of its own on these processors."""
+    with multiprocessing.get_context("spawn").Pool(1, os.sched_setaffinity, (0, cpus)) as pool:
+        return pool.apply(work, given)
+
+
+class Remote:
+    """A server in a process of its own, on some processors."""
+
+    def __init__(self, bundle: Path, cpus: list[int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(bundle, cpus, there))
+        self._process.start()
+        self.url: str = self._here.recv()
+
+    def swap(self, bundle: Path) -> None:
+        self._here.send(bundle)
+        self._here.recv()
+
+    def resident_mb(self) -> float:
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS")) / 1024
+
+    def __enter__(self) -> "Remote":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._here.send(None)
+        self._process.join(60)
+
+
+def _serve(bundle: Path, cpus: list[int], pipe: Any) -> None:
+    os.sched_setaffinity(0, cpus)
+    with Server(ServeConfig(bundle=bundle, listen=("grpc://127.0.0.1:0",))) as server:
+        pipe.send(server.urls[0])
+        while (other := pipe.recv()) is not None:
+            server.engine.swap(other)
+            pipe.send("done")
+
+
+# ---- the bundle
+
+
+def rest_of(bundle: Path) -> tuple[str, tuple[int, ...]]:
+    """The rest that is most work, and what goes in."""
+    blocks = Bundle.open(bundle).manifest.blocks
+    name = max((name for name, one in blocks.items() if "rest" in one.roles), key=lambda one: _macs(blocks[one]))
+    return name, blocks[name].in_shape
+
+
+def _macs(block: Any) -> int:
+    return max((one.macs for one in block.libraries if one.batch == 1), default=0)
+
+
+def sample(shape: tuple[int, ...], batch: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
+
+
+def copy_bundle(bundle: Path, to: Path) -> None:
+    """A copy with files of its own, so that a swap loads everything anew."""
+    import shutil
+
+    shutil.copytree(bundle, to)
+
+
+def made_bundle(folder: Path) -> Path:
+    """VGG11 with random weights, handed over whole."""
+    from compile.bundle import Wanted, compile_run
+    from compile.targets import host
+    from modeltree.bandwidth import BandwidthTypes
+    from modeltree.files import write_bytes
+    from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node, encode_tree
+    from nas.bases import build
+    from nas.cli.search import default_cache
+    from transforms import export
+
+    shape, block = (3, 32, 32), "0" * 20
+    types = BandwidthTypes(representative_mbps=(8.0,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
+    node = Node(
+        id=0, level=0, parent=None, fork=BandwidthFork(types=(0,)), partition=0, segments=1, device_ms=0.0, actions=(),
+        handover=Handover(place=0, shape=shape, bytes=3072, bits=8, block=block),
+        leaf=Leaf(chance=1.0, latency_ms=1.0, accuracy=10.0, accuracy_origin="predicted"),
+    )  # fmt: skip
+    tree = ModelTree(
+        base="vgg11", input_shape=shape, mean=(0.5,) * 3, std=(0.25,) * 3, classes=tuple(map(str, range(10))),
+        places=(0, 1), types=types, rtt_ms=0.0, device="none", cloud="none", trace="none", nodes=(node,),
+    )  # fmt: skip
+    run = folder.parent / "run"
+    write_bytes(run / "tree.json", encode_tree(tree))
+    (run / "blocks").mkdir()
+    import torch
+
+    torch.manual_seed(0)
+    torch.export.save(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
+    compile_run(run, folder, Wanted(targets=[host()], batches=BATCHES), cache=default_cache() / "compiled")
+    return folder
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--server-cpus", type=int, nargs="+", default=[0])
+    parser.add_argument("--client-cpus", type=int, nargs="+", default=[1])
+    parser.add_argument("--soak", type=float, default=0.0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
