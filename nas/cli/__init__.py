@@ -8,6 +8,7 @@ from modeltree.errors import NasError
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
 from nas.cli.profile import profile
+from nas.cli.run import run
 from nas.cli.search import search
 from nas.cli.serve import serve
 from nas.cli.show import show
@@ -26,6 +27,7 @@ app.command("compile")(compile_tree)
 app.command()(profile)
 app.command()(bench)
 app.command()(serve)
+app.command()(run)
 
 INTERRUPTED = 130
 

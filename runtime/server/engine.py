@@ -161,17 +161,17 @@ class ModelEngine:
 
     def _work(self) -> None:
         while (batch := self._waiting.take()) is not None:
-            seconds: float | None = None
+            took: tuple[float, float] | None = None
             failed: dict[Request, NasError] = {}
-            started = self._clock()
+            started, worked = self._clock(), time.thread_time()
             try:
                 _run(batch.model, batch.parts, batch.size)
-                seconds = self._clock() - started
-                self._measures.ran(batch, seconds)
+                took = self._clock() - started, time.thread_time() - worked
+                self._measures.ran(batch, took[0])
             except Exception as error:
                 _log.warning("a batch of %d for %s failed: %s", batch.size, batch.model.name, error)
                 failed = _one_by_one(batch, error)
-            self._waiting.finished(batch, seconds, failed)
+            self._waiting.finished(batch, took, failed)
 
 
 class BundleEngine(ModelEngine):

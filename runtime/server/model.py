@@ -98,7 +98,7 @@ class BundleModel:
                 path = self._bundle.library_path(self.name, target=self._target, variant=self._variant, batch=batch)
                 loaded[batch] = self._open(path, batch, runtime)
             for batch, library in loaded.items():
-                self.times.note(batch, self._measured_s(library))
+                self.times.note(batch, *self._measured(library))
             self._libraries = loaded
 
     def close(self) -> None:
@@ -122,14 +122,15 @@ class BundleModel:
         library.path = path
         return library
 
-    def _measured_s(self, library: Library) -> float:
-        zeros, best = np.zeros(library.shape_in, np.float32), math.inf
+    def _measured(self, library: Library) -> tuple[float, float]:
+        """Seconds and work of a call at its best."""
+        zeros, seconds, work = np.zeros(library.shape_in, np.float32), math.inf, math.inf
         library.run(zeros)  # reads the weights from disk
         for _ in range(_WARM_RUNS):
-            started = self._clock()
+            started, worked = self._clock(), time.thread_time()
             library.run(zeros)
-            best = min(best, self._clock() - started)
-        return best
+            seconds, work = min(seconds, self._clock() - started), min(work, time.thread_time() - worked)
+        return seconds, work
 
 
 def gathered(parts: Sequence[np.ndarray], batch: int) -> np.ndarray:

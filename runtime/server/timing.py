@@ -1,7 +1,9 @@
 """How long a model takes for each batch size it was compiled for, and which size is best now.
 
 Nothing here is assumed: whether a batch of eight is faster than eight single images depends on the block and on the
-machine, and is decided by what was measured. Pure but for the numbers it is told.
+machine, and is decided by what was measured. Two times are kept: what a caller waits (`seconds`), which says whether a
+deadline can be kept, and the processor's time (`work`), which says what is worth more. Under load the first also holds
+what the fronts take meanwhile, and would make a batch that is filled up with zeros look cheap.
 """
 
 from collections.abc import Sequence
@@ -20,14 +22,16 @@ class ServiceTimes:
         self.batches = tuple(sorted(set(batches)))
         self.fastest_s = 0.0
         self._seconds: dict[int, float] = {}
+        self._work: dict[int, float] = {}
         self._measured_at = dict.fromkeys(self.batches, 0)
         self._notes = self._choices = 0
 
-    def note(self, batch: int, seconds: float) -> None:
-        """A library of this batch took so long."""
+    def note(self, batch: int, seconds: float, work: float | None = None) -> None:
+        """A library of this batch took so long, and so much of the processor's time; None where only one is known."""
         self._notes += 1
-        before = self._seconds.get(batch)
-        self._seconds[batch] = seconds if before is None else before + _SHARE * (seconds - before)
+        for means, value in ((self._seconds, seconds), (self._work, seconds if work is None else work)):
+            before = means.get(batch)
+            means[batch] = value if before is None else before + _SHARE * (value - before)
         self._measured_at[batch] = self._notes
         self.fastest_s = min(self.fastest_s or seconds, seconds)
 
@@ -46,7 +50,7 @@ class ServiceTimes:
 
         Returns
         -------
-        The size with the least time an image (one that is not full counts its images alone) among those that take
+        The size with the least work an image (one that is not full counts its images alone) among those that take
         no longer than any member can wait; the quickest where none is quick enough.
         """
         if not self._seconds:
@@ -58,4 +62,4 @@ class ServiceTimes:
         self._choices += 1
         if self._choices % _LOOK_EVERY == 0 and (full := [batch for batch in fits if batch <= len(slack_s)]):
             return min(full, key=lambda batch: self._measured_at[batch])
-        return min(fits, key=lambda batch: (fits[batch] / min(batch, len(slack_s)), batch))
+        return min(fits, key=lambda batch: (self._work[batch] / min(batch, len(slack_s)), batch))

@@ -124,12 +124,13 @@ class Waiting:
             self._running[batch] = self._clock() + batch.model.times.expected_s(batch.size)
             return batch
 
-    def finished(self, batch: Batch, seconds: float | None, failed: dict[Request, NasError]) -> None:
-        """A batch has run: its outputs are written, but for the requests in `failed`. seconds : None if it did not."""
+    def finished(self, batch: Batch, took: tuple[float, float] | None, failed: dict[Request, NasError]) -> None:
+        """A batch has run: its outputs are written, but for the requests in `failed`. took : seconds, and work; None
+        if it did not run as one."""
         with self._changed:
             del self._running[batch]
-            if seconds is not None:
-                batch.model.times.note(batch.size, seconds)
+            if took is not None:
+                batch.model.times.note(batch.size, *took)
             for part in batch.parts:
                 request = part.request
                 request.left -= part.last - part.first

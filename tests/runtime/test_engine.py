@@ -436,6 +436,16 @@ def test_the_least_time_an_image_decides_the_batch():
     assert times.expected_s(16) == 16 * 3 / 8
 
 
+def test_work_decides_what_is_worth_more_and_time_what_is_in_time():
+    """Under load a call takes longer than its work; a batch of eight for six images is then no bargain."""
+    times = ServiceTimes((1, 4, 8))
+    for batch, seconds, work in ((1, 3.5, 1.4), (4, 7.0, 4.9), (8, 10.0, 9.6)):
+        times.note(batch, seconds, work)
+    assert times.chosen([np.inf] * 6) == 4
+    assert times.chosen([np.inf] * 8) == 8
+    assert times.chosen([6.0] * 8) == 1
+
+
 @pytest.mark.parametrize(("slack", "size"), [(10.0, 8), (2.5, 4), (1.5, 1), (0.5, 1)])
 def test_no_member_is_made_late_by_its_batch(slack, size):
     times = ServiceTimes((1, 4, 8))
