@@ -32,20 +32,23 @@ from runtime.server.choice import chosen_target
 from runtime.server.engine import BundleEngine
 from runtime.server.interface import Busy
 from runtime.server.serving import ServeConfig, Server
-from runtime.transports import BusyError, open_transport
+from runtime.transports import BusyError, TimedOut, open_transport
 
 BATCHES = (1, 4, 8)
 SETTLE_S = 0.3
 PARTS = 10
 DEADLINES_S = (1.0, 0.05)
+BACKOFF_S = 0.15
+"""After a refusal: the mean of what `runtime.breaker` waits first."""
 
 
 @dataclass(kw_only=True)
 class Load:
-    """What callers met: seconds of every answer, and refusals. span_s : of the whole."""
+    """What callers met: seconds of every answer, and how often there was none. span_s : of the whole."""
 
     seconds: list[float] = field(default_factory=list)
     busy: int = 0
+    late: int = 0
     failed: int = 0
     span_s: float = 1.0
 
@@ -57,9 +60,9 @@ class Load:
     def text(self) -> str:
         """Latencies and refusals."""
         if not self.seconds:
-            return f"no answer, {self.busy} busy, {self.failed} failed"
+            return f"no answer, {self.busy} busy, {self.late} late, {self.failed} failed"
         p50, p99 = (1e3 * float(np.percentile(self.seconds, percent)) for percent in (50, 99))
-        return f"p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  busy {self.busy}  failed {self.failed}"
+        return f"p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  busy {self.busy}  late {self.late}  failed {self.failed}"
 
 
 def main() -> None:
@@ -170,14 +173,16 @@ def repeated(caller: Callable[[], Callable[[], object]], threads: int, seconds: 
     load, lock, count, stop = Load(), threading.Lock(), threading.Event(), threading.Event()
 
     def work(call: Callable[[], object]) -> None:
-        mine, busy, failed = [], 0, 0
+        mine, busy, late, failed = [], 0, 0, 0
         while not stop.is_set():
             started = time.perf_counter()
             try:
                 call()
             except (Busy, BusyError):
                 busy += count.is_set()
-                time.sleep(0.005)
+                time.sleep(BACKOFF_S)
+            except TimedOut:
+                late += count.is_set()
             except NasError:
                 failed += count.is_set()
             else:
@@ -186,6 +191,7 @@ def repeated(caller: Callable[[], Callable[[], object]], threads: int, seconds: 
         with lock:
             load.seconds += mine
             load.busy += busy
+            load.late += late
             load.failed += failed
 
     callers = [threading.Thread(target=work, args=(caller(),)) for _ in range(threads)]

@@ -155,6 +155,7 @@ class ModelEngine:
             self._waiting.abandon(request, Busy("the deadline passed while the request waited: allow more time"))
         if request.error is not None:
             raise request.error
+        self._waiting.returned(request)
         seconds = self._clock() - request.arrived
         self._measures.answered(request)
         return Answer(output=request.output, seconds=seconds)

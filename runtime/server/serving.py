@@ -1,6 +1,7 @@
 """A whole server: an engine, the fronts before it, its metrics, and how they start and end together."""
 
 import logging
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from runtime.server.swap import Watch
 
 PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 _LOOK_S = 1.0
+_STEP, _LOWEST = 5, 19
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Server:
             max_bytes=max(config.max_message_bytes, 256 * 2**20),
         )  # fmt: skip
         self._started: list[Front | MetricsServer] = []
+        _step_back()
         try:
             self.urls = self._listen(places)
         except BaseException:
@@ -205,6 +208,16 @@ def read_token(file: Path) -> str:
     if not token or not token.isprintable() or " " in token:
         raise ConfigError(f"{file} holds no token: it must be one word of printable ASCII")
     return token
+
+
+def _step_back() -> None:
+    """Let this thread, and those it starts from now on, run after the engine's workers, which are there already.
+
+    Else a hundred devices that are told "busy" and ask again take the processor from the few that are being answered.
+    """
+    if hasattr(os, "setpriority"):
+        here = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, here, min(_LOWEST, os.getpriority(os.PRIO_PROCESS, here) + _STEP))
 
 
 def _bracketed(host: str) -> str:

@@ -35,6 +35,11 @@ class ServiceTimes:
         self._measured_at[batch] = self._notes
         self.fastest_s = min(self.fastest_s or seconds, seconds)
 
+    @property
+    def quickest_s(self) -> float:
+        """Of the batch size that is done soonest; 0 before anything was measured."""
+        return min(self._seconds.values(), default=0.0)
+
     def expected_s(self, images: int) -> float:
         """For so many images one batch after the other, in the best way known; 0 before anything was measured."""
         if not self._seconds:

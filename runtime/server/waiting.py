@@ -17,6 +17,11 @@ from modeltree.errors import NasError
 from runtime.server.interface import Busy, Draining
 from runtime.server.model import Model
 
+_SHARE = 0.1
+"""Weight of the newest in the running mean of how long an answer takes from the worker to its caller."""
+_WAYS_OUT = 2
+"""The answer then goes through the front, for which the same is reckoned again."""
+
 
 class Retired(Exception):
     """The model was swapped for another while this request was on its way."""
@@ -27,7 +32,7 @@ class Request:
     """Images of one caller, of which batches take as many as fit.
 
     until : when the answer is of no use any more; infinite for never. taken, left : images given out, and not done yet.
-    started : when its first image was given out.
+    started, finished : when its first image was given out, and its last was done.
     """
 
     model: Model
@@ -36,6 +41,7 @@ class Request:
     arrived: float
     until: float = math.inf
     started: float = 0.0
+    finished: float = 0.0
     taken: int = 0
     left: int = field(init=False)
     error: NasError | None = None
@@ -77,6 +83,7 @@ class Waiting:
         self._running: dict[Batch, float] = {}
         self._retired: weakref.WeakSet[Model] = weakref.WeakSet()
         self._requests = self._bytes = 0
+        self._return_s = 0.0
         self._draining = self._closed = False
 
     @property
@@ -138,8 +145,14 @@ class Waiting:
                     request.error = failed[request]
                     self._remove(request)
                 if request.left == 0 or request.error is not None:
+                    request.finished = self._clock()
                     request.done.set()
             self._changed.notify_all()
+
+    def returned(self, request: Request) -> None:
+        """The caller has its answer. What it waited for a processor to go on is time that later ones need too."""
+        with self._changed:
+            self._return_s += _SHARE * (self._clock() - request.finished - self._return_s)
 
     def abandon(self, request: Request, error: NasError) -> None:
         """The caller has gone: what is still waiting of it goes too."""
@@ -179,10 +192,11 @@ class Waiting:
 
     def _refuse_late(self, request: Request) -> None:
         now = self._clock()
-        room = request.until - now
+        room = self._slack_s(request, now)
         times = request.model.times
-        if room <= times.fastest_s:
-            raise Busy(f"an answer takes {times.fastest_s:.4f} s at best, {room:.4f} s are left: allow more time")
+        if request.until - now <= times.fastest_s:
+            left = request.until - now
+            raise Busy(f"an answer takes {times.fastest_s:.4f} s at best, {left:.4f} s are left: allow more time")
         if not self._queues and len(self._running) < self.workers:
             return  # nobody is in front; and were the times wrong, they would never be measured again
         ahead = sum(
@@ -194,29 +208,49 @@ class Waiting:
         if room < expected:
             raise Busy(f"an answer would take {expected:.3f} s, {room:.3f} s are left: try again later")
 
+    def _slack_s(self, request: Request, now: float) -> float:
+        """How long a request can still wait for its batch to be done."""
+        return request.until - now - _WAYS_OUT * self._return_s
+
     def _next(self) -> Batch:
         model = min(self._queues, key=lambda one: self._queues[one][0].arrived)
         queue, now = self._queues[model], self._clock()
+        self._drop_hopeless(queue, model.times.quickest_s, now)
         waiting = sum(len(one.x) - one.taken for one in queue)
         idle = max(1, self.workers - len(self._running))
         most = min(model.times.batches[-1], math.ceil(waiting / idle))
         slack: list[float] = []
         for request in queue:
-            slack += [request.until - now] * min(len(request.x) - request.taken, most - len(slack))
+            slack += [self._slack_s(request, now)] * min(len(request.x) - request.taken, most - len(slack))
             if len(slack) == most:
                 break
         size = model.times.chosen(slack)
-        parts, room = [], min(size, most)
-        while room and queue:
+        return Batch(model=model, size=size, parts=self._parts(queue, min(size, most), now))
+
+    def _drop_hopeless(self, queue: deque[Request], quickest_s: float, now: float) -> None:
+        """Refuse those in front that can only be late, as long as one comes behind them that need not be: else all
+        would be answered, each a little too late."""
+        if not any(self._slack_s(one, now) >= quickest_s for one in queue):
+            return
+        while self._slack_s(queue[0], now) < quickest_s:
+            request = queue[0]
+            request.error = Busy("others were in front for too long: try again later")
+            request.done.set()
+            self._remove(request)
+
+    def _parts(self, queue: deque[Request], images: int, now: float) -> tuple[Part, ...]:
+        """Take the first images off a queue."""
+        parts = []
+        while images and queue:
             request = queue[0]
             request.started = request.started or now
-            last = min(request.taken + room, len(request.x))
+            last = min(request.taken + images, len(request.x))
             parts.append(Part(request=request, first=request.taken, last=last))
-            room -= last - request.taken
+            images -= last - request.taken
             request.taken = last
             if last == len(request.x):
                 self._remove(request)
-        return Batch(model=model, size=size, parts=tuple(parts))
+        return tuple(parts)
 
     def _remove(self, request: Request) -> None:
         """Take a request off its queue, if it is there."""

@@ -250,6 +250,22 @@ def test_a_caller_whose_deadline_passes_in_the_queue_is_let_go_and_its_work_drop
     assert model.sizes == [1]
 
 
+def test_who_can_only_be_late_makes_room_for_who_need_not_be(callers):
+    model = Fake(batches=(1,), seconds=0.2)
+    with ModelEngine([model]) as engine:
+        occupied(engine, model, callers)
+        hopeless = callers.submit(engine.infer, "fake", pair(1.0), deadline_s=0.5)
+        until(lambda: engine.waiting[0] == 1)
+        asked = callers.submit(engine.infer, "fake", pair(2.0))
+        until(lambda: engine.waiting[0] == 2)
+        time.sleep(0.35)
+        model.gate.set()
+        with pytest.raises(Busy):
+            hopeless.result(10)
+        np.testing.assert_array_equal(asked.result(10).output, pair(4.0))
+    assert model.sizes == [1, 1]
+
+
 def test_times_that_were_wrong_once_do_not_refuse_for_ever():
     model = Fake(seconds=0.001)
     for _ in range(50):
