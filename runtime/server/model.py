@@ -64,7 +64,12 @@ class BundleModel:
             known = sorted({f"{one.target} {one.variant}" for one in entry.libraries})
             raise ConfigError(f"rest {block} is not compiled for {target} {variant}: known are {', '.join(known)}")
         self.name = block
-        self.info = ModelInfo(shape_in=entry.in_shape, shape_out=entry.out_shape)
+        tree = bundle.manifest.tree
+        whole = any(p.rest == block and p.handover_place == 0 for p in bundle.manifest.paths)
+        self.info = ModelInfo(
+            shape_in=entry.in_shape, shape_out=entry.out_shape, mean=tree.mean if whole else None,
+            std=tree.std if whole else None,
+        )  # fmt: skip
         self.times = ServiceTimes([one.batch for one in found])
         self.fingerprint = (block, target, variant, threads, *sorted((one.batch, one.sha256) for one in found))
         self._bundle, self._target, self._variant = bundle, target, variant
