@@ -102,7 +102,8 @@ class Server:
             max_requests=config.max_queue + self.engine.workers, max_message_bytes=config.max_message_bytes,
             max_rate=config.max_rate,
         )  # fmt: skip
-        admission, desk, urls = Admission(limits, token=config.token), Desk(self.engine, max_bytes=limits.max_message_bytes), []
+        admission, urls = Admission(limits, token=config.token), []
+        desk = Desk(self.engine, max_bytes=limits.max_message_bytes)
         if config.metrics is not None:
             _, host, port = place(f"http://{config.metrics}")
             checks = {"/live": self.engine.live, "/ready": self.engine.ready}
