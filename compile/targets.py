@@ -89,7 +89,8 @@ TARGETS: dict[str, Target] = {
         Target(
             name="pi3", description="Raspberry Pi 2 and 3 with 32-bit Linux: Cortex-A53 or A7, NEON",
             # cortex-a9: for a7 and a53 LLVM multiplies and adds apart and spills, 450 instructions for 96 products
-            triple="armv7l-unknown-linux-gnueabihf", cpu="cortex-a9", features=("+neon",),
+            triple="armv7l-unknown-linux-gnueabihf", cpu="cortex-a9",
+            features=("+neon", "+hwdiv-arm", "+hwdiv"),
             vector_bits=128, registers=16, threads=4, runtime="shim",
         ),
         Target(

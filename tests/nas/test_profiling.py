@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import msgspec
@@ -124,13 +125,23 @@ def test_random_branches_are_legal_and_differ():
     assert len(said) > 6
 
 
+def listening(address):
+    """A timer at a server that has bound its port, and listens a moment later."""
+    for _ in range(100):
+        try:
+            return RemoteTimer(address, HOST, 1)
+        except ConfigError:
+            time.sleep(0.1)
+    return RemoteTimer(address, HOST, 1)
+
+
 def test_a_device_is_measured_over_rpc():
     """A server in a process group of its own, since it starts others."""
     words = [sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--port", "9290", "--port-end", "9390"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as server:
         try:
             found = next(match for line in server.stderr if (match := re.search(r"bind to 127\.0\.0\.1:(\d+)", line)))
-            timer = RemoteTimer(f"127.0.0.1:{found[1]}", HOST, 1)
+            timer = listening(f"127.0.0.1:{found[1]}")
             assert timer.add(exported_bytes(export(few()[0].module, few()[0].input_shape))) == 0
             assert 1e-7 < timer.burst(0, 0.001) < 1
         finally:

@@ -139,7 +139,10 @@ def test_every_answer_under_load_is_the_librarys_own(folder, callers, workers, e
 
 def test_models_are_the_rests_of_the_bundle_with_their_shapes(folder):
     with BundleEngine(folder, eager=False) as engine:
-        assert engine.models == {name: ModelInfo(shape_in=shape, shape_out=(2,)) for name, shape in SHAPES.items()}
+        pixels = {"mean": (0.5,) * 3, "std": (0.25,) * 3}  # of the tree, where a whole image is what enters
+        wanted = {name: ModelInfo(shape_in=shape, shape_out=(2,)) for name, shape in SHAPES.items()}
+        wanted[FROM_IMAGE] = ModelInfo(shape_in=SHAPES[FROM_IMAGE], shape_out=(2,), **pixels)
+        assert engine.models == wanted
 
 
 def test_what_waits_is_run_in_batches_when_that_is_faster(callers):
