@@ -4,7 +4,7 @@ A rule (`compile.schedules`) makes kernels; tuning picks a tile; planning gives 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,6 @@ class Kernel:
     out: Value
     body: Callable[[dict[str, int], list[Any]], None]
     macs: int = 0
-    zeros: bool = field(default=False)
 
     def function(self, tile: Tile, *, private: bool = True, name: str = "") -> Any:
         """The kernel as a TIR function: on raw pointers for an entry to call, or packed, to be timed alone."""

@@ -45,6 +45,8 @@ _STREAMED_BYTES = 128_000
 _AHEAD_VECTORS = 128
 """How far ahead of their use weights are fetched, in vectors of float32: measured (benchmarks/README.md)."""
 _LINE_BYTES = 64
+_LATENCY = 4
+"""Cycles from one multiply-add to the next that needs its sum."""
 _MOST_WIDENED = 4
 """Steps written out where weights are widened: LLVM widens those of all steps ahead, and each takes a register."""
 
@@ -208,7 +210,7 @@ class _Shape:
         split_over = tiles[0] * tiles[1] * tiles[2]
         shares = -(-split_over // self.target.threads) if parallel else split_over
         loads = vectors * self.form.load_cost + positions
-        step = max(accumulators / 2, loads / 2, 4 * accumulators / max(accumulators, 8) if accumulators < 8 else 0)
+        step = max(accumulators / 2, loads / 2, _LATENCY)
         depth = self.in_blocks * self.source.block // self.form.group * self.kernel_area[0] * self.kernel_area[1]
         return shares * tiles[3] * (step * depth + 3 * accumulators + 10)
 
