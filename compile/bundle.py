@@ -14,7 +14,7 @@ import msgspec
 from compile.kept import Facts, Kept, key_of, sha256, versions
 from compile.staging import staged
 from compile.targets import Target
-from modeltree.errors import ConfigError, DataError, FormatError
+from modeltree.errors import ConfigError, DataError, FormatError, unknown
 from modeltree.manifest import (
     MANIFEST_NAME,
     BlockEntry,
@@ -105,6 +105,7 @@ def compile_run(
     out: Path,
     wanted: Wanted,
     *,
+    method: str = "",
     overwrite: bool = False,
     cache: Path | None = None,
     progress: Progress = lambda stage, done, total, text: None,
@@ -116,6 +117,7 @@ def compile_run(
 
     Parameters
     ----------
+    method : whose tree; the one that the search chose unless said.
     overwrite : replace a bundle that is there.
     cache : folder for compiled blocks and tuned tiles; with it an interrupted run goes on where it stopped.
     progress : called with stage, done, total and a text.
@@ -127,7 +129,7 @@ def compile_run(
     ConfigError : not a run, contradictory targets, or `out` is not ours to replace.
     DataError : a file of the run cannot be read, or the disk refuses. FormatError : it is not what it should be.
     """
-    tree = read_tree(run)
+    tree = read_tree(run, method)
     roles = roles_of(tree)
     for name in roles:
         if not _program(run, name).exists():
@@ -139,7 +141,7 @@ def compile_run(
         blocks = writer.blocks(roles, progress)
         manifest = Manifest(
             tree=tree, targets=writer.targets(), blocks=blocks, paths=paths_of(tree),
-            provenance=_provenance(run, onnx=wanted.onnx),
+            provenance=_provenance(run, method, onnx=wanted.onnx),
         )  # fmt: skip
         if measure is not None:
             progress("compile", 1, 1, "accuracy")
@@ -150,19 +152,42 @@ def compile_run(
     return checked
 
 
-def read_tree(run: Path) -> ModelTree:
-    """The tree of a finished run.
+def read_tree(run: Path, method: str = "") -> ModelTree:
+    """The tree of a finished run: the one it chose, or that of a method.
 
     Raises
     ------
-    ConfigError : not a run, or not finished. FormatError : not a tree. DataError : it cannot be read.
+    ConfigError : not a run, not finished, or no such method. FormatError : not a tree. DataError : it cannot be read.
     """
     path = run / "tree.json"
     if not path.exists():
         unfinished = (run / "config.json").exists()
         what = "is not finished: pass --resume to nas search to go on" if unfinished else "is not a run directory: "
         raise ConfigError(f"{run} {what}" + ("" if unfinished else "pass what nas search wrote to --out"))
+    if method:
+        path = run / "methods" / f"{method}.json"
+        known = sorted(one.stem for one in path.parent.glob("*.json"))
+        if method not in known:
+            raise unknown(f"method of {run}", method, known)
     return decode_tree(_read(path), str(path))
+
+
+def executable_methods(run: Path) -> list[str]:
+    """Names of a run's methods whose blocks are exported, sorted.
+
+    Raises
+    ------
+    ConfigError : not a run, or one from before methods were exported.
+    """
+    read_tree(run)
+    found = []
+    for path in sorted((run / "methods").glob("*.json")):
+        tree = decode_tree(_read(path), str(path))
+        if all(node.handover is None or node.handover.block for node in tree.nodes):
+            found.append(path.stem)
+    if not found:
+        raise ConfigError(f"{run} holds no methods: search again with this nas")
+    return found
 
 
 def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
@@ -341,18 +366,19 @@ class _Writer:
             ) from error
 
 
-def _provenance(run: Path, *, onnx: bool) -> Provenance:
+def _provenance(run: Path, method: str, *, onnx: bool) -> Provenance:
     """What the run says of itself, and what compiled it."""
     made_with = versions() | (versions(onnx=True) if onnx else {})
     path = run / "summary.json"
     if not path.exists():
-        return Provenance(compiled_with=made_with)
+        return Provenance(method=method, compiled_with=made_with)
     try:
         summary = json.loads(_read(path))
         told = summary.get("provenance") or {}
         return msgspec.convert(
             {
                 "config": summary.get("config") or {},
+                "method": method,
                 "searched_with": told.get("versions", {}),
                 "compiled_with": made_with,
             }

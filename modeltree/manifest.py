@@ -135,10 +135,12 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where a bundle comes from. Nothing here tells when or where it was compiled: equal input gives equal bytes.
 
     config : of the search, as its `config.json` has it. commit, machine, date, searched_with : of the search.
+    method : which one's tree it is; empty for the one that the search chose.
     compiled_with : versions of what compiled it.
     """
 
     config: dict[str, Any] = {}
+    method: str = ""
     commit: str = ""
     machine: str = ""
     date: str = ""

@@ -53,6 +53,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shape, bytes : per image; the input counts one byte a number.
     bits : a number's width on the wire; 32 is unquantised (8 for the input image).
     block : content hash of the base network's rest, which the cloud runs.
+    device_ms : predicted, the rest on the device, where it goes on when the cloud does not answer; 0: not known.
     """
 
     place: int
@@ -60,6 +61,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bytes: int
     bits: int
     block: str = ""
+    device_ms: float = 0.0
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -40,7 +40,7 @@ class Concluded:
     """What is handed over, and what every executable method is worth as measured.
 
     tree : the tree to deploy; `chosen` is the method it comes from, the best on the search images.
-    trees : per executable method and for `cloud_jpeg`, for emulation.
+    trees : per executable method, its blocks exported, and for `cloud_jpeg`, which has none.
     outcomes : likewise, with accuracies measured on test images and latencies predicted.
     base_accuracy : of the base network, percent on (search, test) images.
     finetuning : mean accuracy over the leaves before and after, and the steps; None if nothing was trained.
@@ -93,12 +93,11 @@ def conclude(
 
     began = time.perf_counter()
     builder = TreeBuilder(bench, cuts, prepared.dataset, base=config.base, trace=config.trace)
-    if set(own[chosen]) <= set(paths):
-        exported = forest
-    else:
-        exported = Forest(prepared.network, space, library, own[chosen])
-    blocks, rests = export_blocks(prepared.network, exported, list(own[chosen]), run.path("blocks"))
-    trees = {name: builder.tree(results[name].plans, on_test, "measured") for name in own}
+    trees = {}
+    for name, plans in own.items():
+        apart = forest if set(plans) <= set(paths) else Forest(prepared.network, space, library, plans)
+        blocks, rests = export_blocks(prepared.network, apart, list(plans), run.path("blocks"))
+        trees[name] = builder.tree(results[name].plans, on_test, "measured", blocks, rests)
     trees["cloud_jpeg"] = builder.jpeg(round(measured["jpeg_bytes"]), measured["jpeg_test"])
     outcomes = {name: reward_of(space.problem, results[name].plans, on_test) for name in own}
     jpeg = trees["cloud_jpeg"].nodes[0].leaf
@@ -108,9 +107,8 @@ def conclude(
     )  # fmt: skip
     if "tree" in own:
         outcomes["tree"], trees["tree"] = outcomes[chosen], trees[chosen]
-    tree = builder.tree(results[chosen].plans, on_test, "measured", blocks, rests)
     return Concluded(
-        tree=tree, chosen=chosen, trees=trees, outcomes=outcomes, base_accuracy=base,
+        tree=trees[chosen], chosen=chosen, trees=trees, outcomes=outcomes, base_accuracy=base,
         finetuning=_finetuning(own, paths, before, measured, settings.steps),
         seconds={"finetune": trained_s, "measure": measured_s, "export": time.perf_counter() - began},
     )  # fmt: skip

@@ -124,7 +124,11 @@ class TreeBuilder:
     def _handover(self, place: int, rests: Mapping[int, str]) -> Handover:
         at = self.bench.network.spec.places[place]
         bits = IMAGE_BITS if place == 0 else FLOAT_BITS
-        return Handover(place=place, shape=at.shape, bytes=at.bytes, bits=bits, block=rests.get(place, ""))
+        spec = self.bench.network.spec
+        return Handover(
+            place=place, shape=at.shape, bytes=at.bytes, bits=bits, block=rests.get(place, ""),
+            device_ms=self.bench.scenario.device.compute_ms(spec.layers(place, len(spec.segments))),
+        )  # fmt: skip
 
     def _leaf(
         self, chance: float, branch: Branch, types: tuple[int, ...], accuracies: Mapping[Branch, float], origin: str

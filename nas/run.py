@@ -3,7 +3,8 @@
 config.json     the frozen config
 stages/         what each finished stage found, as JSON; a stage that is there is not done again
 base.pt2        the base network, exported
-blocks/         every block of the tree and every cloud rest, exported, named by content
+blocks/         every block of the trees and every cloud rest, exported, named by content
+methods/        the tree of every method that can be executed
 tree.json       the model tree
 summary.json    methods, exact optimum, predictor, curves, timings
 events/         TensorBoard

@@ -110,6 +110,8 @@ def search(
     seconds["total"] = time.perf_counter() - began
     exact = None if oracle else run_exact(bench)
     summary = summarise(config, prepared, scenario, trace, bench, results, concluded, quality, exact, seconds)
+    for name, tree in concluded.trees.items():
+        write_bytes(run.path("methods", f"{name}.json"), encode_tree(tree))
     write_bytes(run.path("tree.json"), encode_tree(concluded.tree))
     write_report(out, summary, concluded.tree)
     write_text(run.path("summary.json"), json.dumps(summary, indent=1) + "\n")  # last: it says that all is done

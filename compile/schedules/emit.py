@@ -194,9 +194,12 @@ def _typed(dtype: str, lanes: int) -> str:
 
 
 def exp(x: Any, lanes: int) -> Any:
-    """e**x to 2 units in the last place of a polynomial of degree 5, for -87 < x < 87 (clipped)."""
+    """e**x by a polynomial of degree 5 around the nearest power of two, for -87 < x < 87 (clipped).
+
+    Relative error as measured: 2.4e-7 for |x| < 1, 6.6e-7 for |x| < 10, 3.9e-6 at the ends.
+    """
     x = tirx.Min(tirx.Max(x, spread(-_EXP_LIMIT, lanes)), spread(_EXP_LIMIT, lanes)) * spread(_LOG2_E, lanes)
-    whole = T.floor(x)
+    whole = T.floor(x + spread(0.5, lanes))
     rest = x - whole
     power = spread(0.00015403530393381608, lanes)
     for coefficient in reversed(_EXP2):

@@ -14,6 +14,11 @@ _TARGETS = f"One of {', '.join(target_names())}, or a target's file.json; may be
 def compile_tree(
     run: Annotated[Path, typer.Argument(help="A run directory")],
     out: Annotated[Path, typer.Option(help="The bundle's folder")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose tree: device_only, cloud_raw, surgery, branch or tree. Again, or all: a bundle each, "
+                     "in folders of their names below --out. The one that the search chose unless said"),
+    ] = None,
     target: Annotated[list[str] | None, typer.Option(help=f"{_TARGETS}. host unless said")] = None,
     cloud_target: Annotated[
         list[str] | None, typer.Option(help="What the cloud runs its part on, likewise. host unless said")
@@ -37,9 +42,9 @@ def compile_tree(
     cache: Annotated[Path | None, typer.Option(help="Compiled blocks; ~/.cache/nas/compiled unless said")] = None,
     dump: Annotated[Path | None, typer.Option(help="Folder for the program after each phase of the compiler")] = None,
     verify: Annotated[bool, typer.Option(help="Run what runs here against torch")] = True,
-) -> None:
+) -> None:  # fmt: skip
     """Compile every block of a run's tree for devices and cloud. Interrupted, it goes on when started again."""
-    from compile.bundle import Wanted, compile_run
+    from compile.bundle import Wanted, compile_run, executable_methods
     from compile.targets import load_target
     from nas.cli.progress import stages
     from nas.cli.search import default_cache
@@ -57,16 +62,15 @@ def compile_tree(
 
         return measured_variants(manifest, folder, test_part(run, default_cache()), measure)
 
-    with stages(quiet=False) as progress:
-        manifest = compile_run(
-            run,
-            out,
-            wanted,
-            overwrite=force,
-            cache=cache,
-            progress=progress,
-            tune=tune,
-            measure=accuracy if measure else None,
-        )
-    print_libraries(out, manifest)
-    print(f"Copy {out} to the device. There, and here: nas show {out} --verify")
+    methods = method or [""]
+    if "all" in methods:
+        methods = executable_methods(run)
+    for one in methods:
+        folder = out if len(methods) == 1 else out / one
+        with stages(quiet=False) as progress:
+            manifest = compile_run(
+                run, folder, wanted, method=one, overwrite=force, cache=cache, progress=progress, tune=tune,
+                measure=accuracy if measure else None,
+            )  # fmt: skip
+        print_libraries(folder, manifest)
+    print(f"Copy {out} to the device. There, and here: nas show {folder} --verify")
