@@ -1,11 +1,12 @@
 """When to leave a failing server alone, and when to try it again."""
 
 import random
+import threading
 from collections.abc import Callable
 
 
 class Breaker:
-    """Closed while calls succeed; after a failure open for a time that doubles with every further one.
+    """Closed while calls succeed; after a failure open for a time that doubles with every further one. Thread-safe.
 
     Parameters
     ----------
@@ -20,6 +21,7 @@ class Breaker:
         self.first_s, self.longest_s = first_s, longest_s
         self.failures = 0
         self._until = -float("inf")
+        self._lock = threading.Lock()
 
     @property
     def closed(self) -> bool:
@@ -28,10 +30,12 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Forget the failures."""
-        self.failures, self._until = 0, -float("inf")
+        with self._lock:
+            self.failures, self._until = 0, -float("inf")
 
     def failed(self) -> None:
         """Wait: 1/2 to 1 of first_s * 2**(failures in a row)."""
-        wait = min(self.longest_s, self.first_s * 2.0 ** min(self.failures, 30))
-        self.failures += 1
-        self._until = self.clock() + wait * self.rng.uniform(0.5, 1.0)
+        with self._lock:
+            wait = min(self.longest_s, self.first_s * 2.0 ** min(self.failures, 30))
+            self.failures += 1
+            self._until = self.clock() + wait * self.rng.uniform(0.5, 1.0)

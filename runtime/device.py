@@ -1,7 +1,8 @@
 """The device's half of a bundle: its libraries loaded, called by block, and how long each takes here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,21 @@ from runtime.bundle import Bundle
 from runtime.library import Library
 
 _SHARE = 0.2
-"""Weight of the newest time in the running mean."""
+"""Weight of the newest time in the running means."""
+_WARM_RUNS = 3
+_DEVIATIONS = 4.0
+"""As TCP reckons when an answer is overdue [RFC 6298]."""
+
+
+class _Time(NamedTuple):
+    """Running means of a block's seconds and of their distance from the mean."""
+
+    mean_s: float
+    deviation_s: float
+
+    def after(self, spent_s: float) -> "_Time":
+        away_s = spent_s - self.mean_s
+        return _Time(self.mean_s + _SHARE * away_s, self.deviation_s + _SHARE * (abs(away_s) - self.deviation_s))
 
 
 class Device:
@@ -21,6 +36,7 @@ class Device:
     ----------
     target : which libraries; None takes the bundle's only target that has blocks for a device.
     variant : kind of weights. threads : of a call.
+    least_s : seconds that a block takes at least, the rest slept: plays a slower device on this one.
     clock : seconds, for measuring calls.
 
     Raises
@@ -30,14 +46,15 @@ class Device:
 
     def __init__(
         self, bundle: Bundle, *, target: str | None = None, variant: str = "f32", threads: int | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        least_s: Mapping[str, float] | None = None, clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         self.manifest: Manifest = bundle.manifest
         self.target = target or _only_target(bundle)
         self.clock = clock
         runtime = bundle.runtime_path(self.target)
         self._libraries: dict[str, Library] = {}
-        self._seconds: dict[str, float] = {}
+        self._least_s = dict(least_s or {})
+        self._times: dict[str, _Time] = {}
         for name, entry in bundle.manifest.blocks.items():
             if any(one.target == self.target for one in entry.libraries):
                 path = bundle.library_path(name, target=self.target, variant=variant)
@@ -56,8 +73,11 @@ class Device:
         started = self.clock()
         y = self._libraries[block].run(x)
         spent = self.clock() - started
-        before = self._seconds.get(block)
-        self._seconds[block] = spent if before is None else before + _SHARE * (spent - before)
+        if block in self._least_s:
+            time.sleep(max(0.0, self._least_s[block] - spent))
+            spent = self.clock() - started
+        before = self._times.get(block)
+        self._times[block] = _Time(spent, spent / 2) if before is None else before.after(spent)
         return y
 
     def warm_up(self) -> None:
@@ -65,12 +85,18 @@ class Device:
         for name, library in self._libraries.items():
             zeros = np.zeros(library.shape_in, np.float32)
             self.run(name, zeros)
-            self._seconds.pop(name)  # the first call reads the weights from disk
-            self.run(name, zeros)
+            self._times.pop(name)  # the first call reads the weights from disk
+            for _ in range(_WARM_RUNS):
+                self.run(name, zeros)
 
     def expected_s(self, block: str) -> float:
         """Running mean of a block's time; 0 before it ran."""
-        return self._seconds.get(block, 0.0)
+        return self._times[block].mean_s if block in self._times else 0.0
+
+    def within_s(self, block: str) -> float:
+        """Seconds in which a block is almost surely done: its mean time and `_DEVIATIONS` mean deviations."""
+        time_s = self._times.get(block)
+        return 0.0 if time_s is None else time_s.mean_s + _DEVIATIONS * time_s.deviation_s
 
     def has(self, block: str) -> bool:
         """Whether the bundle holds that block for this target."""

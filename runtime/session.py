@@ -5,43 +5,43 @@ feature map is kept until the cloud's answer is there and sound; if it is not in
 device goes on from where it stands.
 """
 
+import math
 import random
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 
 from modeltree.errors import ConfigError, NasError, unknown
 from modeltree.tree import Handover, Node
+from runtime.bandwidth import ProbePolicy
 from runtime.breaker import Breaker
 from runtime.bundle import Bundle
+from runtime.cloud import CALLS_IN_FLIGHT, Call, Cloud, Link
 from runtime.device import Device
-from runtime.transports.interface import Exchange, Reply, Transport
+from runtime.staying import Staying
+from runtime.transports.interface import Reply, Transport
+from runtime.watch import LinkWatch, Prober
 
 MODES = ("only-device", "prefer-device", "prefer-cloud", "only-cloud")
-"""Who answers, in the words of hybrid inference. `prefer-cloud` walks the tree as it was searched."""
+"""Who answers, in the words of hybrid inference.
+
+only-device : the server is never asked. prefer-device : only where the device alone would miss the deadline.
+prefer-cloud : the tree as it was searched. only-cloud : the whole image to the cloud, and an error where that fails.
+"""
 
 TIMEOUT_S = 2.0
 """Longest wait for the cloud where no deadline is given."""
 _MARGIN_S = 0.002
-_CALLS_IN_FLIGHT = 4
+_LATE = 3.0
+"""An answer is late, for hedging, after so many times what it should take."""
 _WHOLE_BITS = 32
-
-
-class Link(Protocol):
-    """What a session asks of the link's watcher (`runtime.switch`)."""
-
-    def bandwidth_type(self) -> tuple[int, float]:
-        """The bandwidth type now, and the estimate in Mbit/s behind it."""
-
-    def observe(self, exchange: Exchange, *, finished: bool = True) -> None:
-        """A hand-over, or (not `finished`) one that was given up."""
+_PROBES = ProbePolicy()
 
 
 @dataclass(kw_only=True)
@@ -75,34 +75,51 @@ class Result:
 
 
 class Session:
-    """Use `Session.open`; a context manager. One inference at a time."""
+    """Use `Session.open`; a context manager. One inference at a time.
+
+    Parameters
+    ----------
+    link : what watches the link; a `LinkWatch`, or what a test puts in its place.
+    hedge : start the rest here while still waiting, when the deadline is near or the answer overdue.
+    probes : when the idle link is probed; None never does, and needs no thread.
+    """
 
     def __init__(
         self, device: Device, link: Link, transport: Transport | None, *, mode: str = "prefer-cloud",
-        timeout_s: float = TIMEOUT_S, clock: Callable[[], float] = time.perf_counter,
-        rng: random.Random | None = None,
+        timeout_s: float = TIMEOUT_S, hedge: bool = True, probes: ProbePolicy | None = None,
+        clock: Callable[[], float] = time.perf_counter, rng: random.Random | None = None,
     ) -> None:  # fmt: skip
         if mode not in MODES:
             raise unknown("mode", mode, MODES)
         if mode == "only-cloud" and transport is None:
             raise ConfigError("mode only-cloud needs a server: pass server='grpc://host:port'")
-        self.device, self.link, self.transport = device, link, transport
-        self.mode, self.timeout_s, self.clock = mode, timeout_s, clock
-        self.breaker = Breaker(clock, rng or random.Random())
-        self._calls = ThreadPoolExecutor(_CALLS_IN_FLIGHT, thread_name_prefix="nas-handover")
-        self._in_flight: set[Future[Reply]] = set()
-        self._whole = next((p.rest for p in device.manifest.paths if p.handover_place == 0 and p.rest), None)
+        self.device, self.link = device, link
+        self.mode, self.timeout_s, self.hedge, self.clock = mode, timeout_s, hedge, clock
+        self._whole = next(
+            (n.handover for n in device.manifest.tree.nodes if n.handover and not n.handover.place), None
+        )
         if mode == "only-cloud" and self._whole is None:
             raise ConfigError(
                 "mode only-cloud needs the whole network as a model of the cloud, and no path of this tree hands the "
                 "image over: use prefer-cloud"
             )
+        self._staying = Staying(device.manifest.tree)
+        self._locals = ThreadPoolExecutor(CALLS_IN_FLIGHT, thread_name_prefix="nas-hedge")
+        self._probes = probes
+        self._prober: Prober | None = None
+        self.cloud: Cloud | None = None
+        if transport is not None:
+            breaker = Breaker(clock, rng or random.Random())
+            self.cloud = Cloud(transport, link, breaker, clock, probed=probes is not None)
+            if probes is not None and isinstance(link, LinkWatch) and mode != "only-device":
+                self._prober = Prober(link, self.cloud, probes)
 
     @classmethod
     def open(
         cls, bundle: Path | str, *, server: str | None = None, target: str | None = None, variant: str = "f32",
-        mode: str = "prefer-cloud", timeout_s: float = TIMEOUT_S, threads: int | None = None,
-        token: str | None = None, ca: Path | None = None,
+        mode: str = "prefer-cloud", timeout_s: float = TIMEOUT_S, hedge: bool = True, threads: int | None = None,
+        token: str | None = None, ca: Path | None = None, probes: ProbePolicy | None = _PROBES,
+        least_s: Mapping[str, float] | None = None,
     ) -> "Session":  # fmt: skip
         """Open a bundle on this device, and a connection where a server is named.
 
@@ -110,22 +127,31 @@ class Session:
         ----------
         bundle : folder. target, variant : which of its libraries; the only target for devices unless named.
         server : `grpc://`, `grpcs://`, `http://` or `https://host:port`; None stays on the device.
-        mode : one of `MODES`. timeout_s : longest wait for the cloud.
+        mode : one of `MODES`. timeout_s : longest wait for the cloud. hedge, probes : see the class.
         threads : of a block. token, ca : what the server asks for, and who signed its certificate.
+        least_s : plays a slower device, see `Device`.
 
         Raises
         ------
         ConfigError, FormatError : the bundle or an argument is off.
         """
         from runtime.transports import open_transport
-        from runtime.watch import LinkWatch
 
         opened = Bundle.open(bundle)
-        device = Device(opened, target=target, variant=variant, threads=threads)
+        device = Device(opened, target=target, variant=variant, threads=threads, least_s=least_s)
         device.warm_up()
         transport = None if server is None else open_transport(server, token=token, ca=ca)
         link = LinkWatch(device.manifest.tree.types, rtt_ms=device.manifest.tree.rtt_ms)
-        return cls(device, link, transport, mode=mode, timeout_s=timeout_s)
+        return cls(device, link, transport, mode=mode, timeout_s=timeout_s, hedge=hedge, probes=probes)
+
+    def measure(self) -> bool:
+        """Measure the link now, by a small message and a larger one, and wait for it; whether they were answered.
+
+        Until the link was measured once the slowest bandwidth is assumed.
+        """
+        if self.cloud is None or not isinstance(self.link, LinkWatch):
+            return False
+        return bool(self.link.probe(self.cloud.transport, self._probes or ProbePolicy(), now=True))
 
     def infer(self, image: np.ndarray, *, deadline_ms: float | None = None) -> Result:
         """Classify one image.
@@ -143,8 +169,9 @@ class Session:
         deadline = None if deadline_ms is None else started + deadline_ms / 1e3
         x, pixels = self.device.normalised(image)
         walk = _Walk(parts=Parts())
-        output = self._from_cloud(x, pixels, walk, deadline) if self.mode == "only-cloud" else None
-        if output is None:
+        if self.mode == "only-cloud":
+            output = self._from_cloud(x, pixels, walk, deadline)
+        else:
             output = self._along_tree(x, pixels, walk, deadline)
         ended = self.clock()
         parts = walk.parts
@@ -158,113 +185,135 @@ class Session:
     def _along_tree(
         self, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
     ) -> np.ndarray:
-        tree = self.device.manifest.tree
         here: int | None = None
         while True:
-            kind, mbps = self.link.bandwidth_type()
-            node = tree.child(here, kind)
-            walk.types.append(kind)
-            walk.mbps.append(mbps)
-            walk.nodes.append(node.id)
+            node = self._fork(here, walk, deadline)
             if node.block:
                 x, pixels = self._local(node.block, x, walk), None
             if node.handover is not None:
-                return self._handed_over(node, node.handover, x, pixels, walk, deadline)
+                return self._handed_over(node.handover, x, pixels, walk, deadline)
             if node.leaf is not None:
-                walk.answered_by, walk.why = "device", "the path ends on the device"
+                walk.answered_by, walk.why = "device", "the path ends on the device" + walk.stays
                 return x
             here = node.id
 
+    def _fork(self, here: int | None, walk: "_Walk", deadline: float | None) -> Node:
+        """The node to go on with: the bandwidth's, or, where the cloud is not to be asked, one that leads to an end
+        here."""
+        tree = self.device.manifest.tree
+        kind, mbps = self.link.bandwidth_type()
+        reason = self._why_stay(here, deadline)
+        node = tree.child(here, kind) if reason is None else self._staying.child(here, kind)
+        walk.stays = "" if reason is None else f": {reason}"
+        walk.types.append(kind)
+        walk.mbps.append(mbps)
+        walk.nodes.append(node.id)
+        return node
+
+    def _why_stay(self, here: int | None, deadline: float | None) -> str | None:
+        """Why the cloud is not asked for what follows a node; None where it may be."""
+        if self.mode == "only-device":
+            return "mode only-device"
+        if self.cloud is None:
+            return "no server was named"
+        if self.mode == "prefer-device" and (
+            deadline is None or self.clock() + self._staying.seconds(here, self.device.within_s) + _MARGIN_S <= deadline
+        ):
+            return "mode prefer-device, and there is time"
+        return self.cloud.why_not()
+
     def _handed_over(
-        self, node: Node, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk",
-        deadline: float | None,
-    ) -> np.ndarray:  # fmt: skip
+        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
+    ) -> np.ndarray:
         """The cloud's answer, or the local one where it is not to be had."""
-        reason = self._why_not(handover.block, deadline)
+        reason = walk.stays.removeprefix(": ") or None
+        if reason is None and deadline is not None and self.clock() >= deadline:
+            reason = "the deadline has passed"
         if reason is None:
             try:
-                return self._called(handover, x, pixels, walk, deadline)
+                return self._asked(handover, x, pixels, walk, deadline)
             except NasError as error:
                 reason = f"the cloud did not answer: {error}"
         walk.answered_by, walk.why = "device", f"went on here at place {handover.place}: {reason}"
         return self._local(handover.block, x, walk)
 
-    def _why_not(self, rest: str, deadline: float | None) -> str | None:
-        """Why the cloud is not asked at all; None where it is."""
-        if self.transport is None:
-            return "no server was named"
-        if self.mode == "only-device":
-            return "mode only-device"
-        if not self.breaker.closed:
-            return f"the server failed {self.breaker.failures} times in a row and is left alone for a while"
-        self._in_flight = {call for call in self._in_flight if not call.done()}
-        if len(self._in_flight) >= _CALLS_IN_FLIGHT:
-            return f"{_CALLS_IN_FLIGHT} calls to the server are still unanswered"
-        if self.mode == "prefer-device" and (
-            deadline is None or self.clock() + self.device.expected_s(rest) + _MARGIN_S <= deadline
-        ):
-            return "mode prefer-device, and there is time"
-        if deadline is not None and self._patience(rest, deadline) <= 0:
-            return "the deadline leaves time for the local branch only"
-        return None
-
-    def _patience(self, rest: str, deadline: float | None) -> float:
-        """Seconds that the cloud may take, so that the local continuation still meets the deadline."""
-        if deadline is None:
-            return self.timeout_s
-        left = deadline - self.clock() - self.device.expected_s(rest) - _MARGIN_S
-        return min(self.timeout_s, left)
-
-    def _called(
+    def _asked(
         self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
     ) -> np.ndarray:
         """Ask the cloud, in a thread of its own, so that nothing it does can hold this one.
+
+        It is given as long as leaves time for the rest here. Where the rest would be late in any case, or with
+        `hedge` from that moment on, both run at once and the first answer counts.
 
         Raises
         ------
         NasError : it failed, or was not in time.
         """
-        assert self.transport is not None
-        patience = self._patience(handover.block, deadline)
-        coded = handover.bits if handover.place else _WHOLE_BITS
-        sent = x
-        if pixels is not None and handover.place == 0:
-            sent, coded = pixels[None], handover.bits
-        shape_out = self.device.manifest.blocks[handover.block].out_shape
-        started = self.clock()
-        call = self._calls.submit(
-            self.transport.infer, handover.block, sent, bits=coded, timeout_s=patience, shape_out=shape_out
-        )  # fmt: skip
-        self._in_flight.add(call)
+        assert self.cloud is not None
+        left_s = math.inf if deadline is None else deadline - self.clock()
+        spare_s = left_s - self.device.within_s(handover.block) - _MARGIN_S
+        race = self.hedge or spare_s <= 0
+        timeout_s = min(self.timeout_s, left_s if race else spare_s)
+        call = self._call(handover, x, pixels, timeout_s)
+        due_s = self.cloud.expected_s(handover.block, call.size_bytes) if self.hedge else None
+        alone_s = min(timeout_s, spare_s, math.inf if due_s is None else _LATE * due_s)
         try:
-            reply = call.result(timeout=patience)
-        except NotYet as error:
-            self._gave_up(sent, coded, started)
-            raise NasError(f"no answer within {1e3 * patience:.0f} ms") from error
-        except NasError:
-            self._gave_up(sent, coded, started)
-            raise
-        self.breaker.succeeded()
-        self.link.observe(reply)
+            return self._taken(call.future.result(max(0.0, alone_s)), handover, walk)
+        except NotYet:
+            if race and alone_s < timeout_s:
+                return self._raced(call, handover, x, walk)
+            self.cloud.give_up(call)
+            raise NasError(f"no answer within {1e3 * timeout_s:.0f} ms") from None
+
+    def _raced(self, call: Call, handover: Handover, x: np.ndarray, walk: "_Walk") -> np.ndarray:
+        """The first of two answers: the cloud's, or that of the rest here, which starts now."""
+        waited_ms = 1e3 * (self.clock() - call.began_s)
+        started = self.clock()
+        local = self._locals.submit(self.device.run, handover.block, x)
+        pending: set[Future] = {call.future, local}
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            if call.future in done and call.future.exception() is None:
+                return self._taken(call.future.result(), handover, walk, f", {waited_ms:.0f} ms late: also begun here")
+            if local in done and (local.exception() is None or not pending):
+                break
+        y = local.result()
+        walk.parts.device += 1e3 * (self.clock() - started)
+        walk.answered_by = "device"
+        walk.why = f"went on here at place {handover.place}: no answer within {waited_ms:.0f} ms"
+        return y
+
+    def _call(self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, timeout_s: float) -> Call:
+        assert self.cloud is not None
+        bits, sent = (handover.bits, x) if handover.place else (_WHOLE_BITS, x)
+        if pixels is not None and handover.place == 0:
+            bits, sent = handover.bits, pixels[None]
+        shape_out = self.device.manifest.blocks[handover.block].out_shape
+        return self.cloud.ask(handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+
+    def _taken(self, reply: Reply, handover: Handover, walk: "_Walk", remark: str = "") -> np.ndarray:
+        """The cloud's answer, noted."""
         walk.parts.encode += 1e3 * reply.encode_s
         walk.parts.cloud += 1e3 * reply.server_s
         walk.parts.transfer += 1e3 * (reply.seconds - reply.server_s)
-        walk.answered_by, walk.why = "cloud", f"handed over at place {handover.place}"
+        walk.answered_by, walk.why = "cloud", f"handed over at place {handover.place}{remark}"
         return reply.output
-
-    def _gave_up(self, sent: np.ndarray, bits: int, started: float) -> None:
-        """A call failed: leave the server alone for a while, and take it that the link is at most so fast."""
-        self.breaker.failed()
-        spent, size = self.clock() - started, max(1, sent.size * bits // 8)
-        self.link.observe(Exchange(sent_bytes=size, received_bytes=0, seconds=spent, server_s=0.0), finished=False)
 
     def _from_cloud(
         self, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
     ) -> np.ndarray:
         """Mode only-cloud: the whole image, and no answer of our own."""
-        tree = self.device.manifest.tree
-        handover = next(n.handover for n in tree.nodes if n.handover is not None and n.handover.block == self._whole)
-        return self._called(handover, x, pixels, walk, deadline)
+        assert self.cloud is not None
+        assert self._whole is not None
+        timeout_s = self.timeout_s if deadline is None else max(1e-3, min(self.timeout_s, deadline - self.clock()))
+        call = self._call(self._whole, x, pixels, timeout_s)
+        try:
+            return self._taken(call.future.result(timeout_s + _MARGIN_S), self._whole, walk)
+        except NotYet:
+            self.cloud.give_up(call)
+            raise NasError(
+                f"no answer within {1e3 * timeout_s:.0f} ms: try again, or use prefer-cloud, which goes on here"
+            ) from None
 
     def _local(self, block: str, x: np.ndarray, walk: "_Walk") -> np.ndarray:
         started = self.clock()
@@ -274,9 +323,11 @@ class Session:
 
     def close(self) -> None:
         """Close the connection; calls in flight are not waited for."""
-        self._calls.shutdown(wait=False, cancel_futures=True)
-        if self.transport is not None:
-            self.transport.close()
+        if self._prober is not None:
+            self._prober.stop()
+        self._locals.shutdown(wait=False, cancel_futures=True)
+        if self.cloud is not None:
+            self.cloud.close()
 
     def __enter__(self) -> "Session":
         return self
@@ -297,3 +348,4 @@ class _Walk:
     mbps: list[float] = field(default_factory=list)
     answered_by: str = "device"
     why: str = ""
+    stays: str = ""

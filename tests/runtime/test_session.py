@@ -68,6 +68,9 @@ class FixedLink:
     def observe(self, exchange, *, finished=True):
         self.given_up += not finished
 
+    def expected_s(self, size_bytes):
+        return None
+
 
 @pytest.fixture
 def opened(bundle):
@@ -129,7 +132,7 @@ def test_a_server_that_refuses_or_fails_costs_no_answer(opened, error):
     assert result.answered_by == "device"
     assert "went on here at place 0" in result.why
     assert close_to(result, image())
-    assert link.given_up == 1
+    assert link.given_up == 0  # a refusal says nothing of how fast the link is
 
 
 def test_a_slow_server_is_left_in_time_for_the_deadline(opened):
@@ -152,7 +155,7 @@ def test_a_deadline_that_leaves_no_time_is_not_spent_on_the_cloud(opened):
 def test_a_failing_server_is_left_alone_and_tried_again_later(opened):
     session, cloud, _ = opened
     now = [0.0]
-    session.breaker = Breaker(lambda: now[0], random.Random(0), first_s=10.0)
+    session.cloud.breaker = Breaker(lambda: now[0], random.Random(0), first_s=10.0)
 
     def trouble():
         raise Busy("no room")
@@ -163,13 +166,13 @@ def test_a_failing_server_is_left_alone_and_tried_again_later(opened):
     assert cloud.asked == 1
     cloud.trouble, now[0] = (lambda: None), 11.0
     assert session.infer(image()).answered_by == "cloud"
-    assert session.breaker.failures == 0
+    assert session.cloud.breaker.failures == 0
 
 
 def test_hundreds_of_random_faults_lose_no_answer_and_make_none_wrong(opened):
     session, cloud, link = opened
     rng = random.Random(1)
-    session.breaker = Breaker(time.perf_counter, rng, first_s=1e-4, longest_s=1e-3)
+    session.cloud.breaker = Breaker(time.perf_counter, rng, first_s=1e-4, longest_s=1e-3)
 
     def trouble():
         kind = rng.randrange(4)

@@ -1,0 +1,127 @@
+"""What a field run saw, inference by inference, as `field.json` keeps it.
+
+Times are milliseconds, on the trace's clock seconds from its start. What was measured and what is predicted or computed
+stands in fields of its own.
+"""
+
+import msgspec
+
+from modeltree.errors import FormatError
+
+FIELD_VERSION = 1
+
+
+class Shot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One inference, measured.
+
+    start_s : when it began, on the trace. link_mbps : what the trace said then.
+    types, mbps : bandwidth type and estimate (None: nothing known yet) at every fork. nodes : the path taken.
+    answered_by, why : as `runtime.session.Result`. label : class of the image, None where it is not known.
+    error : largest difference to the torch network of that path relative to its largest logit; None: not checked.
+    """
+
+    start_s: float
+    link_mbps: float
+    types: tuple[int, ...]
+    mbps: tuple[float | None, ...]
+    nodes: tuple[int, ...]
+    answered_by: str
+    why: str
+    predicted_class: int
+    label: int | None = None
+    device_ms: float
+    encode_ms: float
+    transfer_ms: float
+    cloud_ms: float
+    wait_ms: float
+    total_ms: float
+    met: bool = True
+    error: float | None = None
+
+
+class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way through a method's tree: what was predicted, and means of what was measured where it was taken.
+
+    text : what the path does, in a few words. accuracy : percent, as the bundle says. shots : how often it was taken.
+    *_predicted_ms : by the tree (transfer: at the trace's own rate over all starts).
+    *_ms : measured means over the shots that this path answered as planned; None where there are none.
+    """
+
+    leaf: int
+    text: str
+    accuracy: float
+    shots: int
+    device_predicted_ms: float
+    transfer_predicted_ms: float
+    cloud_predicted_ms: float
+    device_ms: float | None = None
+    transfer_ms: float | None = None
+    cloud_ms: float | None = None
+
+
+class MethodRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One method's turn over the trace.
+
+    emulated_ms : (shots,), what `modeltree.emulate` foretells with the tree's predictions.
+    replayed_ms : (shots,), the same with this run's measured block, server and round-trip times: what is left between
+        it and the measured total is the estimator, the switch and the link itself.
+    """
+
+    name: str
+    bundle: str
+    shots: tuple[Shot, ...]
+    leaves: tuple[Leaf, ...]
+    emulated_ms: tuple[float, ...]
+    replayed_ms: tuple[float, ...]
+
+
+class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole field run.
+
+    link : `namespaces` or `relay`. slowdown : what makes this machine play the device, in words; empty: nothing does.
+    oracle_ms : per start the hindsight optimum over all paths of all methods' trees, with measured parts and the true
+        trace (computed); oracle_of : what it was the best of. trace_time_s, trace_mbps : the link, for drawing.
+    every_ms : from one inference's start to the next. counts: shots a method.
+    """
+
+    version: int = FIELD_VERSION
+    trace: str
+    trace_origin: str
+    rtt_ms: float
+    edges_mbps: tuple[float, ...]
+    representative_mbps: tuple[float, ...]
+    link: str
+    slowdown: str
+    device: str
+    cloud: str
+    every_ms: float
+    deadline_ms: float | None
+    base: str
+    machine: str
+    commit: str
+    date: str
+    trace_time_s: tuple[float, ...]
+    trace_mbps: tuple[float, ...]
+    methods: tuple[MethodRun, ...]
+    oracle_ms: tuple[float, ...]
+
+
+def encode_field(field: FieldRun) -> bytes:
+    """As JSON."""
+    return msgspec.json.format(msgspec.json.encode(field), indent=1) + b"\n"
+
+
+def decode_field(data: bytes, origin: str) -> FieldRun:
+    """Read a field run; `origin` (a file name) goes into the error.
+
+    Raises
+    ------
+    FormatError : not JSON, not a field run, or of another version.
+    """
+    try:
+        found = msgspec.json.decode(data, type=FieldRun)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise FormatError(f"{origin} is not a field run: {error}") from error
+    if found.version != FIELD_VERSION:
+        raise FormatError(f"{origin} is of version {found.version}: it must be {FIELD_VERSION}; run nas field again")
+    return found
