@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="*", default=DEVICES)
     parser.add_argument("--links", nargs="*", default=TRACES)
     parser.add_argument("--finetune-steps", type=int, default=None)
+    parser.add_argument("--rtt-ms", type=float, default=None, help="of every link; its scene's unless said")
     told = parser.parse_args()
     rows = []
     for base in told.bases:
@@ -45,7 +46,7 @@ def main() -> None:
                 config = SearchConfig(
                     base=base, data=told.data, device=device, trace=str(Path(told.traces) / f"{trace}.csv"),
                     weights=str(Path(told.weights) / f"{base}_cifar10_jpeg.safetensors"),
-                    finetune_steps=told.finetune_steps,
+                    finetune_steps=told.finetune_steps, rtt_ms=told.rtt_ms,
                 )  # fmt: skip
                 folder = Path(told.out) / f"{base}-{device}-{trace}"
                 if (folder / "summary.json").exists():

@@ -98,9 +98,9 @@ class Device:
         time_s = self._times.get(block)
         return 0.0 if time_s is None else time_s.mean_s + _DEVIATIONS * time_s.deviation_s
 
-    def has(self, block: str) -> bool:
-        """Whether the bundle holds that block for this target."""
-        return block in self._libraries
+    def library(self, block: str) -> Library:
+        """A block's library."""
+        return self._libraries[block]
 
     def normalised(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """An image as the tree's networks take it, (1, channels, height, width), and its pixels where it has any.

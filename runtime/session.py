@@ -168,7 +168,7 @@ class Session:
         started = self.clock()
         deadline = None if deadline_ms is None else started + deadline_ms / 1e3
         x, pixels = self.device.normalised(image)
-        walk = _Walk(parts=Parts())
+        walk = Walk(parts=Parts())
         if self.mode == "only-cloud":
             output = self._from_cloud(x, pixels, walk, deadline)
         else:
@@ -183,7 +183,7 @@ class Session:
         )  # fmt: skip
 
     def _along_tree(
-        self, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
+        self, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None
     ) -> np.ndarray:
         here: int | None = None
         while True:
@@ -197,7 +197,7 @@ class Session:
                 return x
             here = node.id
 
-    def _fork(self, here: int | None, walk: "_Walk", deadline: float | None) -> Node:
+    def _fork(self, here: int | None, walk: "Walk", deadline: float | None) -> Node:
         """The node to go on with: the bandwidth's, or, where the cloud is not to be asked, one that leads to an end
         here."""
         tree = self.device.manifest.tree
@@ -223,7 +223,7 @@ class Session:
         return self.cloud.why_not()
 
     def _handed_over(
-        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
+        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None
     ) -> np.ndarray:
         """The cloud's answer, or the local one where it is not to be had."""
         reason = walk.stays.removeprefix(": ") or None
@@ -238,7 +238,7 @@ class Session:
         return self._local(handover.block, x, walk)
 
     def _asked(
-        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
+        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None
     ) -> np.ndarray:
         """Ask the cloud, in a thread of its own, so that nothing it does can hold this one.
 
@@ -265,7 +265,7 @@ class Session:
             self.cloud.give_up(call)
             raise NasError(f"no answer within {1e3 * timeout_s:.0f} ms") from None
 
-    def _raced(self, call: Call, handover: Handover, x: np.ndarray, walk: "_Walk") -> np.ndarray:
+    def _raced(self, call: Call, handover: Handover, x: np.ndarray, walk: "Walk") -> np.ndarray:
         """The first of two answers: the cloud's, or that of the rest here, which starts now."""
         waited_ms = 1e3 * (self.clock() - call.began_s)
         started = self.clock()
@@ -291,7 +291,7 @@ class Session:
         shape_out = self.device.manifest.blocks[handover.block].out_shape
         return self.cloud.ask(handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
 
-    def _taken(self, reply: Reply, handover: Handover, walk: "_Walk", remark: str = "") -> np.ndarray:
+    def _taken(self, reply: Reply, handover: Handover, walk: "Walk", remark: str = "") -> np.ndarray:
         """The cloud's answer, noted."""
         walk.parts.encode += 1e3 * reply.encode_s
         walk.parts.cloud += 1e3 * reply.server_s
@@ -300,7 +300,7 @@ class Session:
         return reply.output
 
     def _from_cloud(
-        self, x: np.ndarray, pixels: np.ndarray | None, walk: "_Walk", deadline: float | None
+        self, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None
     ) -> np.ndarray:
         """Mode only-cloud: the whole image, and no answer of our own."""
         assert self.cloud is not None
@@ -315,7 +315,7 @@ class Session:
                 f"no answer within {1e3 * timeout_s:.0f} ms: try again, or use prefer-cloud, which goes on here"
             ) from None
 
-    def _local(self, block: str, x: np.ndarray, walk: "_Walk") -> np.ndarray:
+    def _local(self, block: str, x: np.ndarray, walk: "Walk") -> np.ndarray:
         started = self.clock()
         y = self.device.run(block, x)
         walk.parts.device += 1e3 * (self.clock() - started)
@@ -339,7 +339,7 @@ class Session:
 
 
 @dataclass(kw_only=True)
-class _Walk:
+class Walk:
     """What one inference has met so far."""
 
     parts: Parts

@@ -1,0 +1,92 @@
+"""What a session costs over the bare libraries, and what deciding on a fork costs.
+
+    python benchmarks/overhead.py BUNDLE [--rounds 300] [--threads 1]
+
+Takes turns, so that other work on the machine meets both: the blocks of a path as bare libraries on an image that is
+normalised already, then the session (only-device) on the same image as pixels. The fork is timed as the session takes
+it, with a real estimator behind it and a reading before each, as a hand-over would leave it.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.device import Device
+from runtime.session import Session
+from runtime.transports import Exchange
+from runtime.watch import LinkWatch
+
+WARM = 20
+
+
+def main() -> None:
+    """Measure and print as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=1)
+    told = parser.parse_args()
+    device = Device(Bundle.open(told.bundle), threads=told.threads)
+    tree = device.manifest.tree
+    image = np.random.default_rng(0).integers(0, 256, tree.input_shape, dtype=np.uint8)
+    x, _ = device.normalised(image)
+    with Session(device, LinkWatch(tree.types), None, mode="only-device") as session:
+        blocks = _blocks(session, image)
+        for _ in range(WARM):
+            _bare(device, blocks, x)
+            session.infer(image)
+        bare, whole, inside = [], [], []
+        for _ in range(told.rounds):
+            bare.append(_bare(device, blocks, x))
+            began = time.perf_counter()
+            result = session.infer(image)
+            whole.append(1e3 * (time.perf_counter() - began))
+            inside.append(result.parts.device)
+        fork_us = _fork_us(session, told.rounds)
+    middle = statistics.median(bare)
+    print(f"{platform.machine()}, {len(blocks)} blocks, {told.threads} thread(s), medians of {told.rounds} rounds\n")
+    print("| | ms | over the bare libraries |\n|---|---|---|")
+    print(f"| bare libraries | {middle:.3f} | |")
+    for name, times in (("session, its blocks", inside), ("session, pixels to answer", whole)):
+        over = statistics.median(now - before for now, before in zip(times, bare, strict=True))
+        print(f"| {name} | {statistics.median(times):.3f} | {1e3 * over:+.0f} us, {100 * over / middle:+.1f} % |")
+    print(f"\nA fork, from reading to node: {statistics.median(fork_us):.1f} us "
+          f"(95 % under {np.quantile(fork_us, 0.95):.1f} us)")  # fmt: skip
+
+
+def _blocks(session: Session, image: np.ndarray) -> list[str]:
+    """What the device runs for the path it takes on its own."""
+    tree = session.device.manifest.tree
+    nodes = [tree.nodes[one] for one in session.infer(image).nodes]
+    end = nodes[-1].handover
+    return [node.block for node in nodes if node.block] + ([end.block] if end else [])
+
+
+def _bare(device: Device, blocks: list[str], x: np.ndarray) -> float:
+    began = time.perf_counter()
+    for block in blocks:
+        x = device.library(block).run(x)
+    return 1e3 * (time.perf_counter() - began)
+
+
+def _fork_us(session: Session, rounds: int) -> list[float]:
+    from runtime.session import Parts, Walk
+
+    found = []
+    for number in range(rounds):
+        seconds = 0.03 + 0.01 * (number % 7)
+        session.link.observe(Exchange(sent_bytes=3000, received_bytes=100, seconds=seconds, server_s=0.001))
+        walk = Walk(parts=Parts())
+        began = time.perf_counter()
+        session._fork(None, walk, None)
+        found.append(1e6 * (time.perf_counter() - began))
+    return found
+
+
+if __name__ == "__main__":
+    main()
