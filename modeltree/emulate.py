@@ -61,11 +61,11 @@ def emulate(tree: ModelTree, trace: Trace, *, starts_s: np.ndarray) -> Emulation
     ------
     ConfigError : `starts_s` is not a row of finite numbers.
     """
-    starts_s = _checked(starts_s)
+    starts_s = checked_starts(starts_s)
     latency_ms, leaf = np.empty(starts_s.size), np.empty(starts_s.size, dtype=int)
     for i, start_s in enumerate(starts_s.tolist()):
         latency_ms[i], leaf[i] = _once(tree, trace, start_s)
-    return Emulation(starts_s=starts_s, latency_ms=latency_ms, accuracy=_accuracies(tree)[leaf], leaf=leaf)
+    return Emulation(starts_s=starts_s, latency_ms=latency_ms, accuracy=accuracies(tree)[leaf], leaf=leaf)
 
 
 def oracle(trees: Sequence[ModelTree], trace: Trace, starts_s: np.ndarray, reward: Reward) -> Hindsight:
@@ -77,7 +77,7 @@ def oracle(trees: Sequence[ModelTree], trace: Trace, starts_s: np.ndarray, rewar
     ------
     ConfigError : there is no tree, or `starts_s` is not a row of finite numbers.
     """
-    starts_s = _checked(starts_s)
+    starts_s = checked_starts(starts_s)
     options = [(t, leaf) for t, tree in enumerate(trees) for leaf in tree.leaves()]
     if not options:
         raise ConfigError("the oracle has 0 trees to choose from: pass at least one")
@@ -115,7 +115,7 @@ def _once(tree: ModelTree, trace: Trace, start_s: float) -> tuple[float, int]:
         return trace.at(start_s + s_from_ms(elapsed_ms))
 
     for node in tree.walk(measure_mbps):
-        elapsed_ms = _after(tree, node, trace, start_s, elapsed_ms)
+        elapsed_ms = after_ms(tree, node, trace, start_s, elapsed_ms)
         end = node.id
     return elapsed_ms, end
 
@@ -126,13 +126,13 @@ def _along_path(tree: ModelTree, leaf: Node, trace: Trace, starts_s: np.ndarray)
     for start_s in starts_s.tolist():
         elapsed_ms = 0.0
         for node in path:
-            elapsed_ms = _after(tree, node, trace, start_s, elapsed_ms)
+            elapsed_ms = after_ms(tree, node, trace, start_s, elapsed_ms)
         found.append(elapsed_ms)
     return found
 
 
-def _after(tree: ModelTree, node: Node, trace: Trace, start_s: float, elapsed_ms: float) -> float:
-    """Milliseconds since the start when a node, and the hand-over it may end with, is done."""
+def after_ms(tree: ModelTree, node: Node, trace: Trace, start_s: float, elapsed_ms: float) -> float:
+    """Milliseconds since the start when a node, begun `elapsed_ms` after it, and its hand-over, if any, are done."""
     elapsed_ms += node.device_ms
     if node.handover is None:
         return elapsed_ms
@@ -140,12 +140,18 @@ def _after(tree: ModelTree, node: Node, trace: Trace, start_s: float, elapsed_ms
     return elapsed_ms + tree.rtt_ms + transfer_ms + node.cloud_ms
 
 
-def _accuracies(tree: ModelTree) -> np.ndarray:
+def accuracies(tree: ModelTree) -> np.ndarray:
     """(nodes,): accuracy in percent where a path ends, NaN elsewhere."""
     return np.array([math.nan if node.leaf is None else node.leaf.accuracy for node in tree.nodes])
 
 
-def _checked(starts_s: np.ndarray) -> np.ndarray:
+def checked_starts(starts_s: np.ndarray) -> np.ndarray:
+    """A copy as float64.
+
+    Raises
+    ------
+    ConfigError : they are not a row of finite numbers.
+    """
     starts_s = np.array(starts_s, dtype=np.float64)
     if starts_s.ndim != 1 or not np.isfinite(starts_s).all():
         raise ConfigError(f"starts_s has shape {starts_s.shape}: it must be a row of finite times in s")

@@ -7,7 +7,9 @@ import typer
 from modeltree.errors import NasError
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
+from nas.cli.emulate import emulate
 from nas.cli.profile import profile
+from nas.cli.record import record
 from nas.cli.run import run
 from nas.cli.search import search
 from nas.cli.serve import serve
@@ -28,6 +30,8 @@ app.command()(profile)
 app.command()(bench)
 app.command()(serve)
 app.command()(run)
+app.command()(emulate)
+app.command()(record)
 
 INTERRUPTED = 130
 

@@ -22,7 +22,7 @@ class ProbePolicy:
     """
 
     most_ms: float = 20.0
-    least_bytes: int = 512
+    least_bytes: int = 2000
     most_bytes: int = 65_536
     first_bytes: int = 4096
     young_s: float = 2.0

@@ -84,8 +84,9 @@ class RoundTrip:
         if reading.size_bytes > PACKET_BYTES or not reading.finished:
             return
         seconds = reading.seconds
-        if bandwidth_mbps:
-            seconds = max(0.0, seconds - s_from_ms(reading.size_bytes / bytes_per_ms(bandwidth_mbps)))
+        carry_s = s_from_ms(reading.size_bytes / bytes_per_ms(bandwidth_mbps)) if bandwidth_mbps else 0.0
+        if carry_s <= seconds / 2:  # else the forecast is off, as behind an outage, and explains it all away
+            seconds -= carry_s
         if self._least:
             above = min(abs(seconds - self.seconds), LATE * self.jitter_s)  # an outage is no jitter
             self._wavering_s += 0.2 * (above - self._wavering_s)
