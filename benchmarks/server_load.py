@@ -1,13 +1,17 @@
 """What the server answers under load, beside the bare library on the same processors.
 
     python benchmarks/server_load.py [BUNDLE] [--seconds 3] [--rounds 3] [--clients 1 10 100] [--server-cpus 0]
-                                     [--client-cpus 1] [--soak 600]
+                                     [--client-cpus 1]
+    python benchmarks/server_load.py --soak 600
 
 Without a bundle, one is made: VGG11 with random weights as the rest behind the image, batches of 1, 4 and 8. The bare
 library, the engine in one process with its callers, and the server behind gRPC each run pinned to --server-cpus; the
 devices behind gRPC run on --client-cpus. Rounds go through all of them in turn, and ratios are taken within a round,
-since other work on the machine comes and goes. With --soak, devices ask for so long, beyond what the server can bear in
-every second part, the bundle is swapped between the parts, and memory is watched.
+since other work on the machine comes and goes. It touches less the processor's time for an image, which stands beside
+every rate: that of the server's process, or of the bare library and the engine with their callers.
+
+With --soak, devices ask for so long, beyond what the server can bear in every second part; between the parts it swaps
+to another bundle, whose model they ask for from then on, and memory is watched.
 """
 
 import argparse
@@ -37,51 +41,65 @@ from runtime.transports import BusyError, TimedOut, open_transport
 BATCHES = (1, 4, 8)
 SETTLE_S = 0.3
 PARTS = 10
+WARM_PARTS = 3
+CALM = 10
 DEADLINES_S = (1.0, 0.05)
+KEEP_OLD_S = 1.0
 BACKOFF_S = 0.15
 """After a refusal: the mean of what `runtime.breaker` waits first."""
 
 
 @dataclass(kw_only=True)
 class Load:
-    """What callers met: seconds of every answer, and how often there was none. span_s : of the whole."""
+    """What callers met: seconds of every answer, and how often there was none.
+
+    span_s : of the whole. work_s : of the processor, by those who answer.
+    """
 
     seconds: list[float] = field(default_factory=list)
     busy: int = 0
     late: int = 0
     failed: int = 0
     span_s: float = 1.0
+    work_s: float = 0.0
 
     @property
     def rate(self) -> float:
         """Answers a second."""
         return len(self.seconds) / self.span_s
 
+    @property
+    def work_ms(self) -> float:
+        """The processor's time for an answer."""
+        return 1e3 * self.work_s / len(self.seconds)
+
     def text(self) -> str:
-        """Latencies and refusals."""
+        """Rate, work, latencies and refusals."""
+        refusals = f"busy {self.busy}  late {self.late}  failed {self.failed}"
         if not self.seconds:
-            return f"no answer, {self.busy} busy, {self.late} late, {self.failed} failed"
+            return f"no answer  {refusals}"
         p50, p99 = (1e3 * float(np.percentile(self.seconds, percent)) for percent in (50, 99))
-        return f"p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  busy {self.busy}  late {self.late}  failed {self.failed}"
+        return f"{self.rate:7.0f}/s  {self.work_ms:.3f} ms of work  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  {refusals}"
 
 
 def main() -> None:
     """Print a line for every measurement and the medians of the ratios."""
     told = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = told.bundle or made_bundle(Path(folder) / "bundle")
-        model, shape = rest_of(bundle)
+        count = 2 if told.soak else 1
+        bundles = [told.bundle] if told.bundle else [made_bundle(Path(folder), number) for number in range(count)]
+        model, shape = rest_of(bundles[0])
         print(f"{platform.machine()}, {os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} at the start")
         print(f"model {model}, {shape}; server on processors {told.server_cpus}, devices on {told.client_cpus}")
         if told.soak:
-            soak(bundle, model, shape, told)
+            soak(bundles, told)
         else:
-            compare(bundle, model, shape, told)
+            compare(bundles[0], model, shape, told)
 
 
 def compare(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Namespace) -> None:
     """All measurements, in rounds."""
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[str, list[tuple[float, float]]] = {}
     for number in range(told.rounds):
         before = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
         loads: dict[str, Load] = {}
@@ -92,44 +110,57 @@ def compare(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Nam
         with Remote(bundle, told.server_cpus) as server:
             for clients in told.clients:
                 loads[f"gRPC, {clients:3} devices"] = pinned(
-                    told.client_cpus, over_grpc, server.url, model, shape, clients, told.seconds, None
+                    told.client_cpus, over_grpc, server.url, model, shape, clients, told.seconds, 30.0, server.pid
                 )
         after = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
-        rates = {batch: (before[batch] + after[batch]) / 2 for batch in before}
-        best = max(rates.values())
-        told_rates = ", ".join(f"batch {batch} {rate:.0f}" for batch, rate in rates.items())
-        print(f"round {number + 1}: bare library {told_rates} images/s; load average {os.getloadavg()[0]:.1f}")
+        best = max((before[batch][0] + after[batch][0]) / 2 for batch in before)
+        least_ms = min((before[batch][1] + after[batch][1]) / 2 for batch in before)
+        bare_text = ", ".join(f"batch {batch} {rate:.0f}/s {work:.3f} ms" for batch, (rate, work) in after.items())
+        print(f"round {number + 1}: bare library {bare_text}; load average {os.getloadavg()[0]:.1f}")
         for name, load in loads.items():
-            ratios.setdefault(name, []).append(load.rate / best)
-            print(f"  {name:24} {load.rate:7.0f}/s = {100 * load.rate / best:4.0f} %  {load.text()}", flush=True)
-    print("median share of the bare library's best batch:")
-    for name, values in ratios.items():
-        print(f"  {name:24} {100 * statistics.median(values):4.0f} %")
-
-
-def soak(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Namespace) -> None:
-    """Ask for long, too much in every second part; swap between the parts; print memory after each."""
-    other = Path(tempfile.mkdtemp(dir=bundle.parent)) / "copy"
-    copy_bundle(bundle, other)
-    with Remote(bundle, told.server_cpus) as server:
-        for part in range(PARTS):
-            over = part % 2
-            clients = max(told.clients) if over else min(10, max(told.clients))
-            load = pinned(
-                told.client_cpus, over_grpc, server.url, model, shape, clients, told.soak / PARTS, DEADLINES_S[over]
+            shares = load.rate / best, least_ms / load.work_ms
+            ratios.setdefault(name, []).append(shares)
+            print(
+                f"  {name:24} {100 * shares[0]:4.0f} % of rate {100 * shares[1]:4.0f} % of work  {load.text()}",
+                flush=True,
             )
-            server.swap((other, bundle)[part % 2])
-            memory = f"{server.resident_mb():.1f} MB"
-            print(f"  {clients:3} devices, deadline {DEADLINES_S[over]} s: {load.rate:6.0f}/s  {load.text()}  {memory}",
+    print("medians, beside the bare library's best batch: share of its rate, and its work as share of ours")
+    for name, values in ratios.items():
+        rate, work = (100 * statistics.median(each) for each in zip(*values))
+        print(f"  {name:24} {rate:4.0f} %  {work:4.0f} %")
+
+
+def soak(bundles: list[Path], told: argparse.Namespace) -> None:
+    """Ask for long, too much in every second part; swap between the parts; print memory after each."""
+    loads, memory_mb = [], []
+    with Remote(bundles[0], told.server_cpus, keep_old_s=KEEP_OLD_S) as server:
+        for part in range(PARTS):
+            over, bundle = part % 2, bundles[part % len(bundles)]
+            if part:
+                server.swap(bundle)
+            clients = (CALM, max(told.clients))[over]
+            given = (server.url, *rest_of(bundle), clients, told.soak / PARTS, DEADLINES_S[over], server.pid)
+            loads.append(pinned(told.client_cpus, over_grpc, *given))
+            memory_mb.append(server.resident_mb())
+            print(f"  {clients:3} devices, deadline {DEADLINES_S[over]} s: {loads[-1].text()}  {memory_mb[-1]:.1f} MB",
                   flush=True)  # fmt: skip
+    calm, beyond = loads[::2], loads[1::2]
+    refused = sum(one.busy + one.late for one in beyond)
+    print(
+        f"soak of {told.soak:.0f} s, {PARTS - 1} swaps: {sum(len(one.seconds) for one in loads)} answers, "
+        f"{sum(one.failed for one in loads)} failed; {refused} refused or late with {max(told.clients)} devices at "
+        f"{1e3 * DEADLINES_S[1]:.0f} ms, {sum(one.busy + one.late for one in calm)} with {CALM} devices in between; "
+        f"resident {memory_mb[WARM_PARTS]:.1f} MB after the warm-up, {memory_mb[-1]:.1f} MB at the end"
+    )
 
 
 # ---- what is measured
 
 
-def bare(bundle: Path, model: str, shape: tuple[int, ...], seconds: float) -> dict[int, float]:
-    """Images a second of each batch size, a thread for every processor, nothing around it."""
-    opened, rates = Bundle.open(bundle), {}
+def bare(bundle: Path, model: str, shape: tuple[int, ...], seconds: float) -> dict[int, tuple[float, float]]:
+    """Images a second and milliseconds of work an image, by batch size; a thread for every processor, nothing around
+    it."""
+    opened, found = Bundle.open(bundle), {}
     target = chosen_target(opened.manifest)
     entry = opened.block(model)
     for batch in sorted({one.batch for one in entry.libraries if one.target == target}):
@@ -138,8 +169,9 @@ def bare(bundle: Path, model: str, shape: tuple[int, ...], seconds: float) -> di
             shape_out=(batch, *entry.out_shape), runtime=opened.runtime_path(target), threads=1,
         )  # fmt: skip
         x = sample(shape, batch)
-        rates[batch] = batch * repeated(lambda: lambda: library.run(x), len(os.sched_getaffinity(0)), seconds / 2).rate  # noqa: B023
-    return rates
+        load = repeated(lambda: lambda: library.run(x), len(os.sched_getaffinity(0)), seconds / 2)  # noqa: B023
+        found[batch] = batch * load.rate, load.work_ms / batch
+    return found
 
 
 def in_process(bundle: Path, model: str, shape: tuple[int, ...], clients: int, seconds: float) -> Load:
@@ -150,26 +182,35 @@ def in_process(bundle: Path, model: str, shape: tuple[int, ...], clients: int, s
 
 
 def over_grpc(
-    url: str, model: str, shape: tuple[int, ...], clients: int, seconds: float, deadline_s: float | None
+    url: str, model: str, shape: tuple[int, ...], clients: int, seconds: float, deadline_s: float, server: int
 ) -> Load:
-    """Devices of a server; four share a connection where they are many."""
+    """Devices of a server, four to a connection. server : its process, whose work is counted."""
     x = sample(shape, 1)
     links = [open_transport(url) for _ in range(-(-clients // 4))]
     turn = iter(range(clients))
 
     def device() -> Callable[[], object]:
         link = links[next(turn) % len(links)]
-        return lambda: link.infer(model, x, bits=8, timeout_s=deadline_s or 30.0)
+        return lambda: link.infer(model, x, bits=8, timeout_s=deadline_s)
 
     try:
-        return repeated(device, clients, seconds)
+        return repeated(device, clients, seconds, lambda: work_of(server))
     finally:
         for link in links:
             link.close()
 
 
-def repeated(caller: Callable[[], Callable[[], object]], threads: int, seconds: float) -> Load:
-    """Call again and again from so many threads, each with a caller of its own."""
+def work_of(process: int) -> float:
+    """Seconds of the processor that all threads of a process have had."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def repeated(
+    caller: Callable[[], Callable[[], object]], threads: int, seconds: float,
+    worked: Callable[[], float] = time.process_time,
+) -> Load:  # fmt: skip
+    """Call again and again from so many threads, each with a caller of its own. worked : seconds of the processor."""
     load, lock, count, stop = Load(), threading.Lock(), threading.Event(), threading.Event()
 
     def work(call: Callable[[], object]) -> None:
@@ -199,9 +240,9 @@ def repeated(caller: Callable[[], Callable[[], object]], threads: int, seconds: 
         one.start()
     time.sleep(SETTLE_S)
     count.set()
-    started = time.perf_counter()
+    started, before = time.perf_counter(), worked()
     time.sleep(seconds)
-    load.span_s = time.perf_counter() - started
+    load.span_s, load.work_s = time.perf_counter() - started, worked() - before
     stop.set()
     for one in callers:
         one.join()
@@ -220,11 +261,12 @@ def pinned(cpus: list[int], work: Callable[..., Any], *given: Any) -> Any:
 class Remote:
     """A server in a process of its own, on some processors."""
 
-    def __init__(self, bundle: Path, cpus: list[int]) -> None:
+    def __init__(self, bundle: Path, cpus: list[int], keep_old_s: float = 0.0) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(bundle, cpus, there))
+        self._process = context.Process(target=_serve, args=(bundle, cpus, keep_old_s, there))
         self._process.start()
+        self.pid = self._process.pid or 0
         self.url: str = self._here.recv()
 
     def swap(self, bundle: Path) -> None:
@@ -232,7 +274,7 @@ class Remote:
         self._here.recv()
 
     def resident_mb(self) -> float:
-        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        text = Path(f"/proc/{self.pid}/status").read_text()
         return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS")) / 1024
 
     def __enter__(self) -> "Remote":
@@ -243,9 +285,9 @@ class Remote:
         self._process.join(60)
 
 
-def _serve(bundle: Path, cpus: list[int], pipe: Any) -> None:
+def _serve(bundle: Path, cpus: list[int], keep_old_s: float, pipe: Any) -> None:
     os.sched_setaffinity(0, cpus)
-    with Server(ServeConfig(bundle=bundle, listen=("grpc://127.0.0.1:0",))) as server:
+    with Server(ServeConfig(bundle=bundle, listen=("grpc://127.0.0.1:0",), keep_old_s=keep_old_s)) as server:
         pipe.send(server.urls[0])
         while (other := pipe.recv()) is not None:
             server.engine.swap(other)
@@ -270,15 +312,8 @@ def sample(shape: tuple[int, ...], batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
 
 
-def copy_bundle(bundle: Path, to: Path) -> None:
-    """A copy with files of its own, so that a swap loads everything anew."""
-    import shutil
-
-    shutil.copytree(bundle, to)
-
-
-def made_bundle(folder: Path) -> Path:
-    """VGG11 with random weights, handed over whole."""
+def made_bundle(folder: Path, number: int) -> Path:
+    """VGG11 with random weights, handed over whole; every number has weights and a model's name of its own."""
     from compile.bundle import Wanted, compile_run
     from compile.targets import host
     from modeltree.bandwidth import BandwidthTypes
@@ -288,7 +323,7 @@ def made_bundle(folder: Path) -> Path:
     from nas.cli.search import default_cache
     from transforms import export
 
-    shape, block = (3, 32, 32), "0" * 20
+    shape, block = (3, 32, 32), f"{number:020x}"
     types = BandwidthTypes(representative_mbps=(8.0,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
     node = Node(
         id=0, level=0, parent=None, fork=BandwidthFork(types=(0,)), partition=0, segments=1, device_ms=0.0, actions=(),
@@ -299,15 +334,15 @@ def made_bundle(folder: Path) -> Path:
         base="vgg11", input_shape=shape, mean=(0.5,) * 3, std=(0.25,) * 3, classes=tuple(map(str, range(10))),
         places=(0, 1), types=types, rtt_ms=0.0, device="none", cloud="none", trace="none", nodes=(node,),
     )  # fmt: skip
-    run = folder.parent / "run"
+    run, made = folder / f"run{number}", folder / f"bundle{number}"
     write_bytes(run / "tree.json", encode_tree(tree))
     (run / "blocks").mkdir()
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(number)
     torch.export.save(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
-    compile_run(run, folder, Wanted(targets=[host()], batches=BATCHES), cache=default_cache() / "compiled")
-    return folder
+    compile_run(run, made, Wanted(targets=[host()], batches=BATCHES), cache=default_cache() / "compiled")
+    return made
 
 
 def arguments() -> argparse.Namespace:

@@ -29,12 +29,20 @@ def serve(
     metrics: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Answer /metrics (Prometheus), /live and /ready here")
     ] = None,
+    backend: Annotated[str, typer.Option(help="tvm: the bundle's libraries; onnx: its ONNX forms in ONNX Runtime")] = (
+        "tvm"
+    ),
     target: Annotated[str | None, typer.Option(help="Of the bundle; the one that runs here unless said")] = None,
     weights: Annotated[str, typer.Option(help="Kind of weights, one that the bundle was compiled with")] = "f32",
     lazy: Annotated[bool, typer.Option("--lazy", help="Load a model when it is first asked for")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Serve another bundle once it lies there; so does SIGHUP")] = (
         False
     ),
+    keep_old: Annotated[
+        float,
+        typer.Option(min=0.0, metavar="S", help="After a swap, seconds that models of the bundle before stay for "
+                     "devices that still run it; until the next swap at most"),
+    ] = 600.0,
     drain_s: Annotated[float, typer.Option(min=0.0, help="Time for what is being answered when we end")] = 30.0,
 ) -> None:  # fmt: skip
     """Serve every hand-over of a bundle until SIGTERM or Ctrl-C; what is being answered is answered first."""
@@ -50,11 +58,11 @@ def serve(
         raise ConfigError("TLS needs a certificate and its key: pass --tls-cert and --tls-key")
     tls = None if tls_cert is None or tls_key is None else ServerTls(certificate=tls_cert, key=tls_key, ca=client_ca)
     config = ServeConfig(
-        bundle=bundle, listen=tuple(listen or ("grpc://127.0.0.1:8001", "http://127.0.0.1:8000")), target=target,
-        variant=weights, workers=workers, eager=not lazy, max_queue=max_queue,
+        bundle=bundle, listen=tuple(listen or ("grpc://127.0.0.1:8001", "http://127.0.0.1:8000")), backend=backend,
+        target=target, variant=weights, workers=workers, eager=not lazy, max_queue=max_queue,
         max_message_bytes=int(max_message_mb * 1e6), max_rate=rate,
         token=None if token_file is None else read_token(token_file), tls=tls, metrics=metrics, watch=watch,
-        drain_s=drain_s,
+        keep_old_s=keep_old, drain_s=drain_s,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stop, swap = threading.Event(), threading.Event()

@@ -2,9 +2,13 @@
 
 infer ──▶ Waiting ──▶ worker: gather, run, hand out ──▶ infer goes on
   Busy at once when full or too late          a batch that fails is run again one by one
+
+Two generations of models are served at once: after a swap, what only the bundle before had stays for a while, for
+devices that still run it.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +17,19 @@ from types import TracebackType
 
 import numpy as np
 
-from modeltree.errors import ConfigError, DataError, NasError
+from modeltree.errors import ConfigError, DataError, NasError, unknown
 from runtime.bundle import Bundle
 from runtime.native import available_cpus
 from runtime.server.choice import chosen_target
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
 from runtime.server.metrics import IMAGES, SECONDS, Metrics
-from runtime.server.model import BundleModel, Model, gathered
-from runtime.server.waiting import Batch, Part, Request, Retired, Waiting
+from runtime.server.model import BundleModel, Model
+from runtime.server.onnx_model import OnnxModel
+from runtime.server.running import run
+from runtime.server.waiting import Batch, Request, Retired, Waiting
 
 DRAIN_S = 30.0
+BACKENDS = ("tvm", "onnx")
 _OUTCOMES: tuple[tuple[type[NasError], str], ...] = (
     (Busy, "busy"), (Draining, "draining"), (UnknownModel, "unknown"), (DataError, "malformed"), (NasError, "failed"),
 )  # fmt: skip
@@ -34,17 +41,22 @@ class ModelEngine:
     """Runs models for many callers; see `runtime.server.interface.Engine`. A context manager.
 
     models : to begin with. workers : threads that run them, one batch each at a time.
-    max_requests, max_bytes : that may wait. clock : seconds, rising.
+    max_requests, max_bytes : that may wait. keep_old_s : how long what is replaced stays for those who still ask for
+    it; until the next replacement at most. clock : seconds, rising.
     """
 
     def __init__(
         self, models: Sequence[Model], *, workers: int = 1, max_requests: int = 256, max_bytes: int = 256 * 2**20,
-        metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
+        keep_old_s: float = 0.0, metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        if not 0 <= keep_old_s <= threading.TIMEOUT_MAX:
+            raise ConfigError(f"keep_old_s is {keep_old_s}: it must be within 0..{threading.TIMEOUT_MAX:.0f}")
         for name, value in (("workers", workers), ("max_requests", max_requests), ("max_bytes", max_bytes)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}: it must be at least 1")
-        self._clock = clock
+        self._clock, self._keep_old_s = clock, keep_old_s
+        self._old: Mapping[str, Model] = {}
+        self._expiry: threading.Timer | None = None
         self._models: Mapping[str, Model] = {model.name: model for model in models}
         self._waiting = Waiting(max_requests=max_requests, max_bytes=max_bytes, workers=workers, clock=clock)
         self.metrics = metrics or Metrics()
@@ -59,7 +71,12 @@ class ModelEngine:
     @property
     def models(self) -> Mapping[str, ModelInfo]:
         """What is served now, by name."""
-        return {name: model.info for name, model in self._models.items()}
+        return {name: model.info for name, model in (dict(self._old) | dict(self._models)).items()}
+
+    @property
+    def old_models(self) -> int:
+        """How many of these only the bundle before had."""
+        return len(self._old)
 
     @property
     def workers(self) -> int:
@@ -81,46 +98,34 @@ class ModelEngine:
 
     def infer(self, model: str, x: np.ndarray, *, deadline_s: float | None = None) -> Answer:
         """See `runtime.server.interface.Engine.infer`."""
-        started, known, outcome = self._clock(), "", "ok"
-        until = np.inf if deadline_s is None else started + deadline_s
-        try:
-            while True:
-                found = self._model(model)
-                known = found.name
-                request = _request(found, x, started, float(until))
-                try:
-                    self._waiting.put(request)
-                except Retired:
-                    continue
-                return self._answer(request)
-        except NasError as error:
-            outcome = next(word for kind, word in _OUTCOMES if isinstance(error, kind))
-            raise
-        except BaseException:
-            outcome = "failed"
-            raise
-        finally:
-            self._measures.requests.add(known, outcome)
+        woken = threading.Event()
+        request = self._enter(model, x, deadline_s, lambda _: woken.set())
+        if not woken.wait(None if deadline_s is None else max(request.until - self._clock(), 0.0)):
+            self._waiting.abandon(request, Busy("the deadline passed while the request waited: allow more time"))
+        self._waiting.returned(request)
+        outcome = self._outcome(request)
+        if isinstance(outcome, NasError):
+            raise outcome
+        return outcome
 
     def replace(self, models: Sequence[Model], *, timeout_s: float = DRAIN_S) -> None:
-        """Serve these models from now on. Those that are served already, by fingerprint, are kept as they are; what
-        the others still have to do is done first.
+        """Serve these models from now on. Those that are served already, by fingerprint, are kept as they are. Those
+        of names that are gone stay for `keep_old_s`; what the others still have to do is done first.
 
         Raises
         ------
         NasError : a new one cannot be loaded; then nothing has changed.
         """
         with self._replacing:
-            before = self._models
+            before = dict(self._old) | dict(self._models)
             after = {model.name: _same(before.get(model.name), model) for model in models}
             load(list(after.values()))
-            self._models = after
-            gone = {model for model in before.values() if model not in after.values()}
-            if not self._waiting.retire(gone, timeout_s):
-                _log.warning("models swapped out have not ended their work after %g s: they stay loaded", timeout_s)
-                return
-            for model in gone:
-                model.close()
+            old = {} if not self._keep_old_s else {
+                name: model for name, model in self._models.items() if name not in after
+            }  # fmt: skip
+            self._models, self._old = after, old
+            self._expire_later()
+            self._let_go(set(before.values()) - set(after.values()) - set(old.values()), timeout_s)
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """Take nothing new, end what is here; whether that was done in time."""
@@ -131,8 +136,12 @@ class ModelEngine:
         self._waiting.close()
         for worker in self._workers:
             worker.join(DRAIN_S)
+        with self._replacing:
+            served = {*self._models.values(), *self._old.values()}
+            self._old = {}
+            self._expire_later()
         if not any(worker.is_alive() for worker in self._workers):
-            for model in self._models.values():
+            for model in served:
                 model.close()
 
     def __enter__(self) -> "ModelEngine":
@@ -143,35 +152,67 @@ class ModelEngine:
     ) -> None:
         self.close()
 
+    def _expire_later(self) -> None:
+        """Let go of the old models when their time is over; what was to go before is not waited for any more."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self._old:
+            self._expiry = threading.Timer(self._keep_old_s, self._expire, (self._old,))
+            self._expiry.name, self._expiry.daemon = "nas-expiry", True
+            self._expiry.start()
+
+    def _expire(self, old: Mapping[str, Model]) -> None:
+        with self._replacing:
+            if self._old is old:
+                self._old = {}
+                self._let_go(set(old.values()), DRAIN_S)
+
+    def _let_go(self, gone: set[Model], timeout_s: float) -> None:
+        """Close models that nobody asks for any more, once they have ended their work."""
+        if not self._waiting.retire(gone, timeout_s):
+            _log.warning("models swapped out have not ended their work after %g s: they stay loaded", timeout_s)
+            return
+        for model in gone:
+            model.close()
+
     def _model(self, name: str) -> Model:
-        found = self._models.get(name)
+        found = self._models.get(name) or self._old.get(name)
         if found is None:
             raise UnknownModel(f"no model {name[:80]!r}: see to it that device and server have the same bundle")
         return found
 
-    def _answer(self, request: Request) -> Answer:
-        room = request.until - self._clock()
-        if not request.done.wait(None if room == np.inf else max(room, 0.0)):
-            self._waiting.abandon(request, Busy("the deadline passed while the request waited: allow more time"))
+    def _enter(self, name: str, x: np.ndarray, deadline_s: float | None, tell: Callable[[Request], None]) -> Request:
+        """A request in the queue; a refusal is counted."""
+        arrived, known = self._clock(), ""
+        until = math.inf if deadline_s is None else arrived + deadline_s
+        try:
+            while True:
+                model = self._model(name)
+                known = model.name
+                request = _request(model, x, arrived, until, tell)
+                try:
+                    self._waiting.put(request)
+                except Retired:
+                    continue
+                return request
+        except NasError as error:
+            self._measures.requests.add(known, _word(error))
+            raise
+
+    def _outcome(self, request: Request) -> Answer | NasError:
+        """What came of a request that has ended; it is counted."""
         if request.error is not None:
-            raise request.error
-        self._waiting.returned(request)
-        seconds = self._clock() - request.arrived
+            self._measures.requests.add(request.model.name, _word(request.error))
+            return request.error
         self._measures.answered(request)
-        return Answer(output=request.output, seconds=seconds)
+        return Answer(output=request.output, seconds=self._clock() - request.arrived)
 
     def _work(self) -> None:
         while (batch := self._waiting.take()) is not None:
-            took: tuple[float, float] | None = None
-            failed: dict[Request, NasError] = {}
-            started, worked = self._clock(), time.thread_time()
-            try:
-                _run(batch.model, batch.parts, batch.size)
-                took = self._clock() - started, time.thread_time() - worked
+            took, failed = run(batch, self._clock)
+            if took is not None:
                 self._measures.ran(batch, took[0])
-            except Exception as error:
-                _log.warning("a batch of %d for %s failed: %s", batch.size, batch.model.name, error)
-                failed = _one_by_one(batch, error)
             self._waiting.finished(batch, took, failed)
 
 
@@ -181,11 +222,13 @@ class BundleEngine(ModelEngine):
     Parameters
     ----------
     folder : the bundle, or a link to it.
+    backend : one of `BACKENDS`: the bundle's libraries, or its ONNX forms in ONNX Runtime.
     target : whose libraries; None takes the one that runs here. variant : kind of weights.
     workers : None takes one for each processor. Each runs its library on `threads` threads; None shares the
         processors out. One worker with all threads answers a single device sooner; many with one thread each answer
         more devices, since nothing waits for the slowest thread of a call.
     eager : load and time all models now, not when they are first asked for.
+    max_requests, max_bytes, keep_old_s, clock : see `ModelEngine`.
 
     Raises
     ------
@@ -193,20 +236,25 @@ class BundleEngine(ModelEngine):
     """
 
     def __init__(
-        self, folder: Path | str, *, target: str | None = None, variant: str = "f32", workers: int | None = None,
+        self, folder: Path | str, *, backend: str = "tvm", target: str | None = None, variant: str = "f32",
+        workers: int | None = None,
         threads: int | None = None, eager: bool = True, max_requests: int = 256, max_bytes: int = 256 * 2**20,
-        metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
+        keep_old_s: float = 0.0, metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        if backend not in BACKENDS:
+            raise unknown("backend", backend, BACKENDS)
         count = available_cpus() if workers is None else workers
         self.folder = Path(folder)
+        self._backend, self.target = backend, "onnx"
         self._target, self._variant, self._eager = target, variant, eager
         self._threads = max(1, available_cpus() // max(count, 1)) if threads is None else threads
         models = self._read(self.folder)
         if eager:
             load(models)
         super().__init__(
-            models, workers=count, max_requests=max_requests, max_bytes=max_bytes, metrics=metrics, clock=clock
-        )
+            models, workers=count, max_requests=max_requests, max_bytes=max_bytes, keep_old_s=keep_old_s,
+            metrics=metrics, clock=clock,
+        )  # fmt: skip
 
     @property
     def about(self) -> str:
@@ -236,11 +284,13 @@ class BundleEngine(ModelEngine):
 
     def _read(self, folder: Path) -> list[Model]:
         bundle = Bundle.open(folder.resolve())  # a link may point elsewhere when a library is loaded
-        self.target = name = chosen_target(bundle.manifest, self._target)
-        bundle = Bundle.open(bundle.folder, name)
         rests = [block for block, entry in bundle.manifest.blocks.items() if "rest" in entry.roles]
         if not rests:
             raise ConfigError(f"the tree of {folder} hands nothing over: there is nothing to serve")
+        if self._backend == "onnx":
+            return [OnnxModel(bundle, block, threads=self._threads) for block in rests]
+        self.target = name = chosen_target(bundle.manifest, self._target)
+        bundle = Bundle.open(bundle.folder, name)
         return [
             BundleModel(bundle, block, target=name, variant=self._variant, threads=self._threads) for block in rests
         ]
@@ -281,6 +331,7 @@ class _Measures:
         self._wait = metrics.histogram("nas_wait_seconds", "From arrival to the first batch.", SECONDS, ("model",))
         metrics.gauge("nas_waiting_requests", "Requests in the queue.", lambda: engine.waiting[0])
         metrics.gauge("nas_waiting_bytes", "Bytes in the queue.", lambda: engine.waiting[1])
+        metrics.gauge("nas_old_models", "Models that only the bundle before has.", lambda: engine.old_models)
         metrics.gauge("nas_ready", "Whether new work is taken.", engine.ready)
 
     def ran(self, batch: Batch, seconds: float) -> None:
@@ -290,49 +341,25 @@ class _Measures:
 
     def answered(self, request: Request) -> None:
         """A request went well."""
+        self.requests.add(request.model.name, "ok")
         self._wait.observe(request.started - request.arrived, request.model.name)
         self._bytes.add("in", by=request.x.nbytes)
         self._bytes.add("out", by=request.output.nbytes)
 
 
-def _request(model: Model, x: np.ndarray, arrived: float, until: float) -> Request:
+def _request(model: Model, x: np.ndarray, arrived: float, until: float, tell: Callable[[Request], None]) -> Request:
     shape = model.info.shape_in
     if x.dtype != np.float32 or x.ndim < 1 or x.shape[1:] != shape or not len(x):
         raise DataError(f"the input is {x.dtype} {x.shape}: it must be float32 (n, {str(shape)[1:-1]}), n from 1")
     if not np.isfinite(x).all():
         raise DataError("the input has numbers that are not finite: send what the device's block really made")
     output = np.empty((len(x), *model.info.shape_out), np.float32)
-    return Request(model=model, x=x, output=output, arrived=arrived, until=until)
+    return Request(model=model, x=x, output=output, arrived=arrived, until=until, tell=tell)
 
 
-def _run(model: Model, parts: Sequence[Part], size: int) -> None:
-    """Run parts as one batch and hand its rows out."""
-    y = model.run(gathered([part.request.x[part.first : part.last] for part in parts], size))
-    at = 0
-    for part in parts:
-        count = part.last - part.first
-        part.request.output[part.first : part.last] = y[at : at + count]
-        at += count
-
-
-def _one_by_one(batch: Batch, error: Exception) -> dict[Request, NasError]:
-    """Run the parts of a batch that failed apart, so that only what is at fault fails; those, with why."""
-    if len(batch.parts) == 1:
-        return {batch.parts[0].request: _told(error)}
-    failed = {}
-    for part in batch.parts:
-        try:
-            _run(batch.model, [part], batch.size)
-        except Exception as fault:
-            failed[part.request] = _told(fault)
-    return failed
-
-
-def _told(error: Exception) -> NasError:
-    if isinstance(error, NasError):
-        return error
-    _log.error("a model failed", exc_info=error)
-    return NasError("the model failed: the server's log says how")
+def _word(error: NasError) -> str:
+    """What an outcome is counted under."""
+    return next(word for kind, word in _OUTCOMES if isinstance(error, kind))
 
 
 def _same(before: Model | None, after: Model) -> Model:

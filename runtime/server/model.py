@@ -4,7 +4,7 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,16 @@ class Model(Protocol):
         """Give back what `load` took; nobody runs it now or later."""
 
 
+def info_of(bundle: Bundle, block: str) -> ModelInfo:
+    """What a rest takes and gives; one that is handed images also takes their pixels."""
+    entry, tree = bundle.block(block), bundle.manifest.tree
+    whole = any(path.rest == block and path.handover_place == 0 for path in bundle.manifest.paths)
+    return ModelInfo(
+        shape_in=entry.in_shape, shape_out=entry.out_shape, mean=tree.mean if whole else None,
+        std=tree.std if whole else None,
+    )  # fmt: skip
+
+
 class BundleModel:
     """A rest's libraries for one target and kind of weights. Loaded at the first call, or by `load`.
 
@@ -64,12 +74,7 @@ class BundleModel:
             known = sorted({f"{one.target} {one.variant}" for one in entry.libraries})
             raise ConfigError(f"rest {block} is not compiled for {target} {variant}: known are {', '.join(known)}")
         self.name = block
-        tree = bundle.manifest.tree
-        whole = any(p.rest == block and p.handover_place == 0 for p in bundle.manifest.paths)
-        self.info = ModelInfo(
-            shape_in=entry.in_shape, shape_out=entry.out_shape, mean=tree.mean if whole else None,
-            std=tree.std if whole else None,
-        )  # fmt: skip
+        self.info = info_of(bundle, block)
         self.times = ServiceTimes([one.batch for one in found])
         self.fingerprint = (block, target, variant, threads, *sorted((one.batch, one.sha256) for one in found))
         self._bundle, self._target, self._variant = bundle, target, variant
@@ -136,15 +141,3 @@ class BundleModel:
             library.run(zeros)
             seconds, work = min(seconds, self._clock() - started), min(work, time.thread_time() - worked)
         return seconds, work
-
-
-def gathered(parts: Sequence[np.ndarray], batch: int) -> np.ndarray:
-    """Images of several requests as one batch, filled up with zeros; without a copy where one part is all of it."""
-    if len(parts) == 1 and len(parts[0]) == batch:
-        return parts[0]
-    x = np.zeros((batch, *parts[0].shape[1:]), np.float32)
-    at = 0
-    for part in parts:
-        x[at : at + len(part)] = part
-        at += len(part)
-    return x

@@ -17,6 +17,7 @@ from runtime.server.metrics import MetricsServer
 from runtime.server.swap import Watch
 
 PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
+KEEP_OLD_S = 600.0
 _LOOK_S = 1.0
 _STEP, _LOWEST = 5, 19
 
@@ -41,14 +42,17 @@ class ServeConfig:
 
     listen : URLs, `grpc://`, `grpcs://`, `http://` or `https://host:port`; port 0 takes any.
     token : that every request must carry. tls : for the encrypted ones.
-    target, variant : whose libraries, and which weights. workers, threads : see `BundleEngine`.
+    backend, target, variant : what runs the models, whose libraries, and which weights.
+    workers, threads : see `BundleEngine`.
     max_queue : requests that wait. max_rate : requests a second from one address.
     metrics : `host:port` for Prometheus and health checks. watch : serve another bundle once it lies there.
+    keep_old_s : how long, after that, models that only the bundle before had stay for devices that still run it.
     drain_s : for what is being answered at the end.
     """
 
     bundle: Path
     listen: tuple[str, ...] = ("grpc://127.0.0.1:8001",)
+    backend: str = "tvm"
     target: str | None = None
     variant: str = "f32"
     workers: int | None = None
@@ -61,6 +65,7 @@ class ServeConfig:
     tls: ServerTls | None = None
     metrics: str | None = None
     watch: bool = False
+    keep_old_s: float = KEEP_OLD_S
     drain_s: float = DRAIN_S
 
 
@@ -84,9 +89,9 @@ class Server:
             raise ConfigError("a certificate is given but nothing is encrypted: listen on grpcs:// or https://")
         self._watch = Watch(config.bundle) if config.watch else None
         self.engine = BundleEngine(
-            config.bundle, target=config.target, variant=config.variant, workers=config.workers,
+            config.bundle, backend=config.backend, target=config.target, variant=config.variant, workers=config.workers,
             threads=config.threads, eager=config.eager, max_requests=config.max_queue,
-            max_bytes=max(config.max_message_bytes, 256 * 2**20),
+            max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s,
         )  # fmt: skip
         self._started: list[Front | MetricsServer] = []
         _step_back()
@@ -132,7 +137,7 @@ class Server:
         except NasError as error:
             _log.error("the new bundle is refused, the old one goes on: %s", error)
             return False
-        _log.info("%d models of %s took over", len(self.engine.models), self.config.bundle)
+        _log.info("%s took over: %s", self.config.bundle, self.engine.about)
         return True
 
     def stop(self) -> bool:

@@ -8,7 +8,8 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,7 @@ class Retired(Exception):
 class Request:
     """Images of one caller, of which batches take as many as fit.
 
+    tell : called once, from any thread and outside every lock, when `output` or `error` is there.
     until : when the answer is of no use any more; infinite for never. taken, left : images given out, and not done yet.
     started, finished : when its first image was given out, and its last was done.
     """
@@ -38,6 +40,7 @@ class Request:
     model: Model
     x: np.ndarray
     output: np.ndarray
+    tell: "Callable[[Request], None]"
     arrived: float
     until: float = math.inf
     started: float = 0.0
@@ -45,7 +48,7 @@ class Request:
     taken: int = 0
     left: int = field(init=False)
     error: NasError | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+    done: bool = False
 
     def __post_init__(self) -> None:
         self.left = len(self.x)
@@ -69,6 +72,12 @@ class Batch:
     parts: tuple[Part, ...]
 
 
+class _Queue(deque[Request]):
+    """One model's requests. images : of theirs that no worker has taken; counted, since every arrival asks for it."""
+
+    images = 0
+
+
 class Waiting:
     """Requests that no worker has taken, and what the workers have in hand. Safe from any thread.
 
@@ -79,9 +88,10 @@ class Waiting:
         self.max_requests, self.max_bytes, self.workers = max_requests, max_bytes, workers
         self._clock = clock
         self._changed = threading.Condition()
-        self._queues: dict[Model, deque[Request]] = {}
+        self._queues: dict[Model, _Queue] = {}
         self._running: dict[Batch, float] = {}
         self._retired: weakref.WeakSet[Model] = weakref.WeakSet()
+        self._ended: list[Request] = []
         self._requests = self._bytes = 0
         self._return_s = 0.0
         self._draining = self._closed = False
@@ -115,14 +125,16 @@ class Waiting:
             if request.x.nbytes > self.max_bytes:
                 raise Busy(f"the request has {request.x.nbytes} bytes, {self.max_bytes} may wait: send fewer images")
             self._refuse_late(request)
-            self._queues.setdefault(request.model, deque()).append(request)
+            queue = self._queues.setdefault(request.model, _Queue())
+            queue.append(request)
+            queue.images += len(request.x)
             self._requests += 1
             self._bytes += request.x.nbytes
             self._changed.notify()
 
     def take(self) -> Batch | None:
         """Wait for work and take a batch of the model whose request came first; None when the queue is closed."""
-        with self._changed:
+        with self._telling():
             while not self._queues:
                 if self._closed:
                     return None
@@ -134,19 +146,15 @@ class Waiting:
     def finished(self, batch: Batch, took: tuple[float, float] | None, failed: dict[Request, NasError]) -> None:
         """A batch has run: its outputs are written, but for the requests in `failed`. took : seconds, and work; None
         if it did not run as one."""
-        with self._changed:
+        with self._telling():
             del self._running[batch]
             if took is not None:
                 batch.model.times.note(batch.size, *took)
             for part in batch.parts:
                 request = part.request
                 request.left -= part.last - part.first
-                if request in failed:
-                    request.error = failed[request]
-                    self._remove(request)
-                if request.left == 0 or request.error is not None:
-                    request.finished = self._clock()
-                    request.done.set()
+                if request.left == 0 or request in failed:
+                    self._end(request, failed.get(request))
             self._changed.notify_all()
 
     def returned(self, request: Request) -> None:
@@ -156,11 +164,9 @@ class Waiting:
 
     def abandon(self, request: Request, error: NasError) -> None:
         """The caller has gone: what is still waiting of it goes too."""
-        with self._changed:
-            if not request.done.is_set():
-                request.error = error
-                request.done.set()
-                self._remove(request)
+        with self._telling():
+            if not request.done:
+                self._end(request, error)
                 self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
@@ -190,6 +196,22 @@ class Waiting:
             self._retired |= models
             return self._changed.wait_for(lambda: not busy(), timeout_s)
 
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Hold the lock, and when it is free again tell those whose requests have ended meanwhile."""
+        with self._changed:
+            yield
+            ended, self._ended = self._ended, []
+        for request in ended:
+            request.tell(request)
+
+    def _end(self, request: Request, error: NasError | None) -> None:
+        """There is an answer, or an error; nothing for one that has ended already."""
+        if not request.done:
+            request.error, request.finished, request.done = error, self._clock(), True
+            self._remove(request)
+            self._ended.append(request)
+
     def _refuse_late(self, request: Request) -> None:
         now = self._clock()
         room = self._slack_s(request, now)
@@ -199,10 +221,7 @@ class Waiting:
             raise Busy(f"an answer takes {times.fastest_s:.4f} s at best, {left:.4f} s are left: allow more time")
         if not self._queues and len(self._running) < self.workers:
             return  # nobody is in front; and were the times wrong, they would never be measured again
-        ahead = sum(
-            model.times.expected_s(sum(len(one.x) - one.taken for one in queue))
-            for model, queue in self._queues.items()
-        )
+        ahead = sum(model.times.expected_s(queue.images) for model, queue in self._queues.items())
         ahead += sum(max(0.0, end - now) for end in self._running.values())
         expected = ahead / self.workers + times.expected_s(len(request.x))
         if room < expected:
@@ -216,9 +235,8 @@ class Waiting:
         model = min(self._queues, key=lambda one: self._queues[one][0].arrived)
         queue, now = self._queues[model], self._clock()
         self._drop_hopeless(queue, model.times.quickest_s, now)
-        waiting = sum(len(one.x) - one.taken for one in queue)
         idle = max(1, self.workers - len(self._running))
-        most = min(model.times.batches[-1], math.ceil(waiting / idle))
+        most = min(model.times.batches[-1], math.ceil(queue.images / idle))
         slack: list[float] = []
         for request in queue:
             slack += [self._slack_s(request, now)] * min(len(request.x) - request.taken, most - len(slack))
@@ -227,18 +245,15 @@ class Waiting:
         size = model.times.chosen(slack)
         return Batch(model=model, size=size, parts=self._parts(queue, min(size, most), now))
 
-    def _drop_hopeless(self, queue: deque[Request], quickest_s: float, now: float) -> None:
+    def _drop_hopeless(self, queue: _Queue, quickest_s: float, now: float) -> None:
         """Refuse those in front that can only be late, as long as one comes behind them that need not be: else all
         would be answered, each a little too late."""
         if not any(self._slack_s(one, now) >= quickest_s for one in queue):
             return
         while self._slack_s(queue[0], now) < quickest_s:
-            request = queue[0]
-            request.error = Busy("others were in front for too long: try again later")
-            request.done.set()
-            self._remove(request)
+            self._end(queue[0], Busy("others were in front for too long: try again later"))
 
-    def _parts(self, queue: deque[Request], images: int, now: float) -> tuple[Part, ...]:
+    def _parts(self, queue: _Queue, images: int, now: float) -> tuple[Part, ...]:
         """Take the first images off a queue."""
         parts = []
         while images and queue:
@@ -247,6 +262,7 @@ class Waiting:
             last = min(request.taken + images, len(request.x))
             parts.append(Part(request=request, first=request.taken, last=last))
             images -= last - request.taken
+            queue.images -= last - request.taken
             request.taken = last
             if last == len(request.x):
                 self._remove(request)
@@ -258,6 +274,7 @@ class Waiting:
         if queue is None or request not in queue:
             return
         queue.remove(request)
+        queue.images -= len(request.x) - request.taken
         self._requests -= 1
         self._bytes -= request.x.nbytes
         if not queue:

@@ -59,7 +59,7 @@ def tree() -> ModelTree:
     )  # fmt: skip
 
 
-def compiled(folder: Path) -> Path:
+def compiled(folder: Path, *, onnx: bool = False) -> Path:
     """The bundle for this machine."""
     run = folder / "run"
     (run / "blocks").mkdir(parents=True)
@@ -67,7 +67,7 @@ def compiled(folder: Path) -> Path:
     for name, module in networks().items():
         shape = FEATURES if name == SECOND else IMAGE
         write_bytes(run / "blocks" / f"{name}.pt2", exported_bytes(export(module, shape)))
-    compile_run(run, folder / "bundle", Wanted(targets=[host()], cloud_targets=[host()]))
+    compile_run(run, folder / "bundle", Wanted(targets=[host()], cloud_targets=[host()], onnx=onnx))
     return folder / "bundle"
 
 

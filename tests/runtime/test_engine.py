@@ -443,6 +443,64 @@ def test_models_that_are_gone_after_a_swap_end_their_work(callers):
         np.testing.assert_array_equal(held[0].result(10).output, pair(0.0))
 
 
+def test_models_of_the_bundle_before_stay_for_a_while_beside_the_new_ones():
+    """A device that still runs the old bundle is answered; who asks for what both have gets the new one."""
+    alone, both, other = Fake("alone"), Fake("both"), Fake("both")
+    other.fingerprint = ("another",)
+    with ModelEngine([alone, both], keep_old_s=0.3) as engine:
+        engine.replace([other, Fake("new")])
+        assert set(engine.models) == {"alone", "both", "new"}
+        assert "nas_old_models 1" in engine.metrics.text()
+        assert both.closed
+        for name in ("alone", "both", "new"):
+            np.testing.assert_array_equal(engine.infer(name, pair(1.0)).output, pair(2.0))
+        assert (len(both.sizes), len(other.sizes)) == (0, 1)
+        until(lambda: alone.closed)
+        assert set(engine.models) == {"both", "new"}
+        with pytest.raises(UnknownModel):
+            engine.infer("alone", pair(1.0))
+        assert not other.closed
+
+
+def test_the_next_swap_ends_the_grace_of_the_one_before():
+    first, second, third = Fake("1"), Fake("2"), Fake("3")
+    with ModelEngine([first], keep_old_s=60.0) as engine:
+        engine.replace([second])
+        engine.replace([third])
+        assert (first.closed, second.closed) == (True, False)
+        assert set(engine.models) == {"2", "3"}
+    assert second.closed
+    assert third.closed
+
+
+def test_swapping_back_in_the_grace_takes_up_the_models_that_are_there():
+    first, second, again = Fake("1"), Fake("2"), Fake("1")
+    with ModelEngine([first], keep_old_s=0.3) as engine:
+        engine.replace([second])
+        engine.replace([again])
+        until(lambda: second.closed)
+        engine.infer("1", pair(1.0))
+        assert first.sizes == [1]
+        assert not first.closed
+
+
+def test_an_old_model_ends_its_work_when_its_grace_is_over(callers):
+    old = Fake("old")
+    with ModelEngine([old], keep_old_s=0.2) as engine:
+        held = occupied(engine, old, callers)
+        engine.replace([Fake("new")])
+        until(lambda: "old" not in engine.models)
+        assert not old.closed
+        old.gate.set()
+        np.testing.assert_array_equal(held[0].result(10).output, pair(0.0))
+        until(lambda: old.closed)
+
+
+def test_a_grace_that_no_timer_can_wait_for_is_refused():
+    with pytest.raises(ConfigError, match="keep_old_s"):
+        ModelEngine([Fake()], keep_old_s=-1.0)
+
+
 # ---- choices
 
 

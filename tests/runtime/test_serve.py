@@ -178,6 +178,7 @@ def test_a_watched_bundle_is_swapped_once_it_has_settled(folder, newer, tmp_path
         ({"listen": ("grpc://127.0.0.1:99999",)}, "is off"),
         ({"listen": ("grpcs://127.0.0.1:0",)}, "needs a certificate"),
         ({"max_queue": 0}, "at least 1"),
+        ({"keep_old_s": -1.0}, "keep_old_s"),
         ({"target": "pi4"}, "known are host"),
         ({"metrics": "127.0.0.1:0/x"}, "is off"),
     ],
