@@ -102,6 +102,10 @@ class Device:
         """A block's library."""
         return self._libraries[block]
 
+    def has(self, block: str) -> bool:
+        """Whether the bundle holds that block for this target."""
+        return block in self._libraries
+
     def normalised(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """An image as the tree's networks take it, (1, channels, height, width), and its pixels where it has any.
 

@@ -32,7 +32,7 @@ def record(
     from modeltree.traces import write_trace
     from runtime.link.recording import BYTES_PER_MB, RecordConfig, trace_of
     from runtime.link.recording import record as measure
-    from runtime.server.serving import read_token
+    from runtime.protocol.token import read_token
     from runtime.transports import open_transport
 
     config = RecordConfig(seconds=seconds, every_ms=every_ms, most_mb=most_mb)

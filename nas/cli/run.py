@@ -1,7 +1,11 @@
 """`nas run`: classify images with a bundle on this machine, handing over to a server where the tree says so."""
 
+import contextlib
+import itertools
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +14,12 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
 
+    from modeltree.tree import ModelTree
+    from nas.cli.live import LiveView
+    from runtime.session import Result
+
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+_KEPT = 256
 
 
 def run(
@@ -28,35 +37,92 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that the server asks for")] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file of who signed the server's certificate")] = None,
+    hedge: Annotated[
+        bool, typer.Option(help="Start the rest here while still waiting, when the cloud's answer is overdue")
+    ] = True,
+    repeat: Annotated[int, typer.Option(min=0, help="Rounds over the images; 0: until Ctrl-C")] = 1,
+    every_ms: Annotated[float, typer.Option(min=0.0, help="From one image's start to the next, at least")] = 0.0,
+    live: Annotated[bool, typer.Option("--live", help="Draw link, path and latency at the terminal instead")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line")] = False,
 ) -> None:
     """Classify images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError
+    from nas.cli.live import LiveView, Seen
+    from runtime.protocol.token import read_token
     from runtime.session import Session
 
+    if live and as_json:
+        raise ConfigError("--live draws and --json prints lines: pass one of them")
     files = [file for given in images for file in _files(given)]
     if not files:
         raise ConfigError(f"there is no image in {', '.join(map(str, images))}: known are {', '.join(_SUFFIXES)}")
-    token = None if token_file is None else token_file.read_text().strip()
+    token = None if token_file is None else read_token(token_file)
+    seen = Seen()
     with Session.open(
-        bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca
-    ) as session:
+        bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
+        hedge=hedge,
+    ) as session:  # fmt: skip
         tree = session.device.manifest.tree
+        try:
+            if server is not None and mode != "only-device" and not session.measure():
+                print(
+                    f"nas: {server} did not answer a probe: the slowest bandwidth is assumed for now", file=sys.stderr
+                )
+            with LiveView(session, seen) if live and sys.stdout.isatty() else contextlib.nullcontext() as view:
+                due_s = 0.0
+                for file, pixels in _rounds(files, tree.input_shape, repeat):
+                    _wait(due_s, view)
+                    due_s = time.perf_counter() + every_ms / 1e3
+                    result = session.infer(pixels, deadline_ms=deadline_ms)
+                    seen.add(result, str(file))
+                    if view is None:
+                        _print(tree, str(file), result, as_json=as_json)
+                    else:
+                        view.show()
+        except KeyboardInterrupt:
+            if repeat:
+                raise
+        finally:
+            if live or repeat != 1:
+                print(f"nas: {seen.summary()}", file=sys.stderr)
+
+
+def _print(tree: "ModelTree", file: str, result: "Result", *, as_json: bool) -> None:
+    name, parts = tree.classes[int(result.output.argmax())], result.parts
+    if as_json:
+        print(json.dumps({
+            "image": file, "class": name, "nodes": result.nodes, "answered_by": result.answered_by,
+            "why": result.why, "met": result.met, "ms": {k: round(v, 3) for k, v in vars(parts).items()},
+        }), flush=True)  # fmt: skip
+        return
+    print(
+        f"{file}: {name}; {result.answered_by}, {parts.total:.2f} ms (device {parts.device:.2f}, encode "
+        f"{parts.encode:.2f}, transfer {parts.transfer:.2f}, cloud {parts.cloud:.2f}); {result.why}",
+        flush=True,
+    )  # fmt: skip
+
+
+def _wait(until_s: float, view: "LiveView | None") -> None:
+    """Sleep, in steps that keep the picture up to date."""
+    from nas.cli.live import UPDATES_PER_S
+
+    while (left_s := until_s - time.perf_counter()) > 0:
+        time.sleep(left_s if view is None else min(left_s, 1 / UPDATES_PER_S))
+        if view is not None:
+            view.show()
+
+
+def _rounds(files: list[Path], shape: tuple[int, ...], repeat: int) -> "Iterator[tuple[Path, np.ndarray]]":
+    """All images, `repeat` times (0: for ever); the first `_KEPT` are read once, standard input too."""
+    kept: dict[Path, np.ndarray] = {}
+    for _ in itertools.count() if repeat == 0 else range(repeat):
         for file in files:
-            result = session.infer(_pixels(file, tree.input_shape), deadline_ms=deadline_ms)
-            name = tree.classes[int(result.output.argmax())]
-            parts = result.parts
-            if as_json:
-                print(json.dumps({
-                    "image": str(file), "class": name, "nodes": result.nodes, "answered_by": result.answered_by,
-                    "why": result.why, "met": result.met, "ms": {k: round(v, 3) for k, v in vars(parts).items()},
-                }), flush=True)  # fmt: skip
-                continue
-            print(
-                f"{file}: {name}; {result.answered_by}, {parts.total:.2f} ms (device {parts.device:.2f}, encode "
-                f"{parts.encode:.2f}, transfer {parts.transfer:.2f}, cloud {parts.cloud:.2f}); {result.why}",
-                flush=True,
-            )  # fmt: skip
+            pixels = kept.get(file)
+            if pixels is None:
+                pixels = _pixels(file, shape)
+                if repeat != 1 and (len(kept) < _KEPT or str(file) == "-"):
+                    kept[file] = pixels
+            yield file, pixels
 
 
 def _files(given: Path) -> list[Path]:

@@ -43,7 +43,8 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A way through a method's tree: what was predicted, and means of what was measured where it was taken.
 
     text : what the path does, in a few words. accuracy : percent, as the bundle says. shots : how often it was taken.
-    *_predicted_ms : by the tree (transfer: at the trace's own rate over all starts).
+    *_predicted_ms : by the tree; transfer is the round trip and the bytes at the trace's own rate, as a mean over the
+    starts where the path was taken (over all where it never was).
     *_ms : measured means over the shots that this path answered as planned; None where there are none.
     """
 
@@ -79,8 +80,8 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A whole field run.
 
     link : `namespaces` or `relay`. slowdown : what makes this machine play the device, in words; empty: nothing does.
-    oracle_ms : per start the hindsight optimum over all paths of all methods' trees, with measured parts and the true
-        trace (computed); oracle_of : what it was the best of. trace_time_s, trace_mbps : the link, for drawing.
+    oracle_ms : per start the hindsight optimum, by reward, over all paths of all methods' trees, with measured parts
+        and the true trace (computed). trace_time_s, trace_mbps : the link, for drawing.
     every_ms : from one inference's start to the next. counts: shots a method.
     """
 

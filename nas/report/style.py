@@ -4,14 +4,14 @@ CSS = """
 :root{color-scheme:light dark;
 --bg:#f5f6f9;--card:#fff;--ink:#161b26;--soft:#5b6577;--faint:#8a93a5;--rule:#e3e6ee;--hover:#f4f6fb;
 --accent:#2456d6;--accent-bg:#eaf0ff;--good:#14794b;--good-bg:#e2f5ea;--warn:#8a5300;--warn-bg:#fdf0d8;
---violet:#6638b6;--violet-bg:#f1eafd;
+--violet:#6638b6;--violet-bg:#f1eafd;--bad:#b4232c;--bad-bg:#fde8e8;--leaf-s:58%;--leaf-a:52%;--leaf-b:66%;
 --fork-ink:30%;--fork-bg:93%;--fork-line:58%;
 --tree:#2456d6;--branch:#0b8a8f;--surgery:#8a3fc0;--device:#c2570c;--jpeg:#c0244f;--raw:#9b7208;
 --random:#7d8799;--egreedy:#a8620f;--bound:#7a8498;--bandwidth:#6b7a99}
 @media (prefers-color-scheme:dark){:root{
 --bg:#0e1117;--card:#171b24;--ink:#e8ebf2;--soft:#a3acbd;--faint:#7b8598;--rule:#2a303c;--hover:#1d222d;
 --accent:#7ea6ff;--accent-bg:#1b2849;--good:#5fd39a;--good-bg:#123324;--warn:#f0bd6a;--warn-bg:#3a2a10;
---violet:#c1a2ff;--violet-bg:#2a2145;
+--violet:#c1a2ff;--violet-bg:#2a2145;--bad:#ff8a8a;--bad-bg:#431c20;--leaf-s:52%;--leaf-a:56%;--leaf-b:42%;
 --fork-ink:78%;--fork-bg:17%;--fork-line:52%;
 --tree:#7ea6ff;--branch:#4fd0cf;--surgery:#cf9bff;--device:#ff9f5a;--jpeg:#ff7f9f;--raw:#e0bf55;
 --random:#98a2b5;--egreedy:#e8ac5c;--bound:#8d97ab;--bandwidth:#8c9cbd}}
@@ -114,7 +114,36 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 code{font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;color:var(--ink)}
 .chip{display:inline-block;margin:2px 6px 2px 0;padding:0 8px;border-radius:7px;background:var(--bg);
 border:1px solid var(--rule)}
+.tiles.six{grid-template-columns:repeat(auto-fit,minmax(170px,1fr))}
+.badge{display:inline-block;font-size:11px;line-height:1.6;font-weight:700;padding:0 8px;border-radius:9px;
+white-space:nowrap;letter-spacing:.04em;background:var(--good-bg);color:var(--good);vertical-align:1px}
+.badge.alarm{background:var(--bad);color:var(--card)}
+section.alarm{border-left:5px solid var(--bad)}
+p.alarm{background:var(--bad-bg);color:var(--ink);border-radius:8px;padding:9px 13px;margin:10px 0;max-width:112ch}
+.verdict p.alarm{color:var(--ink)}
+td .of{color:var(--faint)}
+td.off{color:var(--bad);font-weight:650}
+td.path{white-space:normal;min-width:230px;max-width:420px}
+.key{display:flex;flex-wrap:wrap;gap:4px 18px;margin-top:12px;color:var(--soft);font-size:13px}
+.key .swatch{margin-right:7px}
+.key .dim{color:var(--faint)}
+.p-device{--c:var(--device)}.p-encode{--c:var(--raw)}.p-transfer{--c:var(--violet)}.p-cloud{--c:var(--branch)}
+.p-wait{--c:var(--faint)}
+.half svg.chart{max-width:640px}
+.part{fill:var(--c)}
+.chart .inside{fill:var(--card);font-weight:600;font-size:11px}
+.chart .strong{fill:var(--ink);font-weight:650}
+.cell{fill:var(--c)}
+.hatch{fill:none;stroke:var(--ink);stroke-width:1.3;opacity:.75}
+.flag{fill:var(--bad)}
+.guess{fill:var(--ink);fill-opacity:.6}
+.late{stroke:var(--bad);stroke-dasharray:2 3}
+.bad{--c:var(--bad)}
+.band{fill:var(--good);fill-opacity:.13}
+.ringed{stroke:var(--bad);stroke-width:2;fill-opacity:.8}
 footer{color:var(--faint);font-size:12.5px;margin-top:26px;text-align:center}
-@media (max-width:640px){main{padding:20px 12px 40px}section{padding:16px}.verdict .lead{font-size:18px}}
-@media print{section,.tile{break-inside:avoid}.tall{max-height:none}}
+@media (max-width:640px){main{padding:20px 12px 40px}section{padding:16px}.verdict .lead{font-size:18px}
+.scroll svg.chart{min-width:470px}.scroll svg.chart.broad{min-width:860px}}
+@media print{*{print-color-adjust:exact}.scroll{overflow:visible}section,.tile{break-inside:avoid}
+.tall{max-height:none}}
 """

@@ -90,16 +90,23 @@ def frame(x: Axis, y: Axis, x_label: str, y_label: str, *, x_ticks: bool = True)
     for value in y.ticks():
         parts.append(f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         parts.append(text(left - 8, y(value) + 3.5, number(value), "tick end"))
-    if x_ticks:
+    parts += foot(x, bottom, x_label, ticks=x_ticks)
+    parts.append(text(left - 44, top - 12, y_label, "name"))
+    return parts
+
+
+def foot(x: Axis, bottom: float, label: str, *, ticks: bool = True) -> list[str]:
+    """The horizontal axis: its line, notches with their numbers, its name."""
+    left, right, parts = x.start, x.stop, []
+    if ticks:
         for value in x.ticks(6):
             parts.append(
                 f'<line class="notch" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
             )
             parts.append(text(x(value), bottom + 17, number(value), "tick middle"))
     parts.append(f'<line class="axis" x1="{left:.1f}" x2="{right:.1f}" y1="{bottom:.1f}" y2="{bottom:.1f}"/>')
-    parts.append(text(left - 44, top - 12, y_label, "name"))
-    if x_label:
-        parts.append(text(right, bottom + 34, x_label, "name end"))
+    if label:
+        parts.append(text(right, bottom + 34, label, "name end"))
     return parts
 
 
@@ -121,10 +128,10 @@ def polyline(points: Iterable[tuple[float, float]], classes: str, *, stepped: bo
     return f'<path class="{classes}" d="{"".join(commands)}"/>'
 
 
-def svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
+def svg(width: float, height: float, parts: Sequence[str], label: str, classes: str = "chart") -> str:
     """A drawing that scales with its place on the page; `label` is for those who cannot see it."""
     return (
-        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
+        f'<svg class="{classes}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
         + "".join(parts)
         + "</svg>"
     )

@@ -200,22 +200,6 @@ def place(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname, PORTS[parts.scheme] if port is None else port
 
 
-def read_token(file: Path) -> str:
-    """The token in a file, blanks around it left out.
-
-    Raises
-    ------
-    ConfigError : the file cannot be read, or what it holds is no token.
-    """
-    try:
-        token = file.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read a token from {file}: {error}: it must be ASCII text") from error
-    if not token or not token.isprintable() or " " in token:
-        raise ConfigError(f"{file} holds no token: it must be one word of printable ASCII")
-    return token
-
-
 def _step_back() -> None:
     """Let this thread, and those it starts from now on, run after the engine's workers, which are there already.
 

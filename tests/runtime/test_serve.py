@@ -17,8 +17,9 @@ from bundles import FROM_IMAGE, IMAGE
 from small_bundle import write_small_bundle
 
 from modeltree.errors import ConfigError
+from runtime.protocol.token import read_token
 from runtime.server.metrics import Metrics, MetricsServer
-from runtime.server.serving import ServeConfig, Server, place, read_token
+from runtime.server.serving import ServeConfig, Server, place
 from runtime.server.swap import Watch
 from runtime.transports import BusyError, TransportError, open_transport
 
