@@ -32,12 +32,13 @@ class Bundle:
         self.folder = folder
         self.manifest = manifest
         self._checked: set[str] = set()
+        self._sound: set[str] = set()
 
     @classmethod
     def open(cls, folder: Path | str, target: str | None = None) -> "Bundle":
         """Read the manifest and, with a target named, check every file that a machine of that target loads.
 
-        Without one, files are checked when they are asked for.
+        Without one, the files of a target are checked, all of them, when the first is asked for: none is loaded before.
 
         Raises
         ------
@@ -50,11 +51,22 @@ class Bundle:
         path = folder / MANIFEST_NAME
         bundle = cls(folder, decode_manifest(_read(_inside(folder, MANIFEST_NAME), MAX_MANIFEST_BYTES), str(path)))
         if target is not None:
-            if target not in bundle.manifest.targets:
-                raise unknown(f"target of {folder}", target, bundle.manifest.targets)
-            for entry in bundle.manifest.files_of(target):
-                bundle._checked_path(entry)
+            bundle.check(target)
         return bundle
+
+    def check(self, target: str) -> None:
+        """Check every file that a machine of this target loads; once, however often it is asked for.
+
+        Raises
+        ------
+        ConfigError : no such target. FormatError : a file is not what the manifest says. DataError : it cannot be read.
+        """
+        if target not in self.manifest.targets:
+            raise unknown(f"target of {self.folder}", target, self.manifest.targets)
+        if target not in self._sound:
+            for entry in self.manifest.files_of(target):
+                self._checked_path(entry)
+            self._sound.add(target)
 
     def block(self, block_hash: str) -> BlockEntry:
         """What the manifest says of a block.
@@ -81,25 +93,26 @@ class Bundle:
         return libraries[target, variant, batch]
 
     def library_path(self, block_hash: str, *, target: str, variant: str = "f32", batch: int = 1) -> Path:
-        """The file of a compiled block, checked.
+        """The file of a compiled block; it and all others of its target are checked.
 
         Raises
         ------
-        ConfigError : it was not compiled so. FormatError : the file is not what the manifest says.
+        ConfigError : it was not compiled so. FormatError : a file is not what the manifest says.
         """
-        return self._checked_path(self.library(block_hash, target=target, variant=variant, batch=batch))
+        entry = self.library(block_hash, target=target, variant=variant, batch=batch)
+        self.check(target)
+        return self.folder / entry.file
 
     def runtime_path(self, target: str) -> Path | None:
-        """The target's runtime library, checked; None where the bundle ships none.
+        """The target's runtime library, None where the bundle ships none; all files of the target are checked.
 
         Raises
         ------
-        ConfigError : no such target. FormatError : the file is not what the manifest says.
+        ConfigError : no such target. FormatError : a file is not what the manifest says.
         """
-        if target not in self.manifest.targets:
-            raise unknown(f"target of {self.folder}", target, self.manifest.targets)
+        self.check(target)
         runtime = self.manifest.targets[target].runtime
-        return None if runtime is None else self._checked_path(runtime)
+        return None if runtime is None else self.folder / runtime.file
 
     def onnx_path(self, block_hash: str) -> Path | None:
         """The ONNX form of a block, checked; None where the bundle has none.

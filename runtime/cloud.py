@@ -4,6 +4,7 @@ Whatever a call ends with goes where it is of use: its bytes and seconds to the 
 the breaker, the server's own time into what the next call is expected to take.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,12 @@ from runtime.transports.interface import Exchange, Reply, TimedOut, Transport, U
 CALLS_IN_FLIGHT = 4
 """Calls whose end nobody waits for any more may linger; with so many of them the server is not asked."""
 
+LATE = 3.0
+"""An answer is late after so many times what it should take."""
+
 _SHARE = 0.2
+
+_log = logging.getLogger(__name__)
 
 
 class Link(Protocol):
@@ -60,6 +66,7 @@ class Cloud:
         self.probed = probed
         self._doubted = False
         self._server_s: dict[str, float] = {}
+        self._usual_s: dict[str, float] = {}  # from sending to the answer, of calls that were answered
         self._threads = ThreadPoolExecutor(CALLS_IN_FLIGHT, thread_name_prefix="nas-handover")
         self._in_flight: set[Future[Reply]] = set()
         self._lock = threading.Lock()
@@ -95,7 +102,7 @@ class Cloud:
         return call
 
     def give_up(self, call: Call) -> None:
-        """Nobody waits for it any more, and that is the server's or the link's fault."""
+        """Nobody waits for it any more; that is the server's or the link's fault, unless there was too little time."""
         self._settle(call, None, TimedOut("given up"))
 
     def probe(self, send: Callable[[Transport], bool | None]) -> None:
@@ -105,7 +112,11 @@ class Cloud:
         """
         if not self.breaker.closed:
             return
-        passed = send(self.transport)
+        try:
+            passed = send(self.transport)
+        except Exception:
+            _log.exception("a probe failed in a way that none should")
+            passed = False
         if passed is not None:
             self._doubted = not passed
             if not passed:
@@ -140,16 +151,19 @@ class Cloud:
                 return
             call.settled = True
         if reply is not None:
-            before = self._server_s.get(call.model, reply.server_s)
-            self._server_s[call.model] = before + _SHARE * (reply.server_s - before)
+            for means, new_s in ((self._server_s, reply.server_s), (self._usual_s, reply.seconds)):
+                before_s = means.get(call.model, new_s)
+                means[call.model] = before_s + _SHARE * (new_s - before_s)
             self._doubted = False
             self.breaker.succeeded()
             self.link.observe(reply)
             return
-        self.breaker.failed()
-        if isinstance(error, TimedOut | Unreachable):
-            self._doubted = True
+        spent_s = self.clock() - call.began_s
         if isinstance(error, TimedOut):
-            spent_s = self.clock() - call.began_s
             given_up = Exchange(sent_bytes=call.size_bytes, received_bytes=0, seconds=spent_s, server_s=0.0)
             self.link.observe(given_up, finished=False)
+            if spent_s < LATE * self._usual_s.get(call.model, 0.0):
+                return  # the deadline was near, and nobody failed
+        self.breaker.failed(call.began_s)
+        if isinstance(error, TimedOut | Unreachable):
+            self._doubted = True

@@ -22,7 +22,7 @@ from modeltree.tree import Handover, Node
 from runtime.bandwidth import ProbePolicy
 from runtime.breaker import Breaker
 from runtime.bundle import Bundle
-from runtime.cloud import CALLS_IN_FLIGHT, Call, Cloud, Link
+from runtime.cloud import CALLS_IN_FLIGHT, LATE, Call, Cloud, Link
 from runtime.device import Device
 from runtime.staying import Staying
 from runtime.transports.interface import Reply, Transport
@@ -38,8 +38,6 @@ prefer-cloud : the tree as it was searched. only-cloud : the whole image to the 
 TIMEOUT_S = 2.0
 """Longest wait for the cloud where no deadline is given."""
 _MARGIN_S = 0.002
-_LATE = 3.0
-"""An answer is late, for hedging, after so many times what it should take."""
 _WHOLE_BITS = 32
 _PROBES = ProbePolicy()
 
@@ -110,16 +108,18 @@ class Session:
         self.cloud: Cloud | None = None
         if transport is not None:
             breaker = Breaker(clock, rng or random.Random())
-            self.cloud = Cloud(transport, link, breaker, clock, probed=probes is not None)
-            if probes is not None and isinstance(link, LinkWatch) and mode != "only-device":
-                self._prober = Prober(link, self.cloud, probes)
+            probes = probes if transport.frames else None  # another server has no model to probe
+            watch = link if isinstance(link, LinkWatch) and mode != "only-device" else None
+            self.cloud = Cloud(transport, link, breaker, clock, probed=probes is not None and watch is not None)
+            if probes is not None and watch is not None:
+                self._prober = Prober(watch, self.cloud, probes)
 
     @classmethod
     def open(
         cls, bundle: Path | str, *, server: str | None = None, target: str | None = None, variant: str = "f32",
         mode: str = "prefer-cloud", timeout_s: float = TIMEOUT_S, hedge: bool = True, threads: int | None = None,
-        token: str | None = None, ca: Path | None = None, probes: ProbePolicy | None = _PROBES,
-        least_s: Mapping[str, float] | None = None,
+        token: str | None = None, ca: Path | None = None, frames: bool = True,
+        probes: ProbePolicy | None = _PROBES, least_s: Mapping[str, float] | None = None,
     ) -> "Session":  # fmt: skip
         """Open a bundle on this device, and a connection where a server is named.
 
@@ -129,6 +129,7 @@ class Session:
         server : `grpc://`, `grpcs://`, `http://` or `https://host:port`; None stays on the device.
         mode : one of `MODES`. timeout_s : longest wait for the cloud. hedge, probes : see the class.
         threads : of a block. token, ca : what the server asks for, and who signed its certificate.
+        frames : False for another server of the protocol that hosts the ONNX forms: it is sent float32, never probed.
         least_s : plays a slower device, see `Device`.
 
         Raises
@@ -140,7 +141,7 @@ class Session:
         opened = Bundle.open(bundle)
         device = Device(opened, target=target, variant=variant, threads=threads, least_s=least_s)
         device.warm_up()
-        transport = None if server is None else open_transport(server, token=token, ca=ca)
+        transport = None if server is None else open_transport(server, token=token, ca=ca, frames=frames)
         link = LinkWatch(device.manifest.tree.types, rtt_ms=device.manifest.tree.rtt_ms)
         return cls(device, link, transport, mode=mode, timeout_s=timeout_s, hedge=hedge, probes=probes)
 
@@ -182,9 +183,7 @@ class Session:
             types=tuple(walk.types), mbps=tuple(walk.mbps), parts=parts, met=deadline is None or ended <= deadline,
         )  # fmt: skip
 
-    def _along_tree(
-        self, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None
-    ) -> np.ndarray:
+    def _along_tree(self, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None) -> np.ndarray:
         here: int | None = None
         while True:
             node = self._fork(here, walk, deadline)
@@ -202,7 +201,7 @@ class Session:
         here."""
         tree = self.device.manifest.tree
         kind, mbps = self.link.bandwidth_type()
-        reason = self._why_stay(here, deadline)
+        reason = self._why_stay(here, kind, deadline)
         node = tree.child(here, kind) if reason is None else self._staying.child(here, kind)
         walk.stays = "" if reason is None else f": {reason}"
         walk.types.append(kind)
@@ -210,16 +209,16 @@ class Session:
         walk.nodes.append(node.id)
         return node
 
-    def _why_stay(self, here: int | None, deadline: float | None) -> str | None:
+    def _why_stay(self, here: int | None, kind: int, deadline: float | None) -> str | None:
         """Why the cloud is not asked for what follows a node; None where it may be."""
         if self.mode == "only-device":
             return "mode only-device"
         if self.cloud is None:
             return "no server was named"
-        if self.mode == "prefer-device" and (
-            deadline is None or self.clock() + self._staying.seconds(here, self.device.within_s) + _MARGIN_S <= deadline
-        ):
-            return "mode prefer-device, and there is time"
+        if self.mode == "prefer-device":
+            alone_s = 0.0 if deadline is None else self._staying.seconds(here, kind, self.device.within_s)
+            if deadline is None or self.clock() + alone_s + _MARGIN_S <= deadline:
+                return "mode prefer-device, and there is time"
         return self.cloud.why_not()
 
     def _handed_over(
@@ -256,7 +255,7 @@ class Session:
         timeout_s = min(self.timeout_s, left_s if race else spare_s)
         call = self._call(handover, x, pixels, timeout_s)
         due_s = self.cloud.expected_s(handover.block, call.size_bytes) if self.hedge else None
-        alone_s = min(timeout_s, spare_s, math.inf if due_s is None else _LATE * due_s)
+        alone_s = min(timeout_s, spare_s, math.inf if due_s is None else LATE * due_s)
         try:
             return self._taken(call.future.result(max(0.0, alone_s)), handover, walk)
         except NotYet:
@@ -274,6 +273,7 @@ class Session:
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             if call.future in done and call.future.exception() is None:
+                local.cancel()
                 return self._taken(call.future.result(), handover, walk, f", {waited_ms:.0f} ms late: also begun here")
             if local in done and (local.exception() is None or not pending):
                 break
@@ -285,8 +285,9 @@ class Session:
 
     def _call(self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, timeout_s: float) -> Call:
         assert self.cloud is not None
-        bits, sent = (handover.bits, x) if handover.place else (_WHOLE_BITS, x)
-        if pixels is not None and handover.place == 0:
+        coded = self.cloud.transport.frames
+        bits, sent = (handover.bits, x) if handover.place and coded else (_WHOLE_BITS, x)
+        if pixels is not None and handover.place == 0 and coded:  # another server takes normalised floats alone
             bits, sent = handover.bits, pixels[None]
         shape_out = self.device.manifest.blocks[handover.block].out_shape
         return self.cloud.ask(handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
@@ -299,9 +300,7 @@ class Session:
         walk.answered_by, walk.why = "cloud", f"handed over at place {handover.place}{remark}"
         return reply.output
 
-    def _from_cloud(
-        self, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None
-    ) -> np.ndarray:
+    def _from_cloud(self, x: np.ndarray, pixels: np.ndarray | None, walk: "Walk", deadline: float | None) -> np.ndarray:
         """Mode only-cloud: the whole image, and no answer of our own."""
         assert self.cloud is not None
         assert self._whole is not None

@@ -27,17 +27,17 @@ class Staying:
                 staying.append((min((abs(kind - bandwidth_type), kind) for kind in fork.types), one))
         return tree.nodes[min(staying)[1]] if staying else tree.child(here, bandwidth_type)
 
-    def seconds(self, here: int | None, within_s: Callable[[str], float]) -> float:
-        """What follows a node, done here on the quickest way.
+    def seconds(self, here: int | None, bandwidth_type: int, within_s: Callable[[str], float]) -> float:
+        """What follows a node, done here on the forks that `child` takes.
 
         within_s : seconds of a block or rest.
         """
-        tree = self._tree
-        options = tree.roots if here is None else tree.nodes[here].children
-        return min((self._from(tree.nodes[one], within_s) for one in options), default=0.0)
-
-    def _from(self, node: Node, within_s: Callable[[str], float]) -> float:
-        own_s = within_s(node.block) if node.block else 0.0
-        if node.handover is not None:
-            return own_s + within_s(node.handover.block)
-        return own_s + self.seconds(node.id, within_s) if node.children else own_s
+        total_s = 0.0
+        while True:
+            node = self.child(here, bandwidth_type)
+            total_s += within_s(node.block) if node.block else 0.0
+            if node.handover is not None:
+                return total_s + within_s(node.handover.block)
+            if node.leaf is not None:
+                return total_s
+            here = node.id

@@ -54,14 +54,16 @@ class LinkWatch:
     @property
     def rtt_ms(self) -> float:
         """The round trip, as small messages measured it, or the first guess."""
-        return 1e3 * self._estimator.round_trip.seconds
+        with self._lock:
+            return 1e3 * self._estimator.round_trip.seconds
 
     def expected_s(self, size_bytes: int) -> float | None:
         """Seconds that so many bytes should take at the lower decile, the round trip included."""
-        estimate = self.estimate()
-        if estimate is None:
-            return None
-        return self._estimator.round_trip.seconds + s_from_ms(size_bytes / bytes_per_ms(estimate.low_mbps))
+        with self._lock:
+            estimate = self._estimator.estimate(self.clock())
+            if estimate is None:
+                return None
+            return self._estimator.round_trip.seconds + s_from_ms(size_bytes / bytes_per_ms(estimate.low_mbps))
 
     def observe(self, exchange: Exchange, *, finished: bool = True) -> None:
         """A transfer, or (not `finished`) one that was given up after `seconds`."""
@@ -87,14 +89,17 @@ class LinkWatch:
         """
         with self._lock:
             began_s = self.clock()
+            estimate = self._estimator.estimate(began_s)
             size = probe_due(
-                began_s, self._estimator.estimate(began_s), policy, last_inference_s=self._asked_s,
+                began_s, estimate, policy, last_inference_s=self._asked_s,
                 last_probe_s=self._probed_s, busy=busy,
             )  # fmt: skip
             if not size and not now:
                 return None
             self._probed_s = began_s
-        for one in (PING_BYTES, size or policy.least_bytes):
+        # the first message of a connection pays for opening it, so a second one measures the round trip
+        pings = (PING_BYTES,) * (2 if estimate is None else 1)
+        for one in (*pings, size or policy.least_bytes):
             sent_s = self.clock()
             try:
                 self.observe(transport.probe(one, _PROBE_TIMEOUT_S))

@@ -37,6 +37,13 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that the server asks for")] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file of who signed the server's certificate")] = None,
+    frames: Annotated[
+        bool,
+        typer.Option(
+            help="The server is nas serve and knows our coded frames; --no-frames for any other server "
+            "of the Open Inference Protocol that hosts the ONNX forms under their names"
+        ),
+    ] = True,
     hedge: Annotated[
         bool, typer.Option(help="Start the rest here while still waiting, when the cloud's answer is overdue")
     ] = True,
@@ -60,11 +67,11 @@ def run(
     seen = Seen()
     with Session.open(
         bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
-        hedge=hedge,
+        frames=frames, hedge=hedge,
     ) as session:  # fmt: skip
         tree = session.device.manifest.tree
         try:
-            if server is not None and mode != "only-device" and not session.measure():
+            if server is not None and frames and mode != "only-device" and not session.measure():
                 print(
                     f"nas: {server} did not answer a probe: the slowest bandwidth is assumed for now", file=sys.stderr
                 )

@@ -28,6 +28,6 @@ def read_tensors(described: Sequence[Any], raw: Sequence[bytes]) -> list[Tensor]
     for i, one in enumerate(described):
         data: Any = raw[i] if raw else getattr(one.contents, _LISTS.get(one.datatype, ""), ())
         if raw and one.HasField("contents"):
-            raise FormatError(f"tensor {one.name!r} has contents twice: raw ones take the place of the others")
+            raise FormatError(f"tensor {one.name[:40]!r} has contents twice: raw ones take the place of the others")
         made.append(Tensor.checked(one.name, one.datatype, one.shape, data))
     return made

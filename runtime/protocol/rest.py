@@ -17,17 +17,29 @@ TIMEOUT_MS = "nas-timeout-ms"
 """How long from now the device waits, whole milliseconds; what the deadline is in gRPC."""
 
 _MOST_DIGITS = 12
+_MOST_BRACKETS = 100_000
+"""Of the JSON: an empty list takes twenty times the memory that it takes on the wire."""
 _BINARY_SIZE = "binary_data_size"
+
+_Flat = list[int | float]
+_Rank2 = list[int | float | _Flat]
+_Rank3 = list[int | float | _Rank2]
+_Rank4 = list[int | float | _Rank3]
+_Rank5 = list[int | float | _Rank4]
+_Rank6 = list[int | float | _Rank5]
+_Rank7 = list[int | float | _Rank6]
+Numbers = list[int | float | _Rank7]
+"""A tensor in JSON, flat or nested. Numbers alone: among them one long text would make numpy give each as much room."""
 
 
 class Described(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A tensor without its bytes."""
+    """A tensor without its bytes. `parameters` may be null, as some servers write what they leave out."""
 
     name: str
     datatype: str
     shape: list[int]
-    parameters: dict[str, Any] = {}
-    data: list[Any] | None = None
+    parameters: dict[str, Any] | None = {}
+    data: Numbers | None = None
 
 
 class Requested(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -52,21 +64,21 @@ class InferRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class InferReply(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What comes back."""
+    """What comes back. Some servers write null for what they leave out."""
 
     model_name: str
-    model_version: str = ""
-    id: str = ""
-    parameters: dict[str, Any] = {}
+    model_version: str | None = ""
+    id: str | None = ""
+    parameters: dict[str, Any] | None = {}
     outputs: list[Described]
 
 
 class Metadata(msgspec.Struct, kw_only=True):
-    """What `GET /v2/models/NAME` says."""
+    """What `GET /v2/models/NAME` says. Some servers write null for what they leave out."""
 
     name: str
-    versions: list[str] = []
-    platform: str = ""
+    versions: list[str] | None = []
+    platform: str | None = ""
     inputs: list[Described]
     outputs: list[Described]
 
@@ -92,14 +104,14 @@ def split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryvie
 
     Raises
     ------
-    FormatError : the header is no number within the body.
+    FormatError : the header is no number within the body, or the JSON has more lists and objects than any tensor.
     """
-    whole = memoryview(body)
-    if header_length is None:
-        return whole, whole[:0]
-    end = number(header_length)
+    end = len(body) if header_length is None else number(header_length)
     if end is None or end > len(body):
-        raise FormatError(f"{HEADER_LENGTH} is {header_length[:20]!r}: it must be a number within 0..{len(body)}")
+        raise FormatError(f"{HEADER_LENGTH} is {str(header_length)[:20]!r}: it must be a number within 0..{len(body)}")
+    if (brackets := body.count(b"[", 0, end) + body.count(b"{", 0, end)) > _MOST_BRACKETS:
+        raise FormatError(f"the JSON has {brackets} lists and objects: {_MOST_BRACKETS} at most; send numbers as bytes")
+    whole = memoryview(body)
     return whole[:end], whole[end:]
 
 
@@ -117,12 +129,13 @@ def tensors(described: Sequence[Described], blob: memoryview) -> list[Tensor]:
     """
     made = []
     for one in described:
-        size = one.parameters.get(_BINARY_SIZE)
+        size = (one.parameters or {}).get(_BINARY_SIZE)
         if size is None:
             made.append(Tensor.checked(one.name, one.datatype, one.shape, one.data or []))
             continue
         if type(size) is not int or not 0 <= size <= len(blob) or one.data is not None:
-            raise FormatError(f"tensor {one.name!r} has {_BINARY_SIZE} {size!r}: it must be within 0..{len(blob)}")
+            shown = f"{_BINARY_SIZE} {repr(size)[:40]}"
+            raise FormatError(f"tensor {one.name[:40]!r} has {shown}: it must be within 0..{len(blob)}, without data")
         made.append(Tensor.checked(one.name, one.datatype, one.shape, blob[:size]))
         blob = blob[size:]
     if blob:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,10 @@ SECONDS = "nas_seconds"
 """Parameter of an answer: seconds from the whole request being there to the answer being ready."""
 
 _MAX_DIMENSIONS = 8
+_MAX_NUMBERS = 2**48
+"""Of a tensor, sizes of 0 counted as 1: numpy refuses an empty array whose other sizes exceed its address space."""
+_SHOWN = 40
+"""Characters of a text from outside that an error repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,23 +47,29 @@ class Tensor:
 
     @classmethod
     def checked(
-        cls, name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview | Sequence[float]
+        cls, name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview | Sequence[Any]
     ) -> "Tensor":
-        """One that came from outside, as bytes or as a list of numbers.
+        """One that came from outside, as bytes or as a list of numbers, nested or not.
 
         Raises
         ------
         FormatError : a type that we do not take, or type, shape and content that do not fit together.
         """
+        short = name[:_SHOWN]  # what is said goes back in a header, and must fit there
         if datatype not in TYPES:
-            raise FormatError(f"tensor {name!r} is {datatype!r}: it must be one of {', '.join(TYPES)}")
-        if len(shape) > _MAX_DIMENSIONS or any(size < 0 for size in shape):
-            raise FormatError(f"tensor {name!r} has shape {list(shape)}: at most {_MAX_DIMENSIONS} sizes from 0 up")
+            raise FormatError(f"tensor {short!r} is {datatype[:_SHOWN]!r}: it must be one of {', '.join(TYPES)}")
+        if len(shape) > _MAX_DIMENSIONS or any(not 0 <= size <= _MAX_NUMBERS for size in shape):
+            raise FormatError(
+                f"tensor {short!r} has {len(shape)} sizes: they must be {_MAX_DIMENSIONS} at most, in 0..{_MAX_NUMBERS}"
+            )
+        if math.prod(max(size, 1) for size in shape) > _MAX_NUMBERS:
+            raise FormatError(f"tensor {short!r} has shape {list(shape)}: it must hold {_MAX_NUMBERS} numbers at most")
         if not isinstance(data, bytes | memoryview):
-            data = _packed(name, datatype, data)
+            data = _packed(short, datatype, data)
         if (asked := math.prod(shape) * TYPES[datatype].itemsize) != len(data):
             raise FormatError(
-                f"tensor {name!r} has {len(data)} bytes: {datatype} of shape {list(shape)} takes {asked}; send them raw"
+                f"tensor {short!r} has {len(data)} bytes: {datatype} of shape {list(shape)} takes {asked}; "
+                "send them raw"
             )
         return cls(name=name, datatype=datatype, shape=tuple(shape), data=data)
 
@@ -69,7 +80,7 @@ class Tensor:
         return array
 
 
-def _packed(name: str, datatype: str, numbers: Sequence[float]) -> bytes:
+def _packed(name: str, datatype: str, numbers: Sequence[Any]) -> bytes:
     try:
         array = np.asarray(numbers).ravel()
         if datatype == "UINT8":

@@ -15,6 +15,9 @@ from runtime.protocol.tensors import FRAME, LOGITS, PROBE, VERSION, Tensor, X
 from runtime.server.admission import Limits, TooLarge, Unauthenticated
 from runtime.server.interface import Busy, Draining, Engine, ModelInfo, UnknownModel
 
+_MOST_WORDS = 500
+"""Characters of a sentence: gRPC sends it as a header, coded, and a client takes 8 KiB of those."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,10 +52,10 @@ def refusal_of(error: Exception) -> Refusal:
     """What a device is told of an error; of one that nobody foresaw, nothing but that there was one."""
     for kind, reason in _REASONS:
         if isinstance(error, kind):
-            return Refusal(reason=reason, message=str(error))
+            return Refusal(reason=reason, message=str(error)[:_MOST_WORDS])
     if isinstance(error, NasError):
         _log.error("%s", error)
-        return Refusal(reason=Reason.FAILED, message=str(error))
+        return Refusal(reason=Reason.FAILED, message=str(error)[:_MOST_WORDS])
     _log.error("a request failed", exc_info=error)
     return Refusal(reason=Reason.FAILED, message="the server failed: its log says how")
 
@@ -104,7 +107,7 @@ class Desk:
         if model == PROBE:
             return Answered(tensors=(), seconds=time.perf_counter() - started)
         if any(name != LOGITS for name in outputs) or len(outputs) > 1:
-            raise FormatError(f"the request asks for {list(outputs)[:4]}: there is {LOGITS!r} only")
+            raise FormatError(f"the request asks for {[name[:40] for name in outputs[:4]]}: there is {LOGITS!r} only")
         x = self._batch(inputs[0], self.model(model, version))
         if deadline_s is not None:
             deadline_s -= time.perf_counter() - started

@@ -10,6 +10,7 @@ from runtime.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.protocol.messages import message, require_grpc
 from runtime.protocol.reasons import KEY
 from runtime.protocol.tensors import FRAME, LOGITS, PROBE, SECONDS, VERSION, X
+from runtime.protocol.weight import RAW_INPUTS, check_weight
 from runtime.server.admission import Admission, ServerTls
 from runtime.server.desk import Desk, refusal_of
 
@@ -44,6 +45,7 @@ class GrpcFront:
             options=[
                 ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.so_reuseport", 0),
                 ("grpc.max_concurrent_streams", threads), ("grpc.max_connection_idle_ms", int(limits.idle_s * 1e3)),
+                ("grpc.server_handshake_timeout_ms", int(limits.read_s * 1e3)),
                 ("grpc.max_allowed_incoming_connections", limits.max_connections),
                 ("grpc.compression_enabled_algorithms_bitset", 1),  # none: what unfolds has no limit of its own
             ],
@@ -109,6 +111,7 @@ def _answered(
     try:
         if admission is not None:
             admission.check_token(dict(context.invocation_metadata()).get("authorization"))
+        check_weight(data, RAW_INPUTS)
         try:
             asked = request.FromString(data)
         except DecodeError as error:

@@ -193,6 +193,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with self.server.lock:
                 self.server.busy.discard(self.request)
 
+    def parse_request(self) -> bool:
+        """Also refuse what a proxy in front may have read otherwise: two lengths, or a line that is no header, with
+        which Python leaves out all headers behind it."""
+        if not super().parse_request():
+            return False
+        if self.headers.defects or len(self.headers.get_all("content-length", [])) > 1:
+            self.send_error(
+                400, "the request must have one Content-Length at most, and headers of the form name: value"
+            )
+            return False
+        return True
+
     def do_GET(self) -> None:
         """Health, and what models there are."""
         desk = self.server.desk

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from modeltree.errors import FormatError
 from runtime.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.protocol.messages import message, require_grpc
 from runtime.protocol.reasons import KEY, Reason
 from runtime.protocol.tensors import SECONDS, Tensor
+from runtime.protocol.weight import RAW_OUTPUTS, check_weight
 from runtime.transports.interface import (
     MAX_REPLY_BYTES,
     Description,
@@ -92,7 +94,7 @@ class GrpcTransport(Transport):
         request = message("inference.ModelInferRequest")(model_name=model, id=request_id)
         write_tensor(request.inputs, request.raw_input_contents, tensor)
         data = request.SerializeToString()
-        reply, received_bytes = self._call("ModelInfer", data, "ModelInferResponse", until)
+        reply, received_bytes = self._call("ModelInfer", data, "ModelInferResponse", until, raw=RAW_OUTPUTS)
         server_s = reply.parameters[SECONDS].double_param if SECONDS in reply.parameters else None
         return Response(
             request_id=reply.id, model=reply.model_name, server_s=server_s,
@@ -100,8 +102,8 @@ class GrpcTransport(Transport):
             sent_bytes=len(data), received_bytes=received_bytes,
         )  # fmt: skip
 
-    def _call(self, name: str, data: bytes, answer: str, until: float) -> tuple[Any, int]:
-        """The answer's message, and how many bytes it had."""
+    def _call(self, name: str, data: bytes, answer: str, until: float, *, raw: int | None = None) -> tuple[Any, int]:
+        """The answer's message, and how many bytes it had. raw : number of its field with raw contents, if it has."""
         from google.protobuf.message import DecodeError
 
         if (left := until - self._clock()) <= 0:
@@ -111,8 +113,10 @@ class GrpcTransport(Transport):
         except self._errors as error:
             raise self._translated(error) from error
         try:
+            if raw is not None:
+                check_weight(read, raw)
             return message(f"inference.{answer}").FromString(read), len(read)
-        except DecodeError as error:
+        except (DecodeError, FormatError) as error:
             raise Malformed(f"{self._where} answers what is no {answer}: {error}") from error
 
     def _translated(self, error: Any) -> TransportError:

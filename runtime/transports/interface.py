@@ -232,4 +232,5 @@ def _output(response: Response, images: int, shape_out: tuple[int, ...] | None) 
 def refusal(reason: Reason, message: str) -> TransportError:
     """The error for what a server gave as its reason."""
     kinds = {Reason.BUSY: BusyError, Reason.DRAINING: BusyError, Reason.LATE: TimedOut}
-    return kinds.get(reason, Refused)(f"the server refuses ({reason.word}): {message[:500]}")
+    said = "".join(one if one.isprintable() else "?" for one in message[:500])  # it may end at a terminal
+    return kinds.get(reason, Refused)(f"the server refuses ({reason.word}): {said}")

@@ -114,11 +114,11 @@ class RestTransport(Transport):
             raise _refused(answer)
         header, blob = rest.split(answer.body, answer.headers.get(rest.HEADER_LENGTH))
         reply = _decoded(header, rest.InferReply)
-        server_s = reply.parameters.get(SECONDS)
+        server_s = (reply.parameters or {}).get(SECONDS)
         if not isinstance(server_s, float | int | None):
             raise Malformed(f"the answer's {SECONDS} is {str(server_s)[:40]!r}: it must be a number")
         return Response(
-            request_id=reply.id, model=reply.model_name, tensors=rest.tensors(reply.outputs, blob),
+            request_id=reply.id or "", model=reply.model_name, tensors=rest.tensors(reply.outputs, blob),
             server_s=server_s, sent_bytes=answer.sent_bytes, received_bytes=answer.received_bytes,
         )  # fmt: skip
 
