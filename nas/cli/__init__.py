@@ -8,6 +8,7 @@ from modeltree.errors import NasError
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
 from nas.cli.emulate import emulate
+from nas.cli.field import field
 from nas.cli.profile import profile
 from nas.cli.record import record
 from nas.cli.run import run
@@ -31,6 +32,7 @@ app.command()(bench)
 app.command()(serve)
 app.command()(run)
 app.command()(emulate)
+app.command()(field)
 app.command()(record)
 
 INTERRUPTED = 130

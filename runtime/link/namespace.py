@@ -19,7 +19,9 @@ from runtime.link.shape import Shape
 LEAST_BITS = 8
 """tc knows no rate of 0; at 8 bit/s a packet takes 25 minutes."""
 
-BURST_BYTES = 5_000
+BURST_BYTES = 1_600
+"""What an idle link lets through at once; tbf needs a whole packet, and more would carry small messages for nothing."""
+
 QUEUE_BYTES = 131_072
 _NUMBERS = itertools.count()
 

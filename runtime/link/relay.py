@@ -145,7 +145,10 @@ class Relay:
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
     def _rewind(self) -> None:
+        back_s = self.now_s()
         self._began_s = self._loop.time()
+        for connection in self._connections:
+            connection.ready_s = max(0.0, connection.ready_s - back_s)
         for pipe in (self._up, self._down):
             pipe.rewind()
 
