@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,6 +33,18 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def today() -> str:
     """The date in UTC, as ISO 8601 writes it."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def commit() -> str:
+    """Of this program's repository, `-dirty` behind it where files differ; `unknown` where there is none."""
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answer.stdout.strip()
 
 
 def load_average() -> float:

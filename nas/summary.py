@@ -4,9 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +15,7 @@ from modeltree.traces import Trace
 from nas.conclude import Concluded
 from nas.config import SearchConfig
 from nas.grow import layers_of
+from nas.machine import commit
 from nas.methods import Bench, MethodResult
 from nas.predictor import Quality
 from nas.prepare import Prepared
@@ -100,7 +99,7 @@ def summarise(
 def provenance() -> dict[str, Any]:
     """Commit, versions, machine and date."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -149,17 +148,6 @@ def _along(latency_ms: np.ndarray, accuracy: np.ndarray, reward: np.ndarray) -> 
         "latency_ms": float(np.mean(latency_ms)), "p95_latency_ms": float(np.quantile(latency_ms, 0.95)),
         "accuracy": float(np.mean(accuracy)), "reward": float(np.mean(reward)),
     }  # fmt: skip
-
-
-def _commit() -> str:
-    here = Path(__file__).resolve().parent
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return answer.stdout.strip()
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,89 @@
+"""Which bundles take part in a field run, and what a slower device is asked of them. Pure but for reading manifests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modeltree.errors import ConfigError
+from modeltree.manifest import Manifest
+from modeltree.tree import ModelTree
+from modeltree.units import s_from_ms
+from nas.field.config import NO_SLOWDOWN, PROFILE
+from nas.report.summary import METHODS
+from runtime.bundle import Bundle, is_bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A bundle and the name it goes by."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def tree(self) -> ModelTree:
+        """What is walked."""
+        return self.manifest.tree
+
+
+def find_methods(paths: Sequence[Path]) -> list[Method]:
+    """Every bundle, the simplest method first; named by its provenance, else by its folder.
+
+    Raises
+    ------
+    ConfigError : there is none, two have one name, or they take different images or know different classes.
+    """
+    folders: dict[Path, None] = {}
+    for path in paths:
+        if is_bundle(path):
+            folders[path] = None
+            continue
+        inside = sorted(child for child in path.iterdir() if is_bundle(child)) if path.is_dir() else []
+        if not inside:
+            raise ConfigError(f"{path} is no bundle and no folder of bundles: pass what nas compile wrote to --out")
+        folders |= dict.fromkeys(inside)
+    found: dict[str, Method] = {}
+    for folder in folders:
+        manifest = Bundle.open(folder).manifest
+        name = manifest.provenance.method or folder.resolve().name
+        if name in found:
+            raise ConfigError(f"{folder} and {found[name].folder} are both of method {name}: pass one of them")
+        found[name] = Method(name=name, folder=folder, manifest=manifest)
+    if not found:
+        raise ConfigError("there is no bundle to play: pass bundles, or a folder of them")
+    first, *others = found.values()
+    for one in others:
+        if (one.tree.input_shape, one.tree.classes) != (first.tree.input_shape, first.tree.classes):
+            raise ConfigError(
+                f"{one.folder} and {first.folder} take different images or know different classes: pass bundles of one "
+                "search"
+            )
+    order = list(METHODS)
+    return sorted(found.values(), key=lambda one: order.index(one.name) if one.name in order else len(order))
+
+
+def subject_of(methods: Sequence[Method]) -> Method:
+    """The one at whose starts the oracle is asked: the tree, else the last."""
+    return next((one for one in methods if one.name == "tree"), methods[-1])
+
+
+def predicted_s(tree: ModelTree) -> dict[str, float]:
+    """Block or rest -> seconds that the tree predicts for it on the device; what it does not know is left out."""
+    found: dict[str, float] = {}
+    for node in tree.nodes:
+        if node.handover is not None and node.handover.device_ms > 0:
+            found.setdefault(node.handover.block, s_from_ms(node.handover.device_ms))
+    for node in tree.nodes:
+        if node.block:
+            found[node.block] = s_from_ms(node.device_ms)
+    return found
+
+
+def slowdown_text(slowdown: str, tree: ModelTree) -> str:
+    """What plays the device, for people; empty where nothing does."""
+    if slowdown == NO_SLOWDOWN:
+        return ""
+    if slowdown == PROFILE:
+        return f"every block takes at least what the profile of {tree.device} predicts, the rest of it slept"
+    return f"every block takes {float(slowdown):g} times what it takes here, the rest of it slept"

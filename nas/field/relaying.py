@@ -1,0 +1,54 @@
+"""The relay of a field run in a process of its own, so that neither device nor server shares an interpreter with it.
+
+Standard input brings one line of JSON (a `RelayTask`), then the moment at which the trace begins, on CLOCK_MONOTONIC.
+Until then the rate is the one that the trace begins with. It ends when standard input does, or at SIGTERM.
+"""
+
+import json
+import signal
+import sys
+import time
+
+import msgspec
+import numpy as np
+
+from modeltree.traces import Trace
+from runtime.link import Faults, Relay, Shape
+
+
+class RelayTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where to, and how fast; `time_s`, `bandwidth_mbps`, `end_s` and `rtt_ms` as in `Trace`."""
+
+    host: str
+    port: int
+    time_s: tuple[float, ...]
+    bandwidth_mbps: tuple[float, ...]
+    end_s: float
+    rtt_ms: float
+    offset_s: float = 0.0
+
+    @property
+    def shape(self) -> Shape:
+        """The link."""
+        trace = Trace(
+            name="field", origin="field run", time_s=np.array(self.time_s),
+            bandwidth_mbps=np.array(self.bandwidth_mbps), end_s=self.end_s, rtt_ms=self.rtt_ms,
+        )  # fmt: skip
+        return Shape(trace=trace, offset_s=self.offset_s)
+
+
+def main() -> None:
+    """Relay until standard input ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    task = msgspec.json.decode(sys.stdin.readline(), type=RelayTask)
+    with Relay((task.host, task.port), up=task.shape) as relay:
+        relay.fault(Faults(rate_mbps=task.shape.mbps(0.0)))
+        sys.stdout.write(f"{relay.address[1]}\n")
+        sys.stdout.flush()
+        begins_s = sys.stdin.readline()
+        if not begins_s:
+            return
+        time.sleep(max(0.0, float(json.loads(begins_s)) - time.monotonic()))
+        relay.heal()
+        relay.rewind()
+        sys.stdin.read()

@@ -1,0 +1,150 @@
+"""`nas field` with a bundle that really forks: the path follows the link, by real bytes between real processes."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forked_run import FAST_MBPS, SLOW_MBPS, compiled
+
+from modeltree.errors import ConfigError
+from modeltree.traces import Trace, write_trace
+from nas.cli import main
+from nas.field.record import decode_field
+from runtime.link import NamespaceLink
+
+STEPS_S, END_S, EVERY_MS = (0.0, 2.5, 9.5), 14.0, 100.0
+COUNT = int(END_S * 1e3 / EVERY_MS)
+SURE_S = ((0.5, 2.5), (7.0, 9.5), (12.5, 14.0))
+"""When the device has had the time to learn of each step: while it hands nothing over it probes every two seconds."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with `bundle/`, its `run/`, and a trace that is slow, fast, and slow again."""
+    folder = tmp_path_factory.mktemp("field")
+    compiled(folder)
+    steps = Trace(
+        name="steps", origin="test", time_s=np.array(STEPS_S), end_s=END_S, rtt_ms=30.0,
+        bandwidth_mbps=np.array([SLOW_MBPS, FAST_MBPS, SLOW_MBPS]),
+    )  # fmt: skip
+    write_trace(steps, folder / "steps.csv")
+    return folder
+
+
+def play(folder, out, *words, monkeypatch):
+    argv = ["nas", "field", folder / "bundle", "--trace", folder / "steps.csv", "--count", COUNT,
+            "--every-ms", EVERY_MS, "--check", folder / "run", "--threads", 1, "--json", "--out", out,
+            *words]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    return decode_field((out / "field.json").read_bytes(), "field.json")
+
+
+def children(of):
+    """{pid: command line} of the processes of one field run."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "ppid,pid,args"], capture_output=True, text=True, check=True).stdout
+    found = (line.split(maxsplit=2) for line in listed.splitlines()[1:])
+    return {int(pid): args for parent, pid, args in found if int(parent) == of and "nas.field.child" in args}
+
+
+def is_there(pid):
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def started(folder, *words, **environment):
+    """A field run under way, with all three of its processes, and those."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from nas.cli import main; main()", "field", folder / "bundle", "--trace",
+         folder / "steps.csv", "--link", "relay", "--count", "1000", *words],
+        env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while len(found := children(process.pid)) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(found) == 3
+        yield process, found
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def follows(record):
+    (run,) = record.methods
+    crossing = []
+    for first_s, last_s in SURE_S:
+        ways = [shot.nodes[-1] in (1, 3) for shot in run.shots if first_s <= shot.start_s < last_s]
+        crossing.append(sum(ways) / len(ways))
+    slow, fast, again = crossing
+    assert fast > slow + 0.4, crossing
+    assert fast > again + 0.4, crossing
+    return run
+
+
+def test_over_the_relay_the_path_follows_the_link_and_every_answer_is_the_paths(folder, tmp_path, monkeypatch, capsys):
+    record = play(folder, tmp_path / "out", "--link", "relay", "--slowdown", "profile", monkeypatch=monkeypatch)
+    run = follows(record)
+    assert (record.link, len(run.shots)) == ("relay", COUNT)
+    assert max(shot.error for shot in run.shots) < 1e-3
+    assert all(shot.device_ms >= 0.99 * sum(1.0 for node in shot.nodes if node in (0, 2)) for shot in run.shots)
+    for shot in run.shots:
+        parts = shot.device_ms + shot.encode_ms + shot.transfer_ms + shot.cloud_ms + shot.wait_ms
+        assert parts == pytest.approx(shot.total_ms, abs=0.5)
+    crossed = [shot for shot in run.shots if shot.answered_by == "cloud"]
+    assert min(shot.transfer_ms for shot in crossed) > 25.0  # the round trip is 30; clocks waver
+    assert len(record.oracle_ms) == COUNT
+    told = json.loads(capsys.readouterr().out)
+    assert (told["origin"], told["methods"][0]["checked"]) == ("measured", COUNT)
+    assert (tmp_path / "out" / "field.html").exists()
+
+
+@pytest.mark.netns
+@pytest.mark.slow
+def test_over_namespaces_the_path_follows_the_link(folder, tmp_path, monkeypatch):
+    if os.geteuid() != 0 or not shutil.which("tc"):
+        pytest.skip("network namespaces need root and iproute2: apt-get install iproute2, run as root")
+    try:
+        with NamespaceLink():
+            pass
+    except ConfigError as error:
+        pytest.skip(str(error))
+    record = play(folder, tmp_path / "out", "--link", "namespaces", monkeypatch=monkeypatch)
+    follows(record)
+    assert record.link == "namespaces"
+
+
+def test_a_server_that_is_killed_ends_the_run_instead_of_leaving_the_device_alone(folder, tmp_path):
+    with started(folder, "--out", tmp_path / "out") as (process, found):
+        (server,) = (pid for pid, args in found.items() if " serve " in args)
+        os.kill(server, signal.SIGKILL)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "the server ended with status -9" in told
+        assert not any(map(is_there, found))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_process_and_no_temporary_file(folder, tmp_path, how):
+    (tmp_path / "tmp").mkdir()
+    with started(folder, "--out", tmp_path / "out", TMPDIR=str(tmp_path / "tmp")) as (process, found):
+        process.send_signal(how)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130, told
+        assert "Traceback" not in told
+        assert not any(map(is_there, found))
+        assert not list((tmp_path / "tmp").iterdir())
