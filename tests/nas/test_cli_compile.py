@@ -1,7 +1,6 @@
 """nas compile and nas show at the command line: what it prints, and the status it ends with."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,24 +8,7 @@ from bundles import FIRST, FROM_FOUR, SHAPES, manifest, tree, write_bundle
 
 from compile.bundle import Tools
 from modeltree.tree import encode_tree
-from nas.cli import main
 from runtime.bundle import Bundle
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys, tmp_path):
-    """Run `nas` in this process; returns (status, standard output, lines on standard error)."""
-    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return ended.value.code or 0, told.out, told.err.splitlines()
-
-    return call
 
 
 @pytest.fixture

@@ -10,27 +10,11 @@ import pytest
 from bundles import tree, write_bundle
 
 from modeltree.tree import encode_tree
-from nas.cli import main
 from nas.config import SearchConfig, encode_config
 
 CSV = "# rtt_ms=10\n# end_s=10\ntime_s,bandwidth_mbps\n0,8\n5,1\n"
 MEAN_MS = (10 + 3.072 + 0.9 + 80) / 2
 """Half of the inferences hand the image over at 8 Mbit/s, half take 80 ms on the device."""
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys, tmp_path):
-    """Run `nas` in this process; returns (status, standard output, lines on standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return ended.value.code or 0, told.out, told.err.splitlines()
-
-    return call
 
 
 @pytest.fixture

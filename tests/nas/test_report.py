@@ -4,11 +4,11 @@ import copy
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 
 import msgspec
 import numpy as np
 import pytest
+from html_pages import Page
 
 from modeltree.bandwidth import BandwidthTypes
 from modeltree.errors import FormatError
@@ -17,7 +17,6 @@ from nas.report import verdict, write_report
 from nas.report.svg import Axis, axis, place_label, spread, wide
 
 EVIL = "</text></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;'"
-VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
 def node(number, parent, bandwidth_types, **rest):
@@ -103,38 +102,6 @@ def bare_summary():
     summary |= dict.fromkeys(nullable) | {"curves": {}, "branches": [], "dropped": [], "seconds": {}, "provenance": {}}
     summary["methods"] = [entry | {"along_trace": None} for entry in summary["methods"]]
     return summary
-
-
-class Page(HTMLParser):
-    """Tags must close in order; collects tags, attributes and visible text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words = [], set(), set(), []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(self.words)
 
 
 def written(tmp_path, summary, tree=None):

@@ -3,11 +3,11 @@
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 
 import msgspec
 import numpy as np
 import pytest
+from html_pages import Page
 
 from nas.field.record import FieldRun, Leaf, MethodRun, Shot, decode_field, encode_field
 from nas.report.field import render_field, write_field_report
@@ -16,7 +16,6 @@ from nas.report.field_numbers import Drift, drifts, lead_ms, tallies, tally
 from nas.report.field_verdict import REMEDIES, alarms, best_of, field_verdict, subject_of
 
 EVIL = "</text></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;'"
-VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
 def shot(start_s, *, nodes, device_ms, transfer_ms=0.0, cloud_ms=0.0, wait_ms=0.0, **rest):
@@ -76,38 +75,6 @@ def field(*methods, **rest):
         "trace_mbps": (8.0, 1.0, 9.0), "oracle_ms": (32.0,) * 10,
     } | rest  # fmt: skip
     return FieldRun(methods=methods or (device_run(), tree_run()), **fields)
-
-
-class Page(HTMLParser):
-    """Tags must close in order; collects tags, attributes and visible text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words = [], set(), set(), []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
 
 
 def page(run):
