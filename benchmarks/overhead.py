@@ -4,7 +4,8 @@
 
 Takes turns, so that other work on the machine meets both: the blocks of a path as bare libraries on an image that is
 normalised already, then the session (only-device) on the same image as pixels. The fork is timed as the session takes
-it, with a real estimator behind it and a reading before each, as a hand-over would leave it.
+it, with a real estimator behind it and a reading before each, as a hand-over would leave it; the dispatch from there
+until a transport is called in its thread, and back from its answer (which it has at once) to the session.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from runtime.bundle import Bundle
 from runtime.device import Device
 from runtime.session import Session
 from runtime.transports import Exchange
+from runtime.transports.interface import Reply
 from runtime.watch import LinkWatch
 
 WARM = 20
@@ -48,6 +50,7 @@ def main() -> None:
             whole.append(1e3 * (time.perf_counter() - began))
             inside.append(result.parts.device)
         fork_us = _fork_us(session, told.rounds)
+    dispatch_us = _dispatch_us(device, told.rounds)
     middle = statistics.median(bare)
     print(f"{platform.machine()}, {len(blocks)} blocks, {told.threads} thread(s), medians of {told.rounds} rounds\n")
     print("| | ms | over the bare libraries |\n|---|---|---|")
@@ -57,6 +60,9 @@ def main() -> None:
         print(f"| {name} | {statistics.median(times):.3f} | {1e3 * over:+.0f} us, {100 * over / middle:+.1f} % |")
     print(f"\nA fork, from reading to node: {statistics.median(fork_us):.1f} us "
           f"(95 % under {np.quantile(fork_us, 0.95):.1f} us)")  # fmt: skip
+    if dispatch_us:
+        print(f"Dispatch to a transport's thread and back: {statistics.median(dispatch_us):.0f} us "
+              f"(95 % under {np.quantile(dispatch_us, 0.95):.0f} us)")  # fmt: skip
 
 
 def _blocks(session: Session, image: np.ndarray) -> list[str]:
@@ -85,6 +91,41 @@ def _fork_us(session: Session, rounds: int) -> list[float]:
         began = time.perf_counter()
         session._fork(None, walk, None)
         found.append(1e6 * (time.perf_counter() - began))
+    return found
+
+
+class _AtOnce:
+    """A transport that has the answer when it is asked."""
+
+    frames = True
+
+    def __init__(self, shape_out: tuple[int, ...]) -> None:
+        self.output = np.zeros((1, *shape_out), np.float32)
+
+    def infer(self, model: str, x: np.ndarray, **_: object) -> Reply:
+        """Nothing crosses."""
+        return Reply(output=self.output, encode_s=0.0, sent_bytes=3000, received_bytes=100, seconds=0.01, server_s=0.0)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _dispatch_us(device: Device, rounds: int) -> list[float]:
+    """Microseconds; none where the tree hands nothing over."""
+    from runtime.session import Parts, Walk
+
+    tree = device.manifest.tree
+    handover = next((node.handover for node in tree.nodes if node.handover is not None), None)
+    if handover is None:
+        return []
+    transport = _AtOnce((len(tree.classes),))
+    x, found = np.zeros((1, *handover.shape), np.float32), []
+    with Session(device, LinkWatch(tree.types), transport, hedge=False) as session:  # type: ignore[arg-type]
+        for _ in range(rounds):
+            walk = Walk(parts=Parts())
+            began = time.perf_counter()
+            session._handed_over(handover, x, None, walk, None)
+            found.append(1e6 * (time.perf_counter() - began))
     return found
 
 
