@@ -94,9 +94,17 @@ class Cloud:
         return None if link_s is None or server_s is None else link_s + server_s
 
     def ask(self, model: str, x: np.ndarray, *, bits: int, timeout_s: float, shape_out: tuple[int, ...]) -> Call:
-        """Begin a hand-over; `Call.future` brings the reply or a `NasError`."""
+        """Begin a hand-over; `Call.future` brings the reply or a `NasError`.
+
+        Raises
+        ------
+        Unreachable : this was closed, or the machine has no thread left.
+        """
         call = Call(model, max(1, x.size * bits // 8), self.clock())
-        call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
+        try:
+            call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
+        except RuntimeError as error:
+            raise Unreachable(f"no thread for the call ({error}): if the session was closed, open another") from error
         with self._lock:
             self._in_flight.add(call.future)
         return call
@@ -105,13 +113,13 @@ class Cloud:
         """Nobody waits for it any more; that is the server's or the link's fault, unless there was too little time."""
         self._settle(call, None, TimedOut("given up"))
 
-    def probe(self, send: Callable[[Transport], bool | None]) -> None:
+    def probe(self, send: Callable[[Transport], bool | None]) -> bool | None:
         """Let `send` try the link, and draw the conclusion: an inference may be risked again, or not.
 
-        send : sends a probe if one is due; whether it was answered, or None if none was sent.
+        send : sends a probe if one is due; whether it was answered, or None if none was sent, which is also returned.
         """
         if not self.breaker.closed:
-            return
+            return None
         try:
             passed = send(self.transport)
         except Exception:
@@ -121,6 +129,7 @@ class Cloud:
             self._doubted = not passed
             if not passed:
                 self.breaker.failed()
+        return passed
 
     @property
     def doubted(self) -> bool:

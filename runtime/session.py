@@ -143,16 +143,20 @@ class Session:
         device.warm_up()
         transport = None if server is None else open_transport(server, token=token, ca=ca, frames=frames)
         link = LinkWatch(device.manifest.tree.types, rtt_ms=device.manifest.tree.rtt_ms)
-        return cls(device, link, transport, mode=mode, timeout_s=timeout_s, hedge=hedge, probes=probes)
+        session = cls(device, link, transport, mode=mode, timeout_s=timeout_s, hedge=hedge, probes=probes)
+        session._warm_up()
+        return session
 
     def measure(self) -> bool:
         """Measure the link now, by a small message and a larger one, and wait for it; whether they were answered.
 
         Until the link was measured once the slowest bandwidth is assumed.
         """
-        if self.cloud is None or not isinstance(self.link, LinkWatch):
+        link = self.link
+        if self.cloud is None or not self.cloud.transport.frames or not isinstance(link, LinkWatch):
             return False
-        return bool(self.link.probe(self.cloud.transport, self._probes or ProbePolicy(), now=True))
+        policy = self._probes or ProbePolicy()
+        return bool(self.cloud.probe(lambda transport: link.probe(transport, policy, now=True)))
 
     def infer(self, image: np.ndarray, *, deadline_ms: float | None = None) -> Result:
         """Classify one image.
@@ -313,6 +317,13 @@ class Session:
             raise NasError(
                 f"no answer within {1e3 * timeout_s:.0f} ms: try again, or use prefer-cloud, which goes on here"
             ) from None
+
+    def _warm_up(self) -> None:
+        """Run a rest where races run it: a thread's first call makes its pool of threads, which takes milliseconds."""
+        rests = [node.handover.block for node in self.device.manifest.tree.nodes if node.handover is not None]
+        if self.cloud is not None and rests:
+            library = self.device.library(rests[0])
+            self._locals.submit(library.run, np.zeros(library.shape_in, np.float32)).result()
 
     def _local(self, block: str, x: np.ndarray, walk: "Walk") -> np.ndarray:
         started = self.clock()

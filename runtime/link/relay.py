@@ -349,7 +349,8 @@ class End(asyncio.Protocol):
             self._transport.write(data)
             return
         self.finished = True
-        self._transport.write_eof()
+        with contextlib.suppress(OSError):  # the peer has reset the connection, and we are yet to hear of it
+            self._transport.write_eof()
         self.connection.ended()
 
     def _read_or_wait(self) -> None:

@@ -1,6 +1,7 @@
 """A tensor as the protocol carries it: a name, a type, a shape, and its numbers in row order, little endian."""
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ PROBE = "nas-probe"
 VERSION = "1"
 SECONDS = "nas_seconds"
 """Parameter of an answer: seconds from the whole request being there to the answer being ready."""
+
+CHECKSUM = "nas_crc32"
+"""Parameter of an answer: CRC-32 of its tensors' bytes, one after the other."""
 
 _MAX_DIMENSIONS = 8
 _MAX_NUMBERS = 2**48
@@ -78,6 +82,14 @@ class Tensor:
         array = np.frombuffer(self.data, TYPES[self.datatype]).reshape(self.shape)
         array.flags.writeable = False
         return array
+
+
+def checksum(tensors: Sequence[Tensor]) -> int:
+    """See `CHECKSUM`."""
+    found = 0
+    for one in tensors:
+        found = zlib.crc32(one.data, found)
+    return found
 
 
 def _packed(name: str, datatype: str, numbers: Sequence[Any]) -> bytes:

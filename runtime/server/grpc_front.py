@@ -9,7 +9,7 @@ from modeltree.errors import ConfigError, FormatError
 from runtime.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.protocol.messages import message, require_grpc
 from runtime.protocol.reasons import KEY
-from runtime.protocol.tensors import FRAME, LOGITS, PROBE, SECONDS, VERSION, X
+from runtime.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
 from runtime.protocol.weight import RAW_INPUTS, check_weight
 from runtime.server.admission import Admission, ServerTls
 from runtime.server.desk import Desk, refusal_of
@@ -163,6 +163,7 @@ def _infer(admission: Admission, desk: Desk, asked: Any, context: Any) -> Any:
         answered = desk.infer(asked.model_name, asked.model_version, tensors, outputs, deadline_s)
     made = message("inference.ModelInferResponse")(model_name=asked.model_name, model_version=VERSION, id=asked.id)
     made.parameters[SECONDS].double_param = answered.seconds
+    made.parameters[CHECKSUM].int64_param = checksum(answered.tensors)
     for tensor in answered.tensors:
         write_tensor(made.outputs, made.raw_output_contents, tensor)
     return made

@@ -24,7 +24,7 @@ from modeltree.units import s_from_ms
 from runtime.protocol import rest
 from runtime.protocol.patience import PatientSocket
 from runtime.protocol.reasons import KEY, Reason
-from runtime.protocol.tensors import FRAME, LOGITS, PROBE, SECONDS, VERSION, X
+from runtime.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
 from runtime.server.admission import Admission, ServerTls, TooLarge
 from runtime.server.desk import Desk, Refusal, refusal_of
 from runtime.server.interface import UnknownModel
@@ -243,7 +243,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             )
         binary = asked.wants_binary()
         reply = rest.InferReply(
-            model_name=name, model_version=VERSION, id=asked.id, parameters={SECONDS: answered.seconds},
+            model_name=name, model_version=VERSION, id=asked.id,
+            parameters={SECONDS: answered.seconds, CHECKSUM: checksum(answered.tensors)},
             outputs=[rest.describe(one, binary=binary) for one in answered.tensors],
         )  # fmt: skip
         whole, header_length = rest.joined(reply, [one.data for one in answered.tensors] if binary else [])

@@ -20,10 +20,9 @@ from types import TracebackType
 import numpy as np
 
 from modeltree.errors import ConfigError, DataError, FormatError, NasError
-from runtime.codec import FLOAT_BITS
 from runtime.frames import encode
 from runtime.protocol.reasons import Reason
-from runtime.protocol.tensors import FRAME, PROBE, Tensor, X
+from runtime.protocol.tensors import FRAME, PROBE, Tensor, checksum
 
 MAX_REPLY_BYTES = 16 * 2**20
 """Larger answers are not read: logits take kilobytes."""
@@ -85,7 +84,10 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """An answer as it came, nothing checked but that the protocol allows it."""
+    """An answer as it came, nothing checked but that the protocol allows it.
+
+    checksum : of its tensors, as the server says; None where it does not, as servers that are not ours do not.
+    """
 
     request_id: str
     model: str
@@ -93,6 +95,7 @@ class Response:
     server_s: float | None
     sent_bytes: int
     received_bytes: int
+    checksum: int | None = None
 
 
 class Transport(ABC):
@@ -173,6 +176,8 @@ class Transport(ABC):
             raise Malformed(f"the answer is to {response.request_id[:40]!r}: it must be to {request_id!r}")
         if response.model not in (model, ""):
             raise Malformed(f"the answer is of model {response.model[:40]!r}: it must be of {model!r}")
+        if response.checksum is not None and response.checksum != checksum(response.tensors):
+            raise Malformed("the answer has another checksum than its bytes: it was damaged; ask again")
         server_s = 0.0 if response.server_s is None else response.server_s
         if not 0 <= server_s < math.inf:
             raise Malformed(f"the server says that it took {server_s} s: it must be a time from 0 up")
@@ -187,11 +192,11 @@ class Transport(ABC):
         return self._clock() + timeout_s
 
     def _tensor(self, model: str, x: np.ndarray, bits: int, until: float) -> Tensor:
-        if self.frames and bits != FLOAT_BITS:
+        if self.frames:  # floats as they are too: a frame has a checksum
             return Tensor.of(FRAME, np.frombuffer(encode(x, bits), np.uint8))
         if x.dtype != np.float32 or x.ndim < 2 or x.size == 0:
             raise DataError(f"the input is {x.dtype} {x.shape}: as it is, it must be float32 (n, ...); convert it")
-        return Tensor.of(X if self.frames else self._name(model, until), x)
+        return Tensor.of(self._name(model, until), x)
 
     def _name(self, model: str, until: float) -> str:
         """What another server's model calls its input."""

@@ -19,7 +19,7 @@ from modeltree.units import ms_from_s
 from runtime.protocol import rest
 from runtime.protocol.patience import PatientSocket
 from runtime.protocol.reasons import KEY, Reason
-from runtime.protocol.tensors import SECONDS, Tensor
+from runtime.protocol.tensors import CHECKSUM, SECONDS, Tensor
 from runtime.transports.interface import (
     MAX_REPLY_BYTES,
     Description,
@@ -117,9 +117,12 @@ class RestTransport(Transport):
         server_s = (reply.parameters or {}).get(SECONDS)
         if not isinstance(server_s, float | int | None):
             raise Malformed(f"the answer's {SECONDS} is {str(server_s)[:40]!r}: it must be a number")
+        crc = (reply.parameters or {}).get(CHECKSUM)
+        if not isinstance(crc, int | None):
+            raise Malformed(f"the answer's {CHECKSUM} is {str(crc)[:40]!r}: it must be a whole number")
         return Response(
             request_id=reply.id or "", model=reply.model_name, tensors=rest.tensors(reply.outputs, blob),
-            server_s=server_s, sent_bytes=answer.sent_bytes, received_bytes=answer.received_bytes,
+            server_s=server_s, sent_bytes=answer.sent_bytes, received_bytes=answer.received_bytes, checksum=crc,
         )  # fmt: skip
 
     def _request(self, method: str, path: str, body: bytes, headers: dict[str, str], until: float) -> _Answer:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -338,7 +339,13 @@ def http_answer(body, header_length=None, status="200 OK"):
 
 
 GOOD = np.arange(10, dtype="<f4").tobytes()
-RIGHT = {"id": "ID", "model": "dense", "datatype": "FP32", "shape": [2, 5], "outputs": 1, "blob": GOOD, "seconds": 0.1}
+RIGHT = {"id": "ID", "model": "dense", "datatype": "FP32", "shape": [2, 5], "outputs": 1, "blob": GOOD, "seconds": 0.1,
+         "damage": 0}  # fmt: skip
+
+
+def checksum_of(reply):
+    """What the server says of its numbers; `damage` is what became of either on the way."""
+    return zlib.crc32(reply["blob"] * reply["outputs"]) ^ reply["damage"]
 
 
 @contextlib.contextmanager
@@ -360,7 +367,8 @@ def rest_canned(reply):
         }  # fmt: skip
         head = {
             "id": reply["id"].replace("ID", found[1].decode()), "model_name": reply["model"],
-            "outputs": [output] * reply["outputs"], "parameters": {"nas_seconds": reply["seconds"]},
+            "outputs": [output] * reply["outputs"],
+            "parameters": {"nas_seconds": reply["seconds"], "nas_crc32": checksum_of(reply)},
         }  # fmt: skip
         body = json.dumps(head).encode()
         connection.sendall(http_answer(body + reply["blob"] * reply["outputs"], len(body)))
@@ -377,6 +385,7 @@ def grpc_canned(reply):
             id=reply["id"].replace("ID", asked.id), model_name=reply["model"]
         )
         made.parameters["nas_seconds"].double_param = reply["seconds"]
+        made.parameters["nas_crc32"].int64_param = checksum_of(reply)
         for _ in range(reply["outputs"]):
             made.outputs.add(name="logits", datatype=reply["datatype"], shape=reply["shape"])
             made.raw_output_contents.append(reply["blob"])
@@ -416,6 +425,7 @@ def grpc_canned(reply):
         {"outputs": 0},
         {"outputs": 2},
         {"seconds": -1.0},
+        {"damage": 1},
         {"seconds": float("nan")},
     ],
 )
