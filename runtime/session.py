@@ -37,7 +37,7 @@ prefer-cloud : the tree as it was searched. only-cloud : the whole image to the 
 
 TIMEOUT_S = 2.0
 """Longest wait for the cloud where no deadline is given."""
-_MARGIN_S = 0.002
+_MARGIN_S = 0.003
 _WHOLE_BITS = 32
 _PROBES = ProbePolicy()
 

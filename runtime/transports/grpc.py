@@ -1,6 +1,7 @@
 """The protocol over gRPC, with grpcio."""
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -59,6 +60,7 @@ class GrpcTransport(Transport):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         super().__init__(frames=frames, clock=clock)
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else its core writes to standard error what servers send
         require_grpc()
         import grpc
 

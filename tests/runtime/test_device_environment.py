@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from certificates import Authority
 from forked_run import IMAGE, compiled, normalised, wanted
+
+from runtime.server.admission import ServerTls
+from runtime.server.serving import ServeConfig, Server
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/device_memory.py"
 VENVS = os.environ.get("NAS_VENVS")
@@ -40,6 +44,28 @@ def test_where_torch_tvm_and_onnx_cannot_be_imported_a_session_answers_and_says_
     nodes, who, output = json.loads(done.stdout)
     assert who == "device"
     np.testing.assert_allclose(output, wanted(tuple(nodes), normalised(pixels)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_certificate_of_another_authority_is_refused_with_nothing_on_standard_error(bundle, tmp_path):
+    """In a process of its own: what gRPC's core says goes past Python."""
+    ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
+    signed = ours.signed("server")
+    config = ServeConfig(
+        bundle=bundle, listen=("grpcs://127.0.0.1:0",),
+        tls=ServerTls(certificate=signed["certificate"], key=signed["key"]),
+    )  # fmt: skip
+    with Server(config) as server:
+        program = f"""
+from pathlib import Path
+from runtime.transports import Refused, open_transport
+with open_transport({server.urls[0]!r}, ca=Path({str(other.pem)!r})) as transport:
+    try:
+        transport.probe(64, 20.0)
+    except Refused as error:
+        print("refused")
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 def test_runtime_has_a_session_and_names_what_it_does_not_have():
