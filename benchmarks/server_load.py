@@ -5,16 +5,17 @@
     python benchmarks/server_load.py --soak 600
 
 Without a bundle, one is made: VGG11 with random weights as the rest behind the image, batches of 1, 4 and 8. The bare
-library, the engine in one process with its callers, and the server behind gRPC each run pinned to --server-cpus; the
-devices behind gRPC run on --client-cpus. Rounds go through all of them in turn, and ratios are taken within a round,
-since other work on the machine comes and goes. It touches less the processor's time for an image, which stands beside
-every rate: that of the server's process, or of the bare library and the engine with their callers.
+library, the engine in one process with its callers, and the server behind gRPC and REST each run pinned to
+--server-cpus; the devices run on --client-cpus. Rounds go through all of them in turn, and ratios are taken within a
+round, since other work on the machine comes and goes. It touches less the processor's time for an image, which stands
+beside every rate: that of the server's process, or of the bare library and the engine with their callers.
 
 With --soak, devices ask for so long, beyond what the server can bear in every second part; between the parts it swaps
 to another bundle, whose model they ask for from then on, and memory is watched.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import platform
@@ -39,6 +40,7 @@ from runtime.server.serving import ServeConfig, Server
 from runtime.transports import BusyError, TimedOut, open_transport
 
 BATCHES = (1, 4, 8)
+FRONTS = ("gRPC", "REST")
 SETTLE_S = 0.3
 PARTS = 10
 WARM_PARTS = 3
@@ -108,9 +110,9 @@ def compare(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Nam
                 told.server_cpus, in_process, bundle, model, shape, clients, told.seconds
             )
         with Remote(bundle, told.server_cpus) as server:
-            for clients in told.clients:
-                loads[f"gRPC, {clients:3} devices"] = pinned(
-                    told.client_cpus, over_grpc, server.url, model, shape, clients, told.seconds, 30.0, server.pid
+            for (name, url), clients in itertools.product(zip(FRONTS, server.urls, strict=True), told.clients):
+                loads[f"{name}, {clients:3} devices"] = pinned(
+                    told.client_cpus, over_wire, url, model, shape, clients, told.seconds, 30.0, server.pid
                 )
         after = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
         best = max((before[batch][0] + after[batch][0]) / 2 for batch in before)
@@ -139,8 +141,8 @@ def soak(bundles: list[Path], told: argparse.Namespace) -> None:
             if part:
                 server.swap(bundle)
             clients = (CALM, max(told.clients))[over]
-            given = (server.url, *rest_of(bundle), clients, told.soak / PARTS, DEADLINES_S[over], server.pid)
-            loads.append(pinned(told.client_cpus, over_grpc, *given))
+            given = (server.urls[0], *rest_of(bundle), clients, told.soak / PARTS, DEADLINES_S[over], server.pid)
+            loads.append(pinned(told.client_cpus, over_wire, *given))
             memory_mb.append(server.resident_mb())
             print(f"  {clients:3} devices, deadline {DEADLINES_S[over]} s: {loads[-1].text()}  {memory_mb[-1]:.1f} MB",
                   flush=True)  # fmt: skip
@@ -181,7 +183,7 @@ def in_process(bundle: Path, model: str, shape: tuple[int, ...], clients: int, s
         return repeated(lambda: lambda: engine.infer(model, x), clients, seconds)
 
 
-def over_grpc(
+def over_wire(
     url: str, model: str, shape: tuple[int, ...], clients: int, seconds: float, deadline_s: float, server: int
 ) -> Load:
     """Devices of a server, four to a connection. server : its process, whose work is counted."""
@@ -267,7 +269,7 @@ class Remote:
         self._process = context.Process(target=_serve, args=(bundle, cpus, keep_old_s, there))
         self._process.start()
         self.pid = self._process.pid or 0
-        self.url: str = self._here.recv()
+        self.urls: tuple[str, ...] = self._here.recv()
 
     def swap(self, bundle: Path) -> None:
         self._here.send(bundle)
@@ -287,8 +289,9 @@ class Remote:
 
 def _serve(bundle: Path, cpus: list[int], keep_old_s: float, pipe: Any) -> None:
     os.sched_setaffinity(0, cpus)
-    with Server(ServeConfig(bundle=bundle, listen=("grpc://127.0.0.1:0",), keep_old_s=keep_old_s)) as server:
-        pipe.send(server.urls[0])
+    listen = ("grpc://127.0.0.1:0", "http://127.0.0.1:0")
+    with Server(ServeConfig(bundle=bundle, listen=listen, keep_old_s=keep_old_s)) as server:
+        pipe.send(server.urls)
         while (other := pipe.recv()) is not None:
             server.engine.swap(other)
             pipe.send("done")

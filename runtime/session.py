@@ -118,7 +118,8 @@ class Session:
     def open(
         cls, bundle: Path | str, *, server: str | None = None, target: str | None = None, variant: str = "f32",
         mode: str = "prefer-cloud", timeout_s: float = TIMEOUT_S, hedge: bool = True, threads: int | None = None,
-        token: str | None = None, ca: Path | None = None, frames: bool = True,
+        token: str | None = None, ca: Path | None = None, certificate: Path | None = None, key: Path | None = None,
+        frames: bool = True,
         probes: ProbePolicy | None = _PROBES, least_s: Mapping[str, float] | None = None,
     ) -> "Session":  # fmt: skip
         """Open a bundle on this device, and a connection where a server is named.
@@ -128,7 +129,8 @@ class Session:
         bundle : folder. target, variant : which of its libraries; the only target for devices unless named.
         server : `grpc://`, `grpcs://`, `http://` or `https://host:port`; None stays on the device.
         mode : one of `MODES`. timeout_s : longest wait for the cloud. hedge, probes : see the class.
-        threads : of a block. token, ca : what the server asks for, and who signed its certificate.
+        threads : of a block. token : that the server asks for. ca : PEM file of who signed its certificate.
+        certificate, key : PEM files of our own, for a server that wants to know its devices (mutual TLS).
         frames : False for another server of the protocol that hosts the ONNX forms: it is sent float32, never probed.
         least_s : plays a slower device, see `Device`.
 
@@ -141,7 +143,9 @@ class Session:
         opened = Bundle.open(bundle)
         device = Device(opened, target=target, variant=variant, threads=threads, least_s=least_s)
         device.warm_up()
-        transport = None if server is None else open_transport(server, token=token, ca=ca, frames=frames)
+        transport = None
+        if server is not None:
+            transport = open_transport(server, token=token, ca=ca, certificate=certificate, key=key, frames=frames)
         link = LinkWatch(device.manifest.tree.types, rtt_ms=device.manifest.tree.rtt_ms)
         session = cls(device, link, transport, mode=mode, timeout_s=timeout_s, hedge=hedge, probes=probes)
         session._warm_up()

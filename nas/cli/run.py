@@ -37,6 +37,10 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that the server asks for")] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file of who signed the server's certificate")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file of this device's own certificate, where the server wants one")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key")] = None,
     frames: Annotated[
         bool,
         typer.Option(
@@ -67,7 +71,7 @@ def run(
     seen = Seen()
     with Session.open(
         bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
-        frames=frames, hedge=hedge,
+        certificate=tls_cert, key=tls_key, frames=frames, hedge=hedge,
     ) as session:  # fmt: skip
         tree = session.device.manifest.tree
         try:
