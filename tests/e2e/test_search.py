@@ -73,6 +73,7 @@ def test_a_run_directory_holds_everything_and_no_leftovers(found):
         "base.pt2",
         "blocks",
         "events",
+        "methods",
         "report.html",
         "stages",
         "summary.json",
@@ -120,9 +121,10 @@ def test_a_leafs_accuracy_is_what_its_blocks_on_disk_give_on_test_images(found, 
 
 def test_blocks_take_any_number_of_images_and_every_one_is_used(found):
     searched, _, _, _ = found
-    used = {node.block for node in searched.tree.nodes} | {
-        node.handover.block for node in searched.tree.nodes if node.handover is not None
-    }
+    trees = [decode_tree(path.read_bytes(), path.name) for path in (searched.folder / "methods").iterdir()]
+    assert searched.tree in trees
+    nodes = [node for tree in trees for node in tree.nodes]
+    used = {node.block for node in nodes} | {node.handover.block for node in nodes if node.handover is not None}
     assert used - {""} == {path.stem for path in (searched.folder / "blocks").iterdir()}
     leaf = searched.tree.leaves()[0]
     for count in (1, 2, 7):

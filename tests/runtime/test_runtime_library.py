@@ -178,7 +178,7 @@ for threads in (2, 1, 2):
         time.sleep(0.005)
         block.run(x)
     after = sleeps()
-    print(sum(after[task] - before[task] >= 30 for task in after))
+    print(sum(after[task] - before.get(task, 0) >= 5 for task in after))
 """
     # on a busy machine the caller may do all the work before the other thread is awake: then look again
     found = [in_a_process(files, kind, code).split()]
