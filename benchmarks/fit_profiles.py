@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from modeltree import profiles
+from modeltree.energy import Energy
 from modeltree.layers import LayerSpec
 from modeltree.profiles import ELEMENT_KINDS, MAC_KINDS, DeviceProfile, Measurement
 
@@ -162,18 +163,39 @@ GPU_RATIOS = CPU_RATIOS | {"depthwise": 10.0}
 
 DEVICES: dict[str, tuple[DeviceProfile, Prior]] = {}
 
+ENCODE_NS, DECODE_NS = 6.0, 4.3
+"""Per number of a hand-over, timed as benchmarks/codec.py does: AlexNet's maps (32x32 images) behind every activation
+and pool, 4 and 8 bits, one thread of an AMD EPYC, numpy, 2026-11-21."""
+HERE_JPEG_NS = 2.651
+"""The same machine's JPEG time per pixel, from `cloud_cpu`; a device's over it is how much slower its core is taken."""
+
+CODED = (
+    " Coding a hand-over: {ns} ns a number were measured on one core of this project's machine; scaled by this "
+    "profile's JPEG time over that machine's, an estimate."
+)
+
 
 def device(
-    name: str, description: str, origin: str, latencies: dict[str, float], note: str, jpeg_ns: float, prior: Prior
-) -> None:
+    name: str, description: str, origin: str, latencies: dict[str, float], note: str, jpeg_ns: float, prior: Prior,
+    *, energy: Energy | None = None, coding_ns: float = ENCODE_NS,
+) -> None:  # fmt: skip
     """Enter a device: the profile to be filled, and the prior of its fit."""
     fitted_to = tuple(Measurement(network=n, latency_ms=ms, note=note) for n, ms in latencies.items())
     blank = DeviceProfile(
-        name=name, description=description, origin=origin, fitted_to=fitted_to,
+        name=name, description=description, origin=origin + CODED.format(ns=coding_ns), fitted_to=fitted_to,
         ns_per_mac=dict.fromkeys(MAC_KINDS, 0.0), ns_per_element=dict.fromkeys(ELEMENT_KINDS, 0.0),
-        overhead_us=0.0, jpeg_ns_per_pixel=jpeg_ns,
+        overhead_us=0.0, jpeg_ns_per_pixel=jpeg_ns, energy=energy,
+        codec_ns_per_number=float(f"{coding_ns * jpeg_ns / HERE_JPEG_NS:.2g}"),
     )  # fmt: skip
     DEVICES[name] = (blank, prior)
+
+
+def powers(*, compute_w: float, frequency_hz: float, transmit_w: float) -> Energy:
+    """Parameters with which computing and sending draw so much: k0 = compute_w / f^3, gamma = 1 / P."""
+    return Energy(
+        k0_w_per_hz3=float(f"{compute_w / frequency_hz**3:.4g}"), frequency_hz=frequency_hz, power_w=transmit_w,
+        gamma_per_w=1 / transmit_w,
+    )  # fmt: skip
 
 
 device(
@@ -182,11 +204,15 @@ device(
     "Fitted by benchmarks/fit_profiles.py to the four latencies of Wang 2020, table I. As in the paper, only "
     "convolutions and FC layers cost time: no overhead per layer, nothing for the rest. conv3x3 and conv1x1 come from "
     "the data; conv5x5 and conv7x7 follow conv3x3, depthwise is assumed 6 times conv3x3 per MAC, fc is assumed bound "
-    "by a memory of about 6 GB/s. JPEG is an estimate for libjpeg-turbo on one core, not a measurement.",
+    "by a memory of about 6 GB/s. JPEG is an estimate for libjpeg-turbo on one core, not a measurement. "
+    "Energy: 2.2 GHz is the published clock of the four fast cores; no power of this chip was found published, so that "
+    "2.5 W for computing (four cores of its class under load, above idle) and 1 W for a WiFi radio that sends are "
+    "assumed.",
     {"vgg19": 5734.89, "resnet50": 1103.20, "resnet101": 2238.79, "resnet152": 3729.10},
     "Wang 2020, table I, 1x3x224x224",
     20.0,
     Prior(ratios=CPU_RATIOS, fc_ns=0.65, element_ns=dict.fromkeys(ELEMENT_KINDS, 0.0), overhead_us=0.0),
+    energy=powers(compute_w=2.5, frequency_hz=2.2e9, transmit_w=1.0),
 )
 device(
     "pi4",
@@ -195,7 +221,9 @@ device(
     "Everything is put down to operators, nothing to a cost per layer: with one free, the fit puts 4.6 ms on every "
     "layer, which is that framework's at 224x224 and would swamp a compiled network on small images. conv3x3 and the "
     "mix of depthwise and 1x1 come from the data; conv5x5 and conv7x7 follow conv3x3; fc and element-wise work are "
-    "assumed bound by a memory of about 4 GB/s. JPEG is an estimate, not a measurement.",
+    "assumed bound by a memory of about 4 GB/s. JPEG is an estimate, not a measurement. Energy: 1.5 GHz is the "
+    "published clock; computing is 3 W, what two USB meters read under high load above idle (5.4 and 5.1 W over 2.2 "
+    "and 2.3 W: chipwired.com/raspberry-pi-power-use); 0.7 W for WiFi that is busy is one web page's reading, rough.",
     {"vgg16": 2110.0, "vgg19": 2740.0, "resnet50": 960.0, "mobilenet_v2": 440.0, "mobilenet_v1": 340.0},
     "Scission, Raspberry Pi 4, 224x224, rounded to 10 ms",
     35.0,
@@ -203,6 +231,7 @@ device(
         ratios=CPU_RATIOS | {"conv1x1": 2.0, "depthwise": 40.0}, fc_ns=1.0,
         element_ns={"pool": 6.0, "elementwise": 2.0, "move": 2.0}, overhead_us=0.0,
     ),
+    energy=powers(compute_w=3.0, frequency_hz=1.5e9, transmit_w=0.7),
 )  # fmt: skip
 device(
     "tx2",
@@ -210,13 +239,16 @@ device(
     "Fitted by benchmarks/fit_profiles.py to three latencies published by J. K. Jung (jkjung-avt.github.io/caffe-time, "
     "February 2018, `caffe time`, batch 1, 32-bit floats). Three networks cannot part the kinds: ratios are priors "
     "(depthwise 10 times conv3x3 per MAC, a guess), fc is assumed bound by a memory of about 30 GB/s, element-wise "
-    "work by the same. JPEG is an estimate for one CPU core, not a measurement.",
+    "work by the same. JPEG is an estimate for one CPU core, not a measurement. Energy: 1.3 GHz is the GPU's published "
+    "highest clock; NVIDIA gives the module 7.5 W and 15 W as budgets of its two modes; 9 W for computing (most of the "
+    "higher one, above idle) and 1 W for the radio are assumed.",
     {"bvlc_alexnet": 12.9396, "vgg16": 91.82, "resnet50": 64.0829},
     "J. K. Jung, Caffe, GPU, batch 1; bvlc_alexnet at 227x227, the others at 224x224",
     20.0,
     Prior(
         ratios=GPU_RATIOS, fc_ns=0.13, element_ns={"pool": 0.5, "elementwise": 0.25, "move": 0.25}, overhead_us=100.0
     ),
+    energy=powers(compute_w=9.0, frequency_hz=1.3e9, transmit_w=1.0),
 )
 device(
     "cloud_gpu",
@@ -236,6 +268,7 @@ device(
         ratios=GPU_RATIOS, fc_ns=0.0083, element_ns={"pool": 0.03, "elementwise": 0.0165, "move": 0.0165},
         overhead_us=80.0,
     ),
+    coding_ns=DECODE_NS,
 )  # fmt: skip
 
 

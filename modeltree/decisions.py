@@ -1,27 +1,38 @@
-"""Exit, cut and bits together: what every action costs, what it is worth, and the best one [Niu 2022].
+"""Exit, cut and bits together: what every action is worth at a bandwidth, and the best one [Niu 2022].
 
-A `DecisionTable` holds what was measured once; `Decisions` adds the link's round trip, the energy model and the
-objective, and answers for a bandwidth: latency, energy, reward, the exact best action. All that does not depend on the
-bandwidth is computed once, so that the paper's 189 actions (3 exits, 21 cuts, 3 widths) take microseconds.
+A `DecisionTable` (modeltree.actions) holds what was measured once; `Decisions` adds the link's round trip, the energy
+model, the objective and a budget, and answers for a bandwidth: latency, energy, reward, the exact best action. All that
+does not depend on the bandwidth is computed once, so that the paper's 189 actions (3 exits, 21 cuts, 3 widths) take
+microseconds.
 
 The paper's bandwidths are MB/s, ours Mbit/s: 10 MB/s are 80.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
-from modeltree.errors import ConfigError, DataError
-from modeltree.units import bytes_per_ms, mbps, ms_from_s
+from modeltree.actions import DecisionTable, check_mbps, tree_table
+from modeltree.energy import Energy
+from modeltree.errors import ConfigError
+from modeltree.reward import Reward
+from modeltree.tree import ModelTree
+from modeltree.units import mbps, ms_from_s
+
+__all__ = [
+    "PAPER_MBPS", "DecisionTable", "Decisions", "Energy", "Objective", "Reward", "State", "tree_decisions",
+    "tree_table",
+]  # fmt: skip
 
 PAPER_MBPS = mbps(10e6, ms_from_s(1.0))
 """10 MB/s, the end of the paper's sweep of bandwidths."""
 
 _OBSERVED_SHARE = 1 / 8
-_WIDTHS = (*range(1, 17), 32)
+_NEVER_MS = 1e15
 _TIE = 1e-9
 """What latency counts at least in an exact decision: from `full_mbps` on b is 0, and slow is as good as fast."""
 
@@ -35,168 +46,24 @@ class State(NamedTuple):
     mbps: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DecisionTable:
-    """What every action a = (exit, cut, bits) [Niu 2022, eq. 6] costs and gives; measured, and independent of the link.
-
-    Arrays are (actions,), become read-only copies, and are checked. Actions differ in (exit, cut, bits); some may do
-    the same (bits mean nothing where nothing is sent), as in the paper's 3 x 21 x 3.
-
-    exit : from 1, the earliest. cut : layers that stay on the device, from 0. bits : of a code, 1..16; 32 is float32.
-    device_ms, cloud_ms : computing, coding included.
-    sent_bytes : on the wire, after entropy coding; 0 where the device does everything.
-    accuracy : percent, measured through the exit and the coder.
-    device_macs : multiply-accumulates on the device.
-
-    Raises
-    ------
-    DataError : shapes differ, no action, an action twice, or a number that cannot be; names the action.
-    """
-
-    exit: np.ndarray
-    cut: np.ndarray
-    bits: np.ndarray
-    device_ms: np.ndarray
-    cloud_ms: np.ndarray
-    sent_bytes: np.ndarray
-    accuracy: np.ndarray
-    device_macs: np.ndarray
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            given = np.asarray(getattr(self, field.name))
-            whole = field.name in ("exit", "cut", "bits")
-            if given.dtype.kind not in ("iu" if whole else "iuf"):
-                kind = "whole numbers" if whole else "numbers"
-                raise DataError(f"{field.name} of a decision table is {given.dtype}: it must be {kind}")
-            values = np.array(given, dtype=np.int64 if whole else np.float64)
-            values.setflags(write=False)
-            object.__setattr__(self, field.name, values)
-        self._check()
-
-    def __len__(self) -> int:
-        return len(self.exit)
-
-    def name(self, action: int) -> str:
-        """An action in words."""
-        return f"exit {self.exit[action]}, cut {self.cut[action]}, {self.bits[action]} bits"
-
-    def index(self, exit: int, cut: int, bits: int) -> int:
-        """The number of an action."""
-        found = np.flatnonzero((self.exit == exit) & (self.cut == cut) & (self.bits == bits))
-        if not found.size:
-            raise ConfigError(f"exit {exit}, cut {cut}, {bits} bits is no action of the table: it has {len(self)}")
-        return int(found[0])
-
-    @cached_property
-    def sends(self) -> np.ndarray:
-        """(actions,), bool: whether anything is handed over."""
-        return self.sent_bytes > 0
-
-    def latency_ms(self, mbps: float, rtt_ms: float) -> np.ndarray:
-        """(actions,): device, round trip, transfer and cloud; infinite for what must be sent while the link is out."""
-        _check_mbps(mbps)
-        if not (math.isfinite(rtt_ms) and rtt_ms >= 0):
-            raise ConfigError(f"rtt_ms is {rtt_ms}: it must be finite and at least 0")
-        return self.device_ms + self.cloud_ms + np.where(self.sends, rtt_ms, 0.0) + self.transfer_ms(mbps)
-
-    def transfer_ms(self, mbps: float) -> np.ndarray:
-        """(actions,): time on the wire."""
-        if mbps == 0:
-            return np.where(self.sends, math.inf, 0.0)
-        return np.asarray(self.sent_bytes / bytes_per_ms(mbps))
-
-    def energy_mj(self, mbps: float, energy: "Energy") -> np.ndarray:
-        """(actions,): e = E_compute + E_transmission [Niu 2022, eq. 3]; infinite for what is sent while it is out."""
-        _check_mbps(mbps)
-        return energy.compute_mj(self.device_macs) + energy.transmission_mj(self.transfer_ms(mbps))
-
-    def _check(self) -> None:
-        shapes = {field.name: getattr(self, field.name).shape for field in fields(self)}
-        if len(set(shapes.values())) > 1 or len(self.exit.shape) != 1 or not self.exit.size:
-            raise DataError(f"a decision table has {shapes}: give every column one number an action, at least one")
-        for name in ("device_ms", "cloud_ms", "sent_bytes", "accuracy", "device_macs", "cut"):
-            values = getattr(self, name)
-            self._refuse(~(np.isfinite(values) & (values >= 0)), name, "finite and at least 0")
-        self._refuse(self.accuracy > 100, "accuracy", "a percentage, 0..100")
-        self._refuse(self.exit < 1, "exit", "counted from 1")
-        self._refuse(~np.isin(self.bits, _WIDTHS), "bits", "1..16, or 32 for float32")
-        self._refuse((self.sent_bytes == 0) & (self.cloud_ms > 0), "cloud_ms", "0 where nothing is sent")
-        self._refuse(self.device_ms + self.cloud_ms <= 0, "device_ms", "above 0 where the cloud does nothing")
-        triples = np.stack([self.exit, self.cut, self.bits], axis=1)
-        _, first, place = np.unique(triples, axis=0, return_index=True, return_inverse=True)
-        again = np.flatnonzero(first[place.reshape(-1)] != np.arange(len(self)))
-        if again.size:
-            raise DataError(f"{self.name(int(again[0]))} is in the table twice: keep one row an action")
-
-    def _refuse(self, bad: np.ndarray, name: str, must: str) -> None:
-        if bad.any():
-            i = int(np.argmax(bad))
-            raise DataError(f"action {i} ({self.name(i)}) has {name} {getattr(self, name)[i]}: it must be {must}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Energy:
-    """What an inference takes from the device's battery [Niu 2022, eqs. 1-3].
-
-    E_compute = sum k0 f^2 O X_p: O X_p, "computational intensity" times "data size to be processed", is read as CPU
-    cycles, MACs times `cycles_per_mac`; k0 f^2 is then joule a cycle.
-    E_transmission = P X_t / (B log2(1 + P gamma)): a rate where B is in Hz, but the paper's B is measured in MB/s
-    everywhere else, and X_t / B is then the time on the wire already. The default gamma makes the logarithm 1, so that
-    the energy is the radio's power times the measured time; another gamma is eq. 2 to the letter.
-
-    Of the defaults only f is from the paper (sec. IV-A2, a Raspberry Pi 4 at its highest clock). The others were chosen
-    by us and measured nowhere: k0 so that computing draws 3.4 W at that clock, about a Pi 4 under load above idle; 1
-    cycle a MAC, the order of float32 in a general-purpose framework on one core; P as the order of a WiFi radio that
-    sends. Replace them for a device of your own before you believe a millijoule.
-
-    k0_w_per_hz3 : k0, W / Hz^3. frequency_hz : f. power_w : P. gamma_per_w : gamma, signal to noise ratio per watt.
-    """
-
-    k0_w_per_hz3: float = 1e-27
-    frequency_hz: float = 1.5e9
-    cycles_per_mac: float = 1.0
-    power_w: float = 1.0
-    gamma_per_w: float = 1.0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{field.name} is {value}: it must be finite and above 0")
-
-    def compute_mj(self, macs: np.ndarray) -> np.ndarray:
-        """[Niu 2022, eq. 1]: k0 f^2 times the cycles, as power k0 f^3 times the time they take."""
-        busy_ms = ms_from_s(1.0) * self.cycles_per_mac / self.frequency_hz * macs
-        return np.asarray(self.k0_w_per_hz3 * self.frequency_hz**3 * busy_ms)
-
-    def transmission_mj(self, transfer_ms: np.ndarray) -> np.ndarray:
-        """[Niu 2022, eq. 2], from the time X_t / B on the wire."""
-        return self.power_w / math.log2(1 + self.power_w * self.gamma_per_w) * transfer_ms
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """r = a acc + b / T, or 0 above the energy budget; a = n ln(1 + B / s), b = 1 - a [Niu 2022, eqs. 12-14].
+class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """r = a acc + b / T; a = n ln(1 + B / s), b = 1 - a [Niu 2022, eqs. 13, 14].
 
     The paper gives neither n nor s. n is "the coefficient that limits a between 0 and 1": here a reaches 1 at
     `full_mbps` and stays there. s was chosen by us as large as that, so that a rises almost in a straight line, which
     the paper's answers (a later exit from 7 MB/s on only) ask for; a smaller s goes for accuracy earlier.
 
-    sensitivity_mbps : s. full_mbps : where a is 1. budget_mj : the energy an inference may take at most; inf is none.
+    sensitivity_mbps : s. full_mbps : where a is 1.
     """
 
     sensitivity_mbps: float = PAPER_MBPS
     full_mbps: float = PAPER_MBPS
-    budget_mj: float = math.inf
 
     def __post_init__(self) -> None:
-        for name in ("sensitivity_mbps", "full_mbps"):
+        for name in self.__struct_fields__:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}: it must be finite and above 0")
-        if not self.budget_mj > 0:
-            raise ConfigError(f"budget_mj is {self.budget_mj}: it must be above 0, inf for no budget")
 
     def weight(self, mbps: float) -> float:
         """a: how much accuracy counts, 0..1 [Niu 2022, eq. 13]."""
@@ -206,61 +73,89 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decisions:
-    """The decision problem: a table, its link's round trip, the energy model and the objective. Immutable.
+    """The decision problem: a table, its link's round trip, the energy model, the objective, a budget. Immutable.
 
-    How the reward's open points were read. "We first standardise accuracy and latency to the same magnitude" (before
+    objective : `Objective` is [Niu 2022, eq. 14], `Reward` is [Wang 2020, eq. 7], what trees are searched for.
+    budget_mj : the energy an inference may take at most [Niu 2022, eq. 12]; inf is none.
+
+    How eq. 14's open points were read. "We first standardise accuracy and latency to the same magnitude" (before
     eq. 13): the terms acc and 1 / T are each brought to 0..1 over the actions at this bandwidth, by their least and
     greatest value. Not by mean and deviation: rewards would be negative, and then breaking the energy budget, worth 0,
     would beat keeping it. Not T before it is inverted: its standardised value crosses 0, where 1 / T has a pole. A term
     that is the same for all actions counts 0. 1 / T of what must be sent while the link is out is 0.
+
+    Raises
+    ------
+    ConfigError : the round trip or the budget cannot be.
     """
 
     table: DecisionTable
     rtt_ms: float
-    energy: Energy = Energy()
-    objective: Objective = Objective()
+    energy: Energy = field(default_factory=Energy)
+    objective: Objective | Reward = field(default_factory=Objective)
+    budget_mj: float = math.inf
 
     def __post_init__(self) -> None:
         self.table.latency_ms(1.0, self.rtt_ms)  # a bad round trip is refused here, not at the first decision
+        if not self.budget_mj > 0:
+            raise ConfigError(f"budget_mj is {self.budget_mj}: it must be above 0, inf for no budget")
 
     def __len__(self) -> int:
         return len(self.table)
 
     def latency_ms(self, mbps: float) -> np.ndarray:
         """(actions,): T."""
-        _check_mbps(mbps)
+        check_mbps(mbps)
         return np.asarray(self._fixed_ms + (self._wire / mbps if mbps > 0 else self._out))
 
     def energy_mj(self, mbps: float) -> np.ndarray:
         """(actions,): e."""
-        _check_mbps(mbps)
-        return np.asarray(self._compute_mj + self._wire_w * (self._wire / mbps if mbps > 0 else self._out))
+        check_mbps(mbps)
+        return np.asarray(self._compute_mj + self.energy.transmit_w * (self._wire / mbps if mbps > 0 else self._out))
 
     def fits(self, mbps: float) -> np.ndarray:
         """(actions,), bool: whether the energy stays within the budget; none may."""
-        return np.asarray(self.energy_mj(mbps) <= self.objective.budget_mj)
+        return np.asarray(self.energy_mj(mbps) <= self.budget_mj)
 
     def rewards(self, mbps: float) -> np.ndarray:
-        """(actions,): r, each 0..1 [Niu 2022, eq. 14]."""
+        """(actions,): r, each 0..1; 0 above the budget [Niu 2022, eq. 14].
+
+        With a `Reward`, R as a share of the sum of its weights, and no less than 0: what an agent can learn from.
+        """
         values = self._worth(mbps)
+        if isinstance(self.objective, Reward):
+            weights = self.objective.accuracy_weight + self.objective.latency_weight
+            values = np.clip(values / weights, 0.0, 1.0)
         if self._limited:
             values[~self.fits(mbps)] = 0.0
         return values
 
-    def best(self, mbps: float) -> int:
+    def best(self, mbps: float, *, among: np.ndarray | None = None) -> int:
         """The exact answer: the action of the highest reward within the budget, of equals the fastest.
 
         Where the budget leaves none, the one that takes the least energy.
-        """
-        return self.highest(self._worth(mbps, least_b=_TIE), mbps)
 
-    def highest(self, scores: np.ndarray, mbps: float) -> int:
-        """The action of the highest score within the budget; without one, that of the least energy."""
-        if not self._limited:
+        among : (actions,), bool: only these may be chosen. They are weighed as among all: eq. 14's terms are brought to
+            0..1 over the whole table.
+
+        Raises
+        ------
+        ConfigError : `among` leaves none, or is no mask of the actions.
+        """
+        return self.highest(self._worth(mbps, least_b=_TIE), mbps, among=among)
+
+    def highest(self, scores: np.ndarray, mbps: float, *, among: np.ndarray | None = None) -> int:
+        """The action of the highest score within the budget and `among`; without one, that of the least energy."""
+        if among is None and not self._limited:
             return int(scores.argmax())
-        energy_mj = self.energy_mj(mbps)
-        fits = energy_mj <= self.objective.budget_mj
-        return int(np.where(fits, scores, -math.inf).argmax() if fits.any() else energy_mj.argmin())
+        left = np.arange(len(self)) if among is None else self._chosen(among)
+        if self._limited:
+            energy_mj = self.energy_mj(mbps)[left]
+            fits = energy_mj <= self.budget_mj
+            if not fits.any():
+                return int(left[energy_mj.argmin()])
+            left = left[fits]
+        return int(left[scores[left].argmax()])
 
     def after(self, action: int, taken_mbps: float, mbps: float) -> State:
         """The state after an action was taken at one bandwidth and another has been seen."""
@@ -292,6 +187,9 @@ class Decisions:
 
     def _worth(self, mbps: float, least_b: float = 0.0) -> np.ndarray:
         """The reward without the budget, b being so much at least; a fresh array."""
+        if isinstance(self.objective, Reward):
+            # 0 times infinity is no number: what never arrives takes an immense time
+            return np.asarray(self.objective.of(self.table.accuracy, np.minimum(self.latency_ms(mbps), _NEVER_MS)))
         speed = 1.0 / self.latency_ms(mbps)
         low = speed.min()
         span = speed.max() - low
@@ -301,9 +199,18 @@ class Decisions:
             values += (speed - low) * (max(1.0 - a, least_b) / span)
         return np.asarray(values)
 
+    def _chosen(self, among: np.ndarray) -> np.ndarray:
+        """The numbers of the actions that a mask leaves."""
+        if among.shape != (len(self),) or among.dtype != np.bool_:
+            raise ConfigError(f"among is {among.dtype} {among.shape}: it must be bool ({len(self)},), one an action")
+        left = np.flatnonzero(among)
+        if not left.size:
+            raise ConfigError(f"among leaves none of the {len(self)} actions: allow at least one")
+        return left
+
     @cached_property
     def _limited(self) -> bool:
-        return self.objective.budget_mj < math.inf
+        return self.budget_mj < math.inf
 
     @cached_property
     def _fixed_ms(self) -> np.ndarray:
@@ -320,11 +227,7 @@ class Decisions:
 
     @cached_property
     def _compute_mj(self) -> np.ndarray:
-        return self.energy.compute_mj(self.table.device_macs)
-
-    @cached_property
-    def _wire_w(self) -> float:
-        return float(self.energy.transmission_mj(np.array(1.0)))
+        return self.energy.compute_w * self.table.device_ms
 
     @cached_property
     def _accuracies(self) -> tuple[float, float]:
@@ -338,11 +241,21 @@ class Decisions:
 
     @cached_property
     def _middles(self) -> np.ndarray:
-        full = self.objective.full_mbps
+        full = PAPER_MBPS if isinstance(self.objective, Reward) else self.objective.full_mbps
         energy_mj = max(float(np.median(self.energy_mj(full))), np.finfo(np.float64).tiny)
         return np.array([float(np.median(self.latency_ms(full))), energy_mj, 1.0, full * _OBSERVED_SHARE])
 
 
-def _check_mbps(mbps: float) -> None:
-    if not 0 <= mbps < math.inf:
-        raise ConfigError(f"the bandwidth is {mbps} Mbit/s: it must be finite and at least 0")
+def tree_decisions(
+    tree: ModelTree, *, energy: Energy | None = None, objective: Objective | Reward | None = None,
+    budget_mj: float = math.inf, rtt_ms: float | None = None,
+) -> Decisions:  # fmt: skip
+    """The leaves of a tree as a decision problem over the link it was searched for.
+
+    energy : the device's, the default one unless given. objective : [Wang 2020, eq. 7] unless given, as in the search.
+    rtt_ms : the tree's unless given.
+    """
+    return Decisions(
+        table=tree_table(tree), rtt_ms=tree.rtt_ms if rtt_ms is None else rtt_ms, energy=energy or Energy(),
+        objective=objective or Reward(), budget_mj=budget_mj,
+    )  # fmt: skip

@@ -3,10 +3,15 @@
 Computing takes the time that the tree predicts; a transfer takes what the trace's changing rate says, integrated
 exactly. The bandwidth is measured perfectly and at no cost at every fork: a real device does worse. A fixed strategy is
 a tree with one fork per level for all types, so one function serves all.
+
+Who leaves by confidence is no matter of the link. Start i is given the place u_i = frac((i + 1) / phi) among all
+samples, the surest first (phi is the golden ratio: the places are spread evenly, and in no order). Where shares p_1,
+p_2, ... of those who reach it leave at the exits on the way, it leaves at the first exit n with
+u_i < 1 - (1 - p_1) ... (1 - p_n). So every share is met, and whoever leaves early in one tree does in another.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +19,10 @@ import numpy as np
 from modeltree.errors import ConfigError
 from modeltree.reward import Reward
 from modeltree.traces import Trace
-from modeltree.tree import ModelTree, Node
+from modeltree.tree import ModelTree, Node, by_confidence
 from modeltree.units import s_from_ms
+
+_PER_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,15 +54,21 @@ class Hindsight:
     leaf: np.ndarray
 
 
-def emulate(tree: ModelTree, trace: Trace, *, starts_s: np.ndarray) -> Emulation:
+Choose = Callable[[int | None, float], Node]
+"""The node that follows another (None: at the start) at a bandwidth in Mbit/s."""
+
+
+def emulate(tree: ModelTree, trace: Trace, *, starts_s: np.ndarray, choose: Choose | None = None) -> Emulation:
     """Walk the tree from every start [Wang 2020, alg. 2]: measure the trace, match, run the block, go on.
 
     A hand-over costs the tree's round trip, the transfer as the trace carries it, and the cloud's time. Costs that grow
-    with the bytes but not with the bandwidth (`TransferModel.per_byte_ns`) are not in a tree, hence not in here.
+    with the bytes but not with the bandwidth (`TransferModel.per_byte_ns`) are not in a tree, hence not in here. The
+    head of an exit by confidence costs its time for every sample that reaches it.
 
     Parameters
     ----------
     starts_s : (starts,), finite; may lie beyond the trace's end, it plays in a loop.
+    choose : the way at every fork; by the bandwidth's type unless given.
 
     Raises
     ------
@@ -63,15 +76,18 @@ def emulate(tree: ModelTree, trace: Trace, *, starts_s: np.ndarray) -> Emulation
     """
     starts_s = checked_starts(starts_s)
     latency_ms, leaf = np.empty(starts_s.size), np.empty(starts_s.size, dtype=int)
+    sure, rank, choose = sure_exits(tree), ranks(starts_s.size), choose or _by_type(tree)
     for i, start_s in enumerate(starts_s.tolist()):
-        latency_ms[i], leaf[i] = _once(tree, trace, start_s)
+        latency_ms[i], leaf[i] = _once(tree, trace, start_s, choose, sure, rank[i])
     return Emulation(starts_s=starts_s, latency_ms=latency_ms, accuracy=accuracies(tree)[leaf], leaf=leaf)
 
 
 def oracle(trees: Sequence[ModelTree], trace: Trace, starts_s: np.ndarray, reward: Reward) -> Hindsight:
     """Hindsight bound: per start the path with the best reward among all paths of all trees, on the true trace.
 
-    No strategy that walks one of these trees can do better, whatever it measures or foresees.
+    No strategy that walks one of these trees can do better, by the switch or by a policy, whatever it measures or
+    foresees. An exit by confidence is open to the samples that are sure enough there, and to no others; since they may
+    also go on, and no path pays for heads that it does not leave through, the bound holds with such exits too.
 
     Raises
     ------
@@ -84,6 +100,11 @@ def oracle(trees: Sequence[ModelTree], trace: Trace, starts_s: np.ndarray, rewar
     latency_ms = np.array([_along_path(trees[t], leaf, trace, starts_s) for t, leaf in options])
     accuracy = np.array([leaf.leaf.accuracy for _, leaf in options if leaf.leaf is not None])
     rewards = reward.of(accuracy[:, None], latency_ms)
+    sure, rank = [sure_exits(tree) for tree in trees], ranks(starts_s.size)
+    for row, (t, leaf) in enumerate(options):
+        if by_confidence(leaf):
+            assert leaf.parent is not None
+            rewards[row, rank >= sure[t][leaf.parent][1]] = -math.inf
     best, column = rewards.argmax(axis=0), np.arange(starts_s.size)
     return Hindsight(
         starts_s=starts_s,
@@ -107,17 +128,49 @@ def spread_starts(trace: Trace, count: int) -> np.ndarray:
     return (np.arange(count) + 0.5) * (trace.end_s / count)
 
 
-def _once(tree: ModelTree, trace: Trace, start_s: float) -> tuple[float, int]:
+def ranks(count: int) -> np.ndarray:
+    """(count,): how unsure each start's sample is, as its place 0..1 among all; see the module."""
+    return np.asarray(np.arange(1, count + 1) * _PER_GOLDEN_RATIO % 1.0)
+
+
+def sure_exits(tree: ModelTree) -> dict[int, tuple[Node, float]]:
+    """Of every node with an exit by confidence below it: the exit, and the rank under which samples have left by it."""
+    stay, found = [1.0] * len(tree.nodes), {}
+    for node in tree.nodes:
+        stay[node.id] = 1.0 if node.parent is None else stay[node.parent]
+        if (exit := tree.confident(node.id)) is not None:
+            stay[node.id] *= 1.0 - leaving_share(tree, exit)
+            found[node.id] = (exit, 1.0 - stay[node.id])
+    return found
+
+
+def leaving_share(tree: ModelTree, exit: Node) -> float:
+    """Share of the samples reaching an exit by confidence that leave through it; 0 where the switch never comes by."""
+    assert exit.parent is not None
+    chances = tree.chances()
+    return chances[exit.id] / chances[exit.parent] if chances[exit.parent] else 0.0
+
+
+def _by_type(tree: ModelTree) -> Choose:
+    return lambda here, mbps: tree.child(here, tree.types.match(mbps))
+
+
+def _once(
+    tree: ModelTree, trace: Trace, start_s: float, choose: Choose, sure: Mapping[int, tuple[Node, float]], rank: float
+) -> tuple[float, int]:
     """(latency in ms, leaf) of one inference."""
-    elapsed_ms, end = 0.0, 0
-
-    def measure_mbps() -> float:
-        return trace.at(start_s + s_from_ms(elapsed_ms))
-
-    for node in tree.walk(measure_mbps):
+    elapsed_ms, here = 0.0, None
+    while True:
+        node = choose(here, trace.at(start_s + s_from_ms(elapsed_ms)))
         elapsed_ms = after_ms(tree, node, trace, start_s, elapsed_ms)
-        end = node.id
-    return elapsed_ms, end
+        if node.id in sure:
+            exit, below = sure[node.id]
+            elapsed_ms += exit.device_ms
+            if rank < below:
+                return elapsed_ms, exit.id
+        if node.leaf is not None:
+            return elapsed_ms, node.id
+        here = node.id
 
 
 def _along_path(tree: ModelTree, leaf: Node, trace: Trace, starts_s: np.ndarray) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from modeltree.errors import ConfigError, FormatError
-from modeltree.tree import ModelTree, Node
+from modeltree.tree import ExitFork, ModelTree, Node
 
 MANIFEST_FORMAT = "nas-bundle"
 MANIFEST_VERSION = 1
@@ -229,8 +229,9 @@ def roles_of(tree: ModelTree) -> dict[str, tuple[Role, ...]]:
     device: set[str] = set()
     rest: set[str] = set()
     for node in tree.nodes:
-        if bool(node.block) != (node.partition > 0):
-            state = "names no block" if node.partition else f"names block {node.block} but runs nothing"
+        runs = node.partition > 0 or isinstance(node.fork, ExitFork)
+        if bool(node.block) != runs:
+            state = "names no block" if runs else f"names block {node.block} but runs nothing"
             raise FormatError(f"node {node.id} {state}: a node must name a block exactly when it runs on the device")
         device |= {node.block} - {""}
         if node.handover is not None:

@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from modeltree.tree import Action, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
+from modeltree.emulate import leaving_share
+from modeltree.tree import Action, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, by_confidence
 
 KEEP = "keep"
 
@@ -14,10 +15,12 @@ def render_text(tree: ModelTree) -> str:
     shape = "x".join(map(str, tree.input_shape))
     latency_ms, accuracy = expectation(tree)
     lines = [
-        f"{tree.base}: {shape} to {len(tree.classes)} classes, sliced at places {', '.join(map(str, tree.places))}",
+        f"{tree.base}: {shape} to {len(tree.classes)} classes, sliced at places {_listed(tree.places)}",
         f"device {tree.device}, cloud {tree.cloud}, trace {tree.trace}, round trip {tree.rtt_ms:g} ms",
         f"expected: {ms_text(latency_ms)} (predicted), {accuracy:.2f} % ({accuracy_origin(tree)})",
     ]
+    if tree.exits:
+        lines.insert(1, f"early exits at places {_listed(tree.exits)}")
     for node, last in _with_last(tree, tree.roots):
         lines += _node_text(tree, node, "", last)
     return "\n".join(map(_one_line, lines)) + "\n"
@@ -33,25 +36,39 @@ def render_dot(tree: ModelTree) -> str:
         f"  start [label={_quoted([tree.base, tree.device])}, shape=ellipse];",
     ]
     for node in tree.nodes:
-        title = f"block {node.level + 1}: {ms_text(node.device_ms)} on the device"
+        title = f"{block_text(node)}: {ms_text(node.device_ms)} on the device"
         text = [title, *layer_lines(node), *_ending(node)]
         color = "#dbeafe" if node.handover else "#dcfce7" if node.leaf else "#ffffff"
         lines.append(f'  n{node.id} [label={_quoted(text)}, fillcolor="{color}"];')
     for node in tree.nodes:
         parent = "start" if node.parent is None else f"n{node.parent}"
-        lines.append(f"  {parent} -> n{node.id} [label={_quoted([fork_text(tree, node.fork)], end='')}];")
+        lines.append(f"  {parent} -> n{node.id} [label={_quoted([when_text(tree, node)], end='')}];")
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def fork_text(tree: ModelTree, fork: Fork) -> str:
-    """When a fork is taken, in words: `type 1: 5.2 to 9 Mbit/s`."""
-    if isinstance(fork, ExitFork):
-        return f"early exit {fork.exit}"
-    bits = f", {fork.bits} bits" if isinstance(fork, BitsFork) else ""
-    if len(fork.types) == tree.types.count:
-        return "any bandwidth" + bits
-    name = "type " if len(fork.types) == 1 else "types "
-    return f"{name}{', '.join(map(str, fork.types))}: {range_text(tree, fork.types)}{bits}"
+    """When a fork is taken, and what is special on it, in words: `type 1: 5.2 to 9 Mbit/s, 4 bits`."""
+    if isinstance(fork, ExitFork) and fork.entropy is not None:
+        return f"exit {fork.exit} if entropy <= {fork.entropy:.3g}"
+    special = f", exit {fork.exit}" if isinstance(fork, ExitFork) else ""
+    if isinstance(fork, BitsFork):
+        special = f", {fork.bits} bits"
+    return _types_text(tree, fork.types) + special
+
+
+def when_text(tree: ModelTree, node: Node) -> str:
+    """When a node is taken; of an exit by confidence also by how many: `exit 1 if entropy <= 0.31 (62 %)`."""
+    share = f" ({100 * leaving_share(tree, node):.0f} %)" if by_confidence(node) else ""
+    return fork_text(tree, node.fork) + share
+
+
+def block_text(node: Node) -> str:
+    """What a node runs, in two words: `block 2`, or `head 1` of the first exit by confidence."""
+    return (
+        f"head {node.fork.exit}"
+        if isinstance(node.fork, ExitFork) and by_confidence(node)
+        else f"block {node.level + 1}"
+    )
 
 
 def range_text(tree: ModelTree, types: tuple[int, ...]) -> str:
@@ -91,10 +108,11 @@ def action_text(action: Action) -> str:
 
 
 def handover_text(handover: Handover) -> str:
-    """What crosses to the cloud: place, shape, width and size."""
+    """What crosses to the cloud: place, shape, width and size; and through which exit it leaves there."""
     what = f"place {handover.place}" + (" (the input image)" if handover.place == 0 else "")
     shape = "x".join(map(str, handover.shape))
-    return f"{what}: {shape}, {handover.bits} bits a number, {bytes_text(handover.bytes)}"
+    through = f", through exit {handover.exit}" if handover.exit else ""
+    return f"{what}: {shape}, {handover.bits} bits a number, {bytes_text(handover.bytes)}{through}"
 
 
 def leaf_text(leaf: Leaf) -> str:
@@ -133,13 +151,25 @@ def accuracy_origin(tree: ModelTree) -> str:
 
 
 def _node_text(tree: ModelTree, node: Node, indent: str, last: bool) -> Iterator[str]:
-    when = fork_text(tree, node.fork)
-    yield f"{indent}{'└─' if last else '├─'} {when} → block {node.level + 1}, {ms_text(node.device_ms)} on the device"
+    what = f"{block_text(node)}, {ms_text(node.device_ms)} on the device"
+    yield f"{indent}{'└─' if last else '├─'} {when_text(tree, node)} → {what}"
     below = indent + ("   " if last else "│  ")
     for line in (*layer_lines(node), *_ending(node)):
         yield f"{below}{'│' if node.children else ' '}    {line}"
     for child, last_child in _with_last(tree, node.children):
         yield from _node_text(tree, child, below, last_child)
+
+
+def _types_text(tree: ModelTree, types: tuple[int, ...]) -> str:
+    if not types:
+        return "by a policy only"
+    if len(types) == tree.types.count:
+        return "any bandwidth"
+    return f"type{'s' * (len(types) > 1)} {_listed(types)}: {range_text(tree, types)}"
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _ending(node: Node) -> list[str]:
@@ -154,6 +184,8 @@ def _ending(node: Node) -> list[str]:
 
 
 def _without_layers(node: Node) -> str:
+    if isinstance(node.fork, ExitFork):
+        return "the head of an exit"
     return "no layer with weights" if node.partition else "nothing runs on the device"
 
 

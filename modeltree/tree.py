@@ -5,6 +5,7 @@ first-level node to a leaf is a complete network: the device runs the nodes' blo
 until a node hands the rest over to the cloud [Wang 2020, sec. VI-A].
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -22,17 +23,47 @@ class BandwidthFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     types: tuple[int, ...]
 
 
-class ExitFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="exit"):
-    """Leaves through an early exit."""
+class ExitFork(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag="exit"
+):  # fmt: skip
+    """Leaves through an early exit, on the device.
+
+    exit : which one, from 1, the earliest.
+    types : taken when the bandwidth is of one of these. The node's block is its part of the network and the head in
+        one.
+    entropy : in nats; taken when the sample is sure enough: the softmax of the head's logits has at most this entropy.
+        The node is a child of one that goes on, and its block is the head alone, on what the parent's block gives.
+
+    With neither, only a policy takes it; its block is as with types.
+    """
 
     exit: int
+    types: tuple[int, ...] = ()
+    entropy: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.entropy is not None and not (math.isfinite(self.entropy) and self.entropy >= 0):
+            raise FormatError(f"the entropy of exit {self.exit} is {self.entropy}: it must be finite, at least 0 nats")
+        if self.types and self.entropy is not None:
+            raise FormatError(
+                f"exit {self.exit} is taken by bandwidth types {list(self.types)} and by entropy {self.entropy:g}: "
+                "it must be one of the two, make it two forks"
+            )
 
 
 class BitsFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bits"):
-    """Hands over with this many bits a number (32 means unquantised) when the bandwidth is of one of these types."""
+    """Hands over with this many bits a number when the bandwidth is of one of these types; without types, only a policy
+    takes it.
+
+    bits : 1 to 16; 32 means unquantised.
+    """
 
     types: tuple[int, ...]
     bits: int
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.bits <= 16 or self.bits == 32):
+            raise FormatError(f"a hand-over has {self.bits} bits a number: it must be 1..16, or 32 for unquantised")
 
 
 Fork = BandwidthFork | ExitFork | BitsFork
@@ -46,28 +77,30 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rate: float = 1.0
 
 
-class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The tensor that crosses to the cloud.
 
     place : of the whole network; 0 is the input image.
-    shape, bytes : per image; the input counts one byte a number.
+    shape, bytes : per image; the input counts one byte a number. Below 32 bits, the mean on the wire, after coding.
     bits : a number's width on the wire; 32 is unquantised (8 for the input image).
     block : content hash of the base network's rest, which the cloud runs.
     device_ms : predicted, the rest on the device, where it goes on when the cloud does not answer; 0: not known.
+    exit : number of the early exit that the rest ends with, from 1; 0 is the network's end, and not written.
     """
 
     place: int
     shape: tuple[int, ...]
     bytes: int
     bits: int
-    block: str = ""
-    device_ms: float = 0.0
+    block: str = msgspec.field(default_factory=lambda: "")  # a factory's default is always written
+    device_ms: float = msgspec.field(default_factory=lambda: 0.0)
+    exit: int = 0
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a complete path is worth.
 
-    chance : that the path is taken, under the forks' chances.
+    chance : that the path is taken, under the forks' chances and the shares of the samples that leave by confidence.
     latency_ms : predicted. accuracy : percent; accuracy_origin : `predicted` or `measured`.
     """
 
@@ -81,7 +114,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One block on one fork.
 
     level : which block of the base network, from 0. parent : None at the first level.
-    partition : how many of the block's segments run on the device, `segments` for all of them.
+    partition : how many of the block's segments run on the device, `segments` for all of them; a head is no segment.
     actions : one per compressible layer that runs here.
     block : content hash of the device's part; empty where nothing runs here.
     device_ms, transfer_ms, cloud_ms : predicted; transfer and cloud time are 0 unless the node hands over.
@@ -104,12 +137,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     children: tuple[int, ...] = ()
 
 
-class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A searched tree. Nodes are in breadth-first order, `nodes[i].id == i`; `roots` are those of the first level.
 
     mean, std : per channel, of pixels scaled to 0..1; every network of the tree takes (pixel / 255 - mean) / std.
     places : of the base network where it is sliced into blocks, first and last included.
     rtt_ms, device, cloud, trace : what the tree was searched for.
+    exits : places of the early exits, rising; exit 1 is the first of them. Not written where there is none.
     """
 
     base: str
@@ -124,8 +158,9 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cloud: str
     trace: str
     nodes: tuple[Node, ...]
-    format: str = "nas-modeltree"
-    version: int = TREE_VERSION
+    format: str = msgspec.field(default_factory=lambda: "nas-modeltree")  # a factory's default is always written
+    version: int = msgspec.field(default_factory=lambda: TREE_VERSION)
+    exits: tuple[int, ...] = ()
 
     @property
     def roots(self) -> tuple[int, ...]:
@@ -134,16 +169,31 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def child(self, node: int | None, bandwidth_type: int) -> Node:
         """The node that follows `node` (None: at the start) when the bandwidth is of that type."""
-        for option in self.roots if node is None else self.nodes[node].children:
-            fork = self.nodes[option].fork
-            if not isinstance(fork, ExitFork) and bandwidth_type in fork.types:
-                return self.nodes[option]
+        for option in self.after(node):
+            if bandwidth_type in option.fork.types:
+                return option
         raise FormatError(f"node {node} has no fork for bandwidth type {bandwidth_type}: the tree is not complete")
+
+    def after(self, node: int | None) -> tuple[Node, ...]:
+        """The forks below a node; None: those of the first level."""
+        return tuple(self.nodes[i] for i in (self.roots if node is None else self.nodes[node].children))
+
+    def confident(self, node: int) -> Node | None:
+        """The exit below a node through which a sample leaves that is sure enough; None where there is none."""
+        return next((option for option in self.after(node) if by_confidence(option)), None)
+
+    def chances(self) -> tuple[float, ...]:
+        """Of every node: the sum over the leaves below it, its own included."""
+        found = [0.0 if node.leaf is None else node.leaf.chance for node in self.nodes]
+        for node in reversed(self.nodes):
+            if node.parent is not None:
+                found[node.parent] += found[node.id]
+        return tuple(found)
 
     def walk(self, measure_mbps: Callable[[], float]) -> Iterator[Node]:
         """Compose a network fork by fork [Wang 2020, alg. 2]: measure, match, go on, until a leaf.
 
-        The bandwidth is measured once per fork, when the next node is asked for.
+        The bandwidth is measured once per fork, when the next node is asked for. Nobody leaves by confidence.
         """
         here: int | None = None
         while True:
@@ -175,8 +225,14 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         channels = self.input_shape[0] if self.input_shape else 0
         if len(self.mean) != channels or len(self.std) != channels or not all(value > 0 for value in self.std):
             raise FormatError(f"mean {self.mean} and std {self.std} must have {channels} numbers each, std above 0")
+        bounds = (0, *self.exits, max(self.places, default=0))
+        if self.exits and any(low >= high for low, high in itertools.pairwise(bounds)):
+            raise FormatError(
+                f"the exits are at places {list(self.exits)}: they must rise, within 1..{bounds[-1] - 1} of the network"
+            )
         for position, node in enumerate(self.nodes):
             self._check(position, node)
+            self._check_fork(node)
         for parent in (None, *(node.id for node in self.nodes if node.children)):
             for kind in range(self.types.count):
                 self.child(parent, kind)
@@ -204,6 +260,35 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"node {node.id} names {node.parent} as its parent, which is not: mend the tree")
         if node.level != (0 if node.parent is None else self.nodes[node.parent].level + 1):
             raise FormatError(f"node {node.id} is at level {node.level}: it must be one below its parent")
+
+    def _check_fork(self, node: Node) -> None:
+        fork = node.fork
+        if node.handover is not None and not 0 <= node.handover.exit <= len(self.exits):
+            raise FormatError(
+                f"node {node.id} hands over to exit {node.handover.exit}: the tree has {len(self.exits)}, 0 is its end"
+            )
+        if isinstance(fork, BandwidthFork):
+            return
+        if isinstance(fork, BitsFork):
+            if node.handover is None or node.handover.bits != fork.bits:
+                hands = "hands nothing over" if node.handover is None else f"hands over {node.handover.bits} bits"
+                raise FormatError(f"node {node.id} {hands} on a fork of {fork.bits} bits: it must hand over as many")
+        else:
+            if not 1 <= fork.exit <= len(self.exits):
+                raise FormatError(f"node {node.id} leaves through exit {fork.exit}: the tree has {len(self.exits)}")
+            if node.leaf is None or node.handover is not None:
+                raise FormatError(f"node {node.id} leaves through exit {fork.exit}: it must end on the device")
+        if by_confidence(node):
+            siblings = () if node.parent is None else self.nodes[node.parent].children
+            if sum(by_confidence(self.nodes[sibling]) for sibling in siblings) != 1:
+                raise FormatError(f"node {node.id} is an exit by confidence: it must be the only one below some node")
+        elif not fork.types and node.leaf is not None and node.leaf.chance:
+            raise FormatError(f"only a policy takes node {node.id}, whose chance is {node.leaf.chance:g}: it must be 0")
+
+
+def by_confidence(node: Node) -> bool:
+    """Whether a node is an exit that sure samples leave through."""
+    return isinstance(node.fork, ExitFork) and node.fork.entropy is not None
 
 
 def encode_tree(tree: ModelTree) -> bytes:

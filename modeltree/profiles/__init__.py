@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from modeltree.energy import Energy
 from modeltree.errors import ConfigError, DataError, FormatError, unknown
 from modeltree.files import write_bytes
 from modeltree.layers import KINDS, LayerSpec
@@ -46,6 +47,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     overhead_us : once per layer with weights (launch, batch normalisation that is not folded, cache misses).
     jpeg_ns_per_pixel : to encode or decode one RGB pixel.
     ns_per_weight_byte : beside the MACs, for reading weights; 0 in profiles that were made without it.
+    codec_ns_per_number : to encode (device) or decode (cloud) one number of a quantised hand-over; 0: not known.
+    energy : what computing and sending take from its battery, above idle; None where nobody asked.
 
     Raises
     ------
@@ -61,6 +64,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     overhead_us: float
     jpeg_ns_per_pixel: float
     ns_per_weight_byte: float = 0.0
+    codec_ns_per_number: float = 0.0
+    energy: Energy | None = None
     version: int = PROFILE_VERSION
 
     def __post_init__(self) -> None:
@@ -73,6 +78,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "overhead_us": self.overhead_us,
             "jpeg_ns_per_pixel": self.jpeg_ns_per_pixel,
             "ns_per_weight_byte": self.ns_per_weight_byte,
+            "codec_ns_per_number": self.codec_ns_per_number,
         }
         for what, value in (self.ns_per_mac | self.ns_per_element | scalars).items():
             if not (math.isfinite(value) and value >= 0):
@@ -92,6 +98,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def jpeg_ms(self, height: int, width: int) -> float:
         """Time to encode (or decode) an RGB image of that size as JPEG."""
         return ms_from_ns(self.jpeg_ns_per_pixel * height * width)
+
+    def codec_ms(self, numbers: int) -> float:
+        """Time to encode (or decode) a quantised hand-over of so many numbers."""
+        return ms_from_ns(self.codec_ns_per_number * numbers)
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:

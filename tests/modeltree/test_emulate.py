@@ -2,12 +2,25 @@
 
 import numpy as np
 import pytest
-from trees import EDGE_MBPS, FAST_MBPS, RTT_MS, SLOW_MBPS, cloud_only, device_only, forked_tree
+from trees import (
+    EDGE_MBPS,
+    FAST_MBPS,
+    RTT_MS,
+    SLOW_MBPS,
+    cloud_only,
+    device_only,
+    exits_tree,
+    forked_tree,
+    leaf,
+    node,
+    tree_of,
+)
 
-from modeltree.emulate import emulate, oracle, spread_starts
+from modeltree.emulate import emulate, oracle, ranks, spread_starts, sure_exits
 from modeltree.errors import ConfigError
 from modeltree.reward import Reward
 from modeltree.traces import Trace
+from modeltree.tree import ExitFork
 
 
 def trace_of(time_s, bandwidth_mbps, end_s):
@@ -90,13 +103,51 @@ def test_the_oracle_weighs_accuracy_too():
 def test_no_strategy_beats_the_oracle():
     rng = np.random.default_rng(5)
     trace = trace_of(np.arange(200) * 0.013, rng.choice([0.0, 0.3, 1.0, 4.0, 20.0], 200), 2.6)
-    trees, starts_s, reward = [device_only(), cloud_only(), forked_tree()], spread_starts(trace, 150), Reward()
+    trees = [device_only(), cloud_only(), forked_tree(), exits_tree()]
+    starts_s, reward = spread_starts(trace, 150), Reward()
     best = oracle(trees, trace, starts_s, reward)
     alone = [emulate(tree, trace, starts_s=starts_s) for tree in trees]
     rewards = np.array([reward.of(seen.accuracy, seen.latency_ms) for seen in alone])
     assert (best.reward >= rewards.max(axis=0) - 1e-9).all()
     assert best.reward.mean() > rewards.mean(axis=1).max() + 0.1
     assert len(set(alone[2].leaf.tolist())) == 3
+
+
+def test_a_head_costs_everybody_who_reaches_it_and_ends_the_path_of_its_share():
+    """Slow throughout: 20 + 2 ms, and exit 2 takes 15 more; 0.4 of those who are slow leave as sure."""
+    tree, starts_s = exits_tree(), np.linspace(0.0, 6.0, 500)
+    seen = emulate(tree, constant(SLOW_MBPS), starts_s=starts_s)
+    assert set(seen.leaf.tolist()) == {2, 4}
+    np.testing.assert_allclose(seen.latency_ms, np.where(seen.leaf == 4, 22.0, 37.0))
+    assert np.mean(seen.leaf == 4) == pytest.approx(0.4, abs=0.005)
+    np.testing.assert_array_equal(seen.leaf, emulate(tree, constant(SLOW_MBPS), starts_s=starts_s).leaf)
+
+
+def test_every_later_exit_takes_its_share_of_those_who_reach_it():
+    """Half leave at the first head; of the half that is left, half at the second: under rank 0.5, then under 0.75."""
+    first, second = (ExitFork(exit=exit, entropy=0.3) for exit in (1, 2))
+    tree = tree_of(
+        node(0, None, (0, 1), 1.0, children=(1, 2)),
+        node(1, 0, (0, 1), 1.0, children=(3, 4)),
+        node(2, 0, (), 1.0, fork=first, leaf=leaf(0.5, 2.0, 99.0)),
+        node(3, 1, (0, 1), 1.0, level=2, leaf=leaf(0.25, 5.0, 80.0)),
+        node(4, 1, (), 1.0, level=2, fork=second, leaf=leaf(0.25, 4.0, 90.0)),
+        exits=(1, 3),
+    )
+    assert {i: (exit.id, below) for i, (exit, below) in sure_exits(tree).items()} == {0: (2, 0.5), 1: (4, 0.75)}
+    seen = emulate(tree, constant(SLOW_MBPS), starts_s=np.zeros(1000))
+    assert [np.mean(seen.leaf == end) for end in (2, 4, 3)] == pytest.approx([0.5, 0.25, 0.25], abs=0.003)
+    np.testing.assert_allclose(seen.latency_ms.mean(), 0.5 * 2 + 0.25 * 4 + 0.25 * 5, rtol=2e-3)
+    assert sorted(ranks(1000)) == pytest.approx(np.arange(1000) / 1000, abs=0.003)
+
+
+def test_only_a_sure_sample_leaves_by_confidence_even_in_hindsight():
+    """Leaf 4 has the highest accuracy by far; who is not sure can take 92 % at best."""
+    tree = exits_tree()
+    best = oracle([tree], constant(SLOW_MBPS), np.zeros(200), Reward(latency_weight=0.0))
+    sure = emulate(tree, constant(SLOW_MBPS), starts_s=np.zeros(200)).leaf == 4
+    np.testing.assert_array_equal(best.leaf == 4, sure)
+    assert set(best.accuracy[~sure]) == {92.0}
 
 
 def test_starts_are_spread_evenly_over_the_trace():

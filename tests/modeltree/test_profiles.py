@@ -153,3 +153,30 @@ def test_weights_may_have_a_price_of_their_own():
     assert profile.layer_ms(fc) == pytest.approx(1000 * 6e-6 + 0.1 + 4000 * 0.5e-6)
     with pytest.raises(ConfigError, match="ns_per_weight_byte"):
         DeviceProfile(**GOOD, ns_per_weight_byte=-0.1)
+
+
+@pytest.mark.parametrize("name", ["phone", "pi4", "tx2"])
+def test_devices_say_what_computing_sending_and_coding_take(name):
+    profile = load_profile(name)
+    assert profile.energy is not None
+    assert 0.1 < profile.energy.transmit_w < profile.energy.compute_w < 20  # W: a radio, a processor
+    assert profile.codec_ms(16_384) == pytest.approx(profile.codec_ns_per_number * 16_384 * 1e-6)
+    assert "Energy: " in profile.origin
+    assert "Coding a hand-over" in profile.origin
+
+
+def test_a_profile_keeps_its_energy_and_an_older_one_has_none(tmp_path):
+    profile = load_profile("pi4")
+    save_profile(profile, tmp_path / "a.json")
+    assert load_profile(tmp_path / "a.json") == profile
+    older = json.loads((tmp_path / "a.json").read_text())
+    del older["energy"], older["codec_ns_per_number"]
+    (tmp_path / "b.json").write_text(json.dumps(older))
+    assert (load_profile(tmp_path / "b.json").energy, load_profile(tmp_path / "b.json").codec_ns_per_number) == (
+        None,
+        0,
+    )
+    older["energy"] = {"power_w": -1.0}
+    (tmp_path / "c.json").write_text(json.dumps(older))
+    with pytest.raises(FormatError, match="power_w is -1"):
+        load_profile(tmp_path / "c.json")

@@ -4,10 +4,19 @@ import re
 
 import msgspec
 import pytest
-from trees import device_only, forked_tree, types
+from trees import device_only, exits_tree, forked_tree, types
 
 from modeltree.bandwidth import BandwidthTypes
-from modeltree.render import bytes_text, fork_text, layer_lines, ms_text, range_text, render_dot, render_text
+from modeltree.render import (
+    bytes_text,
+    fork_text,
+    handover_text,
+    layer_lines,
+    ms_text,
+    range_text,
+    render_dot,
+    render_text,
+)
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork
 
 THREE = BandwidthTypes(
@@ -65,8 +74,43 @@ def test_every_kind_of_fork_has_words():
     tree = device_only()
     assert fork_text(tree, BandwidthFork(types=(0, 1))) == "any bandwidth"
     assert fork_text(tree, BitsFork(types=(1,), bits=8)) == "type 1: at least 5 Mbit/s, 8 bits"
-    assert fork_text(tree, ExitFork(exit=2)) == "early exit 2"
+    assert fork_text(tree, BitsFork(types=(), bits=8)) == "by a policy only, 8 bits"
+    assert fork_text(tree, ExitFork(exit=2)) == "by a policy only, exit 2"
+    assert fork_text(tree, ExitFork(exit=2, types=(0, 1))) == "any bandwidth, exit 2"
+    assert fork_text(tree, ExitFork(exit=2, entropy=0.3125)) == "exit 2 if entropy <= 0.312"
     assert tree.types == types()
+
+
+def test_exits_and_bits_are_in_the_text_and_in_dot():
+    """Of the half that is slow 0.2 leave through exit 1: 40 %."""
+    assert render_text(exits_tree()) == (
+        "vgg11: 3x32x32 to 2 classes, sliced at places 0, 2, 4\n"
+        "early exits at places 1, 3\n"
+        "device pi4, cloud gpu, trace steps, round trip 10 ms\n"
+        "expected: 24.1 ms (predicted), 91.50 % (measured)\n"
+        "├─ type 0: below 5 Mbit/s → block 1, 20 ms on the device\n"
+        "│  │    no layer with weights\n"
+        "│  ├─ type 0: below 5 Mbit/s, exit 2 → block 2, 15 ms on the device\n"
+        "│  │       the head of an exit\n"
+        "│  │       leaf 2: 37 ms predicted, 84.00 % measured, chance 15 %\n"
+        "│  ├─ type 1: at least 5 Mbit/s, 4 bits → block 2, 0 ms on the device\n"
+        "│  │       nothing runs on the device\n"
+        "│  │       to the cloud at place 2: 250, 4 bits a number, 125 bytes; 10.1 ms transfer, 0.5 ms cloud\n"
+        "│  │       leaf 3: 32.6 ms predicted, 90.00 % measured, chance 15 %\n"
+        "│  └─ exit 1 if entropy <= 0.31 (40 %) → head 1, 2 ms on the device\n"
+        "│          the head of an exit\n"
+        "│          leaf 4: 22 ms predicted, 97.00 % measured, chance 20 %\n"
+        "├─ type 1: at least 5 Mbit/s → block 1, 4 ms on the device\n"
+        "│       no layer with weights\n"
+        "│       to the cloud at place 1: 1000, 32 bits a number, 4 kB; 14 ms transfer, 0.5 ms cloud\n"
+        "│       leaf 1: 18.5 ms predicted, 92.00 % measured, chance 50 %\n"
+        "└─ by a policy only, exit 1 → block 1, 12 ms on the device\n"
+        "        the head of an exit\n"
+        "        leaf 5: 12 ms predicted, 80.00 % measured, chance 0 %\n"
+    )
+    assert 'n0 -> n4 [label="exit 1 if entropy <= 0.31 (40 %)"]' in render_dot(exits_tree())
+    handed = exits_tree().nodes[3].handover
+    assert handover_text(msgspec.structs.replace(handed, exit=2)).endswith("4 bits a number, 125 bytes, through exit 2")
 
 
 def test_a_rate_of_one_is_hidden_and_a_single_kept_layer_stands_alone():

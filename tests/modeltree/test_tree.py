@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from trees import cloud_only, device_only, forked_tree, tree_of
+from trees import cloud_only, device_only, exits_tree, forked_tree, tree_of
 
 from modeltree.errors import FormatError
 from modeltree.tree import decode_tree, encode_tree
@@ -39,7 +39,9 @@ def test_paths_roots_and_leaves():
     assert device_only().child(None, 0) == device_only().child(None, 1)
 
 
-@pytest.mark.parametrize("tree", [forked_tree(), device_only(), cloud_only()], ids=["forked", "device", "cloud"])
+@pytest.mark.parametrize(
+    "tree", [forked_tree(), device_only(), cloud_only(), exits_tree()], ids=["forked", "device", "cloud", "exits"]
+)
 def test_a_tree_comes_back_from_json_and_gives_the_same_bytes(tree):
     data = encode_tree(tree)
     assert decode_tree(data, "tree.json") == tree
@@ -47,9 +49,9 @@ def test_a_tree_comes_back_from_json_and_gives_the_same_bytes(tree):
     assert data.endswith(b"}\n")
 
 
-def spoilt(change):
+def spoilt(change, tree=None):
     """The JSON of a good tree after `change` was done to it."""
-    plain = json.loads(encode_tree(forked_tree()))
+    plain = json.loads(encode_tree(tree or forked_tree()))
     change(plain)
     return json.dumps(plain).encode()
 
@@ -96,8 +98,22 @@ HOSTILE = {
     "a type without a later fork": (
         setting("nodes", 3, "fork", "types", value=[]), "node 0 has no fork for bandwidth type 1"
     ),
+    "an exit that the tree does not have": (
+        setting("nodes", 2, "fork", value={"type": "exit", "exit": 1}), "node 2 leaves through exit 1: the tree has 0"
+    ),
     "an exit where a type should fork": (
-        setting("nodes", 2, "fork", value={"type": "exit", "exit": 0}), "node 0 has no fork for bandwidth type 0"
+        both(setting("exits", value=[1]), setting("nodes", 2, "fork", value={"type": "exit", "exit": 1}),
+             setting("nodes", 2, "leaf", "chance", value=0.0), setting("nodes", 3, "leaf", "chance", value=0.5)),
+        "node 0 has no fork for bandwidth type 0",
+    ),
+    "a hand-over with other bits than its fork": (
+        setting("nodes", 3, "fork", value={"type": "bits", "types": [1], "bits": 4}), "over 32 bits on a fork of 4"
+    ),
+    "bits without a hand-over": (
+        setting("nodes", 2, "fork", value={"type": "bits", "types": [0], "bits": 4}), "node 2 hands nothing over"
+    ),
+    "bits that no code has": (
+        setting("nodes", 3, "fork", value={"type": "bits", "types": [1], "bits": 17}), "17 bits a number"
     ),
     "a hand-over that goes on": (setting("nodes", 0, "handover", value=HANDOVER), "node 0 hands over and goes on"),
     "a level left out": (setting("nodes", 2, "level", value=2), "node 2 is at level 2"),
@@ -118,6 +134,56 @@ HOSTILE = {
     "bandwidth types that do not fit": (setting("types", "edges_mbps", value=[]), "edges"),
     "chances of types": (setting("types", "initial", value=[0.5, 0.7]), "sum to 1"),
 }  # fmt: skip
+
+
+SURE = {"type": "exit", "exit": 1, "entropy": 0.31}
+HOSTILE_EXITS = {
+    "exits that do not rise": (setting("exits", value=[2, 1]), r"exits are at places \[2, 1\]"),
+    "an exit at the end": (setting("exits", value=[1, 4]), r"exits are at places \[1, 4\]: .* 1..3"),
+    "an exit beyond": (setting("nodes", 4, "fork", "exit", value=3), "node 4 leaves through exit 3: the tree has 2"),
+    "two ways to take one": (setting("nodes", 2, "fork", "entropy", value=0.1), "bandwidth types .* by entropy 0.1"),
+    "a negative entropy": (setting("nodes", 4, "fork", "entropy", value=-0.1), "at least 0 nats"),
+    "sure at the start": (setting("nodes", 0, "fork", value=SURE), "node 0 .* must end on the device"),
+    "an exit first of all": (setting("nodes", 5, "fork", value=SURE), "node 5 is an exit by confidence"),
+    "two exits by confidence": (setting("nodes", 2, "fork", value=SURE), "node 2 is an exit by confidence"),
+    "an exit that hands over": (setting("nodes", 3, "fork", value=SURE), "node 3 .* must end on the device"),
+    "a hand-over to an exit that is not there": (
+        setting("nodes", 3, "handover", "exit", value=3), "node 3 hands over to exit 3: the tree has 2"
+    ),
+    "a chance that the switch cannot give": (
+        setting("nodes", 2, "fork", value={"type": "exit", "exit": 1}), "only a policy takes node 2"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE_EXITS)
+def test_exits_that_are_not_consistent_are_refused(what):
+    change, why = HOSTILE_EXITS[what]
+    with pytest.raises(FormatError, match=rf"^t\.json is not a model tree: .*({why})"):
+        decode_tree(spoilt(change, exits_tree()), "t.json")
+
+
+def test_a_walk_leaves_through_exits_of_the_link_and_never_by_confidence():
+    tree = exits_tree()
+    assert [node.id for node in tree.walk(lambda: SLOW)] == [0, 2]
+    assert [node.id for node in tree.walk(iter([SLOW, FAST]).__next__)] == [0, 3]
+    assert tree.confident(0) == tree.nodes[4]
+    assert tree.confident(1) is None
+    assert tree.chances() == pytest.approx((0.5, 0.5, 0.15, 0.15, 0.2, 0.0))
+
+
+def test_a_fork_that_only_a_policy_takes_is_on_no_walk():
+    tree = exits_tree()
+    assert tree.nodes[5].fork.types == ()
+    assert 5 not in {node.id for mbps in (SLOW, FAST) for node in tree.walk(lambda mbps=mbps: mbps)}
+
+
+def test_an_old_tree_has_the_bytes_it_always_had():
+    assert "exits" not in json.loads(encode_tree(forked_tree()))
+    assert {"format", "version"} <= json.loads(encode_tree(forked_tree())).keys()
+    crossing = json.loads(encode_tree(forked_tree()))["nodes"][1]["handover"]
+    assert list(crossing) == ["place", "shape", "bytes", "bits", "block", "device_ms"]
+    assert json.loads(encode_tree(exits_tree()))["exits"] == [1, 3]
 
 
 @pytest.mark.parametrize("what", HOSTILE)

@@ -1,7 +1,7 @@
 """A model tree made by hand: two blocks, two bandwidth types, every kind of ending."""
 
 from modeltree.bandwidth import BandwidthTypes
-from modeltree.tree import Action, BandwidthFork, Handover, Leaf, ModelTree, Node
+from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node
 
 RTT_MS = 10.0
 SLOW_MBPS, EDGE_MBPS, FAST_MBPS = 1.0, 5.0, 8.0
@@ -24,25 +24,26 @@ def leaf(chance, latency_ms, accuracy):
 
 
 def node(number, parent, bandwidth_types, device_ms, **rest):
-    rest = {"level": 0 if parent is None else 1, "partition": 2, "segments": 2, "actions": ()} | rest
-    return Node(id=number, parent=parent, fork=BandwidthFork(types=bandwidth_types), device_ms=device_ms, **rest)
+    fork = BandwidthFork(types=bandwidth_types)
+    rest = {"level": 0 if parent is None else 1, "partition": 2, "segments": 2, "actions": (), "fork": fork} | rest
+    return Node(id=number, parent=parent, device_ms=device_ms, **rest)
 
 
-def handover(place, size_bytes, mbps):
+def handover(place, size_bytes, mbps, bits=32):
     """The fields of a node that hands over, at a constant bandwidth."""
     return {
         "partition": 0,
-        "handover": Handover(place=place, shape=(size_bytes // 4,), bytes=size_bytes, bits=32),
+        "handover": Handover(place=place, shape=(size_bytes * 8 // bits,), bytes=size_bytes, bits=bits),
         "transfer_ms": RTT_MS + size_bytes / (125 * mbps),
         "cloud_ms": 0.5,
     }
 
 
-def tree_of(*nodes):
+def tree_of(*nodes, exits=()):
     return ModelTree(
         base="vgg11", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3,
         classes=("a", "b"), places=(0, 2, 4), types=types(), rtt_ms=RTT_MS,
-        device="pi4", cloud="gpu", trace="steps", nodes=nodes,
+        device="pi4", cloud="gpu", trace="steps", nodes=nodes, exits=exits,
     )  # fmt: skip
 
 
@@ -56,6 +57,24 @@ def forked_tree():
              leaf=leaf(0.5, 4 + 10 + 4 + 0.5, 92.0)),
         node(2, 0, (0,), 30.0, actions=pooled, leaf=leaf(0.25, 50.0, 88.0)),
         node(3, 0, (1,), 0.0, **handover(2, 1000, FAST_MBPS), leaf=leaf(0.25, 20 + 10 + 1 + 0.5, 90.0)),
+    )  # fmt: skip
+
+
+def exits_tree():
+    """Slow: 20 ms, then 0.4 of the samples leave as sure (4); then, slow, exit 2 (2), or, fast, 4 bits (3).
+
+    Fast: hand over (1). Node 5, exit 1, is for policies alone.
+    """
+    return tree_of(
+        node(0, None, (0,), 20.0, children=(2, 3, 4)),
+        node(1, None, (1,), 4.0, **{**handover(1, 4000, FAST_MBPS), "partition": 1},
+             leaf=leaf(0.5, 4 + 10 + 4 + 0.5, 92.0)),
+        node(2, 0, (), 15.0, fork=ExitFork(exit=2, types=(0,)), leaf=leaf(0.15, 37.0, 84.0)),
+        node(3, 0, (), 0.0, **handover(2, 125, FAST_MBPS, bits=4), fork=BitsFork(types=(1,), bits=4),
+             leaf=leaf(0.15, 20 + 2 + 10 + 0.125 + 0.5, 90.0)),
+        node(4, 0, (), 2.0, fork=ExitFork(exit=1, entropy=0.31), leaf=leaf(0.2, 22.0, 97.0)),
+        node(5, None, (), 12.0, fork=ExitFork(exit=1), leaf=leaf(0.0, 12.0, 80.0)),
+        exits=(1, 3),
     )  # fmt: skip
 
 
