@@ -24,6 +24,9 @@ from nas.data.dataset import Dataset, ImageSet
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words."""
 
+Criterion = Callable[[Any, torch.Tensor], torch.Tensor]
+"""The loss of what a model returns for a batch, given its labels (n,)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -35,6 +38,8 @@ class TrainConfig:
     weight_decay : on every parameter.
     label_smoothing : share of the target spread over all classes, 0 to below 1.
     flip, crop : mirror half the images; shift each by up to an eighth of its size, black behind.
+    bf16 : multiply numbers of 16 bits on the CPU as on a GPU: 1.8 times as fast where the processor knows them, slower
+        elsewhere.
     seed : of order, augmentation and dropout.
     """
 
@@ -45,6 +50,7 @@ class TrainConfig:
     label_smoothing: float = 0.1
     flip: bool = False
     crop: bool = True
+    bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,6 +103,7 @@ def train(
     dataset: Dataset,
     config: TrainConfig,
     *,
+    criterion: Criterion | None = None,
     device: str = "cpu",
     checkpoint: Path | None = None,
     progress: Progress | None = None,
@@ -105,6 +112,7 @@ def train(
 
     Parameters
     ----------
+    criterion : of what the model returns; cross-entropy of logits unless said.
     checkpoint : file that takes the state after every epoch; if it exists, the run goes on from there.
     progress : told after every step.
 
@@ -125,7 +133,7 @@ def train(
     first = _resume_(student, optimiser, run, checkpoint) if checkpoint and checkpoint.exists() else 0
     for epoch in range(first, config.epochs):
         with _seeded(config.seed, epoch, place):
-            _epoch_(student, optimiser, dataset, config, epoch, progress)
+            _epoch_(student, optimiser, dataset, config, epoch, criterion or _cross_entropy(config), progress)
         if checkpoint:
             state = {"run": run, "epochs_done": epoch + 1}
             save_state(checkpoint, {**state, "model": student.state_dict(), "optimiser": optimiser.state_dict()})
@@ -150,6 +158,12 @@ def _resume_(student: nn.Module, optimiser: torch.optim.Optimizer, run: dict[str
         raise DataError(f"{checkpoint} is not a checkpoint of a training: delete it to start afresh") from error
 
 
+def _cross_entropy(config: TrainConfig) -> Criterion:
+    return lambda logits, labels: nn.functional.cross_entropy(
+        logits.float(), labels, label_smoothing=config.label_smoothing
+    )
+
+
 @contextlib.contextmanager
 def _seeded(seed: int, epoch: int, place: torch.device) -> Iterator[None]:
     """torch's generators (for dropout) seeded for the epoch, and put back behind it."""
@@ -164,6 +178,7 @@ def _epoch_(
     dataset: Dataset,
     config: TrainConfig,
     epoch: int,
+    criterion: Criterion,
     progress: Progress | None,
 ) -> None:
     place = next(student.parameters()).device
@@ -178,9 +193,9 @@ def _epoch_(
         chosen = np.sort(order[step * batch : (step + 1) * batch])
         images = augment(dataset.fit.images[chosen], rng, flip=config.flip, crop=config.crop)
         labels = torch.from_numpy(dataset.fit.labels[chosen]).to(place)
-        with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda"):
-            logits = student(dataset.normalise(torch.from_numpy(images).to(place)))
-        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+        with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda" or config.bf16):
+            output = student(dataset.normalise(torch.from_numpy(images).to(place)))
+        loss = criterion(output, labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -4,19 +4,21 @@ A factory takes the number of classes (and the image size, 32 unless said) and r
 (n, 3, size, size) float32 to (n, classes) logits and that `torch.export` takes with a dynamic n.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import nn
 
 from modeltree.errors import ConfigError, unknown
-from nas.bases.alexnet import alexnet
-from nas.bases.load import fingerprint, from_file, load_weights_, save_weights
+from modeltree.network import NetworkSpec
+from nas.bases.alexnet import alexnet, alexnet_exits
+from nas.bases.load import HEADS, fingerprint, from_file, load_weights_, save_weights
 from nas.bases.nin import nin
 from nas.bases.resnet import resnet32
 from nas.bases.vgg import vgg11, vgg16
 
-__all__ = ["BASES", "Factory", "build", "fingerprint", "load_weights_", "save_weights"]
+__all__ = ["BASES", "EXITS", "HEADS", "Factory", "build", "fingerprint", "load_weights_", "save_weights"]
 
 
 class Factory(Protocol):
@@ -25,7 +27,13 @@ class Factory(Protocol):
     def __call__(self, num_classes: int, image_size: int = 32) -> nn.Module: ...
 
 
-BASES: dict[str, Factory] = {"vgg11": vgg11, "vgg16": vgg16, "alexnet": alexnet, "nin": nin, "resnet32": resnet32}
+BASES: dict[str, Factory] = {
+    "vgg11": vgg11, "vgg16": vgg16, "alexnet": alexnet, "alexnet_exits": alexnet, "nin": nin, "resnet32": resnet32,
+}  # fmt: skip
+"""`alexnet_exits` is `alexnet`, weights and all, with exits of its own."""
+
+EXITS: dict[str, Callable[[NetworkSpec], tuple[int, ...]]] = {"alexnet_exits": alexnet_exits}
+"""Networks with exits of their own: from the exported network to their places, which `--exits auto` takes."""
 
 
 def build(base: str, *, num_classes: int, image_size: int, seed: int = 0) -> nn.Module:

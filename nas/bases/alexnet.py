@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from modeltree.network import NetworkSpec
 from nas.bases.vgg import Chain, conv
 
 
@@ -25,3 +26,14 @@ def alexnet(num_classes: int, image_size: int = 32) -> nn.Module:
         nn.Linear(512, num_classes),
     )  # fmt: skip
     return Chain(nn.Sequential(*layers), classifier)
+
+
+def alexnet_exits(spec: NetworkSpec) -> tuple[int, ...]:
+    """Places of the two early exits of [Niu 2022]: behind convolution 4 and behind convolution 5.
+
+    The paper counts activations and poolings as layers and puts exits after 9, 12 and 20 of 20: convolution 4, the
+    ReLU of convolution 5, the end. Here a convolution, its ReLU and its pooling are one unit that no cut divides, so
+    the first exit stands behind the ReLU (10) and the second behind the pooling (13).
+    """
+    units = [next((u for i in items if (u := spec.items[i].unit) is not None), None) for items in spec.segments]
+    return units.index(3) + 1, units.index(4) + 1

@@ -15,6 +15,9 @@ from torch import nn
 from modeltree.errors import ConfigError, DataError
 from modeltree.files import write_bytes
 
+HEADS = "exits."
+"""What the keys of an exit's head begin with, in a file that holds them beside a network's own weights."""
+
 
 def from_file(spec: str, *, num_classes: int, image_size: int) -> nn.Module:
     """Call the factory named by `path/to/file.py:factory` and check that its network fits the data.
@@ -79,7 +82,7 @@ def _check_fits(model: nn.Module, spec: str, *, num_classes: int, image_size: in
 def load_weights_(model: nn.Module, path: Path) -> None:
     """Fill `model` from a safetensors file; on any error it is left as it was.
 
-    Counters of batches seen (`num_batches_tracked`) may be missing or left over.
+    Counters of batches seen (`num_batches_tracked`) may be missing or left over, heads of exits may be there too.
 
     Raises
     ------
@@ -92,7 +95,8 @@ def load_weights_(model: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"cannot read {path} as safetensors, {_told(error)}: pass a whole .safetensors file") from error
     wanted = _state(model)
-    found = {key: value for key, value in found.items() if not _is_counter(key)}
+    heads = {key for key in found.keys() - wanted.keys() if key.startswith(HEADS)}
+    found = {key: value for key, value in found.items() if not _is_counter(key) and key not in heads}
     wrong = [f"missing {key}" for key in sorted(wanted.keys() - found.keys())]
     wrong += [f"unexpected {key}" for key in sorted(found.keys() - wanted.keys())]
     for key in sorted(wanted.keys() & found.keys()):

@@ -1,4 +1,4 @@
-"""`nas train`: train a base network and write its weights."""
+"""`nas train`: train a base network, with early exits if asked for, and write its weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,17 @@ import typer
 def train(
     base: Annotated[str, typer.Option("--base", help="A known network or file.py:factory")] = "vgg11",
     data: Annotated[str, typer.Option("--data", help="digits, cifar10:DIR, or imagefolder:DIR")] = "digits",
+    exits: Annotated[
+        str, typer.Option("--exits", help="Early exits to train with it: none, auto, or places like 4,7")
+    ] = "none",
+    start: Annotated[Path | None, typer.Option("--from", help="Weights to start from; fresh ones unless said")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data")] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Highest rate; by the size of the data, half as high with --from")
+    ] = None,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Multiply 16-bit numbers on the CPU: faster where it knows them")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order, augmentation and split")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Where the weights go")] = Path("weights.safetensors"),
     image_size: Annotated[int, typer.Option("--image-size", help="Height and width in pixels")] = 32,
@@ -19,30 +29,43 @@ def train(
     ] = None,
 ) -> None:
     """Train a base network. An interrupted run goes on where it stopped when it is started again in the same way."""
+    from dataclasses import replace
+
     from rich.progress import Progress
 
-    from nas.bases import build, save_weights
+    from nas.bases import build, load_weights_
     from nas.cli.search import default_cache
     from nas.data import load_dataset
-    from nas.train import accuracy, recipe
-    from nas.train import train as train_network
+    from nas.exits import exit_accuracies, exit_places, save_with_heads, train_jointly
+    from nas.train import recipe
+    from transforms import analyse, export
 
     dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or default_cache())
     network = build(base, num_classes=len(dataset.classes), image_size=image_size, seed=seed)
-    config = recipe(dataset, epochs=epochs, seed=seed)
+    shape = (3, image_size, image_size)
+    places = exit_places(analyse(export(network, shape)), exits, base=base)
+    config = replace(recipe(dataset, epochs=epochs, seed=seed), bf16=bf16)
+    if start is not None:
+        load_weights_(network, start)
+    if lr is not None or start is not None:
+        config = replace(config, lr=lr if lr is not None else config.lr / 2)
     state = out.with_name(out.name + ".part")
     with Progress(transient=True) as bar:
         task = bar.add_task("training", total=None)
-        network = train_network(
+        network, heads = train_jointly(
             network,
             dataset,
+            places,
             config,
             device=device_name,
             checkpoint=state,
             progress=lambda done, total, text: bar.update(task, completed=done, total=total, description=text),
         )
-    save_weights(network, out)
+    save_with_heads(network, heads, out)
     state.unlink(missing_ok=True)
-    percent = accuracy(network, dataset.test, dataset, device=device_name)
-    print(f"{base} on {dataset.name}: {percent:.2f} % of {len(dataset.test)} test images, {config.epochs} epochs")
+    exported = analyse(export(network, shape))
+    percents = exit_accuracies(exported, heads, dataset.test, dataset)
+    print(f"{base} on {dataset.name}: {percents[-1]:.2f} % of {len(dataset.test)} test images, {config.epochs} epochs")
+    for place, percent in zip(heads, percents):
+        print(f"exit at place {place} (after {exported.spec.places[place].after}): {percent:.2f} %")
     print(f"weights: {out}")

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from modeltree.errors import ConfigError, DataError
-from nas.bases import BASES, build, fingerprint, load_weights_, save_weights
+from nas.bases import BASES, EXITS, build, fingerprint, load_weights_, save_weights
+from transforms import analyse, export
 
 OWN = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))\n"
 
@@ -134,6 +135,28 @@ def _spoilt(state: dict, how: str) -> dict:
         case "not finite":
             state["1.running_var"] = torch.tensor([1.0, math.nan])
     return state
+
+
+def test_heads_of_exits_beside_the_weights_are_left_aside(tmp_path):
+    one, two = _tiny(), _tiny()
+    save_file(one.state_dict() | {"exits.3.classifier.0.bias": torch.zeros(2)}, tmp_path / "w.safetensors")
+    load_weights_(two, tmp_path / "w.safetensors")
+    assert fingerprint(one) == fingerprint(two)
+
+
+def test_a_networks_own_part_called_exits_is_filled(tmp_path):
+    one, two = (nn.ModuleDict({"exits": nn.Linear(2, 2)}) for _ in range(2))
+    save_weights(one, tmp_path / "w.safetensors")
+    load_weights_(two, tmp_path / "w.safetensors")
+    assert fingerprint(one) == fingerprint(two)
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_networks_with_exits_of_their_own_have_them_inside(name):
+    spec = analyse(export(build(name, num_classes=10, image_size=32), (3, 32, 32))).spec
+    places = EXITS[name](spec)
+    assert list(places) == sorted(set(places))
+    assert all(0 < place < len(spec.segments) for place in places)
 
 
 @pytest.mark.parametrize("how", ["missing", "unexpected", "must be", "not finite"])

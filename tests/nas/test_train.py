@@ -67,6 +67,22 @@ def test_the_same_seed_gives_the_same_bits_whatever_ran_before(digits, network):
     assert len(drawn) == 7
 
 
+def test_products_of_16_bits_learn_as_well_and_leave_plain_weights(digits, network):
+    trained = train(network, digits, dataclasses.replace(CONFIG, bf16=True))
+    assert accuracy(trained, digits.test, digits) > 90
+    assert {p.dtype for p in trained.parameters()} == {torch.float32}
+    assert fingerprint(trained) != fingerprint(train(network, digits, CONFIG))
+
+
+def test_a_criterion_of_ones_own_is_what_is_trained_on(digits, network):
+    def second_class(logits, labels):
+        return nn.functional.cross_entropy(logits, torch.ones_like(labels))
+
+    trained = train(network, digits, dataclasses.replace(CONFIG, epochs=1), criterion=second_class)
+    with torch.no_grad():
+        assert (trained(digits.normalise(digits.test.images)).argmax(1) == 1).all()
+
+
 class _Kill(BaseException):
     pass
 
