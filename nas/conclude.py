@@ -1,6 +1,7 @@
 """After the search: joint fine-tuning, measurement on images nothing else used, and the tree that is handed over."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +11,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from modeltree.files import write_text
-from modeltree.tree import ModelTree
+from modeltree.files import write_bytes, write_text
+from modeltree.tree import ModelTree, encode_tree
 from nas.config import SearchConfig
 from nas.data import ImageSet
 from nas.data.jpeg import jpeg_round_trip
 from nas.evaluate import Branch
-from nas.finetune import FinetuneConfig, Forest, Progress, complete_paths, finetune_, forest_accuracy
+from nas.finetune import FinetuneConfig, Forest, Progress, Seen, calibrate_, complete_paths, finetune_, forest_seen
 from nas.grow import TreeBuilder, export_blocks
 from nas.lessons import lessons
 from nas.library import Library
+from nas.menu import Menu
 from nas.methods import Bench, MethodResult, reward_of
 from nas.prepare import Prepared
-from nas.problem import Outcome
+from nas.problem import Outcome, Problem
 from nas.run import Run
 
 _BATCH = 250
 _SMALL_STEPS, _STEPS = 100, 200
 _HOPELESS = 5.0  # of 400
 _TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
+ACTIONS = "actions"
+"""The base network's exits, cuts and bits as a tree: a method that is executed, and what policies choose among."""
 TRAINED = ("tree", "branch")
 """Methods whose paths are fine-tuned and measured."""
 SIMPLER = ("device_only", "cloud_raw", "surgery", "branch", "tree")
@@ -72,7 +76,7 @@ def conclude(
             paths[path] = paths.get(path, 0.0) + chance
     forest = Forest(prepared.network, space, library, paths)
     judged = prepared.search_images(config.seed)
-    before = run.stage("before", lambda: list(forest_accuracy(forest, [judged]).values())) if paths else []
+    before = run.stage("before", lambda: list(forest_seen(forest, [judged]).values())) if paths else []
     settings = _settings(config, prepared)
     began = time.perf_counter()
     if paths and settings.steps:
@@ -85,26 +89,24 @@ def conclude(
     measured_s = time.perf_counter() - began
 
     base = (measured["base_search"], measured["base_test"])
-    on_search = _accuracies(own.values(), paths, measured["search"], base[0])
-    on_test = _accuracies(own.values(), paths, measured["test"], base[1])
-    worth = {name: reward_of(space.problem, results[name].plans, on_search).reward for name in own}
-    best = max(worth.values())
-    chosen = next(name for name in own if worth[name] >= best - _TIE)
+    on_search = _seen(own.values(), paths, measured["search"], base[0])
+    on_test = _seen(own.values(), paths, measured["test"], base[1])
+    judged_as = {name: reward_of(space.problem, results[name].plans, on_search) for name in own}
+    chosen = _choose(judged_as, config.energy_mj)
 
     began = time.perf_counter()
     builder = TreeBuilder(bench, cuts, prepared.dataset, base=config.base, trace=config.trace)
     trees = {}
     for name, plans in own.items():
         apart = forest if set(plans) <= set(paths) else Forest(prepared.network, space, library, plans)
-        blocks, rests = export_blocks(prepared.network, apart, list(plans), run.path("blocks"))
-        trees[name] = builder.tree(results[name].plans, on_test, "measured", blocks, rests)
+        exported = export_blocks(prepared.network, apart, list(plans), run.path("blocks"))
+        trees[name] = builder.tree(results[name].plans, on_test, "measured", exported)
     trees["cloud_jpeg"] = builder.jpeg(round(measured["jpeg_bytes"]), measured["jpeg_test"])
     outcomes = {name: reward_of(space.problem, results[name].plans, on_test) for name in own}
-    jpeg = trees["cloud_jpeg"].nodes[0].leaf
-    assert jpeg is not None
-    outcomes["cloud_jpeg"] = Outcome(
-        space.problem.reward(jpeg.accuracy, jpeg.latency_ms), jpeg.latency_ms, jpeg.accuracy
-    )  # fmt: skip
+    outcomes["cloud_jpeg"] = _outcome(space.problem, trees["cloud_jpeg"])
+    if space.endings.exits or space.endings.codes:
+        trees[ACTIONS] = _actions(prepared, bench, trees["device_only"], run, progress)
+        outcomes[ACTIONS] = _outcome(space.problem, trees[ACTIONS])
     if "tree" in own:
         outcomes["tree"], trees["tree"] = outcomes[chosen], trees[chosen]
     return Concluded(
@@ -112,6 +114,36 @@ def conclude(
         finetuning=_finetuning(own, paths, before, measured, settings.steps),
         seconds={"finetune": trained_s, "measure": measured_s, "export": time.perf_counter() - began},
     )  # fmt: skip
+
+
+def _actions(prepared: Prepared, bench: Bench, header: ModelTree, run: Run, progress: Progress) -> ModelTree:
+    """The base network's exits, cuts and bits: all in `actions.json`, those worth having as a tree to compile."""
+    menu = Menu(prepared, bench, header)
+    accuracies = run.stage("actions", lambda: menu.measure(progress))
+    whole = menu.tree(accuracies, menu.actions)
+    write_bytes(run.path("actions.json"), encode_tree(whole))
+    chosen = menu.worth_having(whole)
+    return menu.tree(accuracies, chosen, menu.export(chosen, run.path("blocks")))
+
+
+def _outcome(problem: Problem, tree: ModelTree) -> Outcome:
+    """What a tree is worth by its own leaves."""
+    leaves = [(node, node.leaf) for node in tree.leaves() if node.leaf is not None]
+    latency_ms = sum(leaf.chance * leaf.latency_ms for _, leaf in leaves)
+    accuracy = sum(leaf.chance * leaf.accuracy for _, leaf in leaves)
+    energy_mj = sum(
+        leaf.chance * problem.energy_mj(sum(one.device_ms for one in tree.path(node.id)), node.transfer_ms)
+        for node, leaf in leaves
+    )
+    return Outcome(problem.reward(accuracy, latency_ms), latency_ms, accuracy, energy_mj)
+
+
+def _choose(judged: Mapping[str, Outcome], limit_mj: float | None) -> str:
+    """The simplest of the best methods among those that keep the energy limit; if none does, what takes the least."""
+    least = min(outcome.energy_mj for outcome in judged.values())
+    limit = math.inf if limit_mj is None else max(limit_mj, least)
+    worth = {name: outcome.reward for name, outcome in judged.items() if outcome.energy_mj <= limit}
+    return next(name for name, value in worth.items() if value >= max(worth.values()) - _TIE)
 
 
 def _settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
@@ -134,12 +166,12 @@ def _contenders(own: Mapping[str, Mapping[Branch, float]], results: Mapping[str,
 
 
 def _keep_better_(
-    forest: Forest, contenders: Sequence[Branch], before: Sequence[float], untouched: Forest,
+    forest: Forest, contenders: Sequence[Branch], before: Sequence[Sequence[float]], untouched: Forest,
     judged: tuple[torch.Tensor, np.ndarray],
 ) -> None:  # fmt: skip
     """Take fine-tuning back where it cost the contenders accuracy on the search images."""
-    earlier, after = dict(zip(forest.paths, before)), forest_accuracy(forest, [judged])
-    if sum(forest.paths[path] * (after[path] - earlier[path]) for path in contenders) < 0:
+    earlier, after = {path: Seen(*one) for path, one in zip(forest.paths, before)}, forest_seen(forest, [judged])
+    if sum(forest.paths[path] * (after[path].accuracy - earlier[path].accuracy) for path in contenders) < 0:
         forest.load_state_dict(untouched.state_dict())
 
 
@@ -163,9 +195,10 @@ def _measure(
             "jpeg_bytes": jpeg_bytes,
         }
         write_text(reference, json.dumps(found))
-    found["search"] = list(forest_accuracy(forest, [judged]).values())
+    calibrate_(forest, *judged)
+    found["search"] = list(forest_seen(forest, [judged]).values())
     told = _told(_batches(prepared, test), -(-len(test) // _BATCH), progress)
-    found["test"] = list(forest_accuracy(forest, told).values())
+    found["test"] = list(forest_seen(forest, told).values())
     return found
 
 
@@ -192,14 +225,16 @@ def _top1(prepared: Prepared, batches: Any) -> float:
     return 100.0 * right / max(count, 1)
 
 
-def _accuracies(own: Any, paths: Mapping[Branch, float], measured: Sequence[float], base: float) -> dict[Branch, float]:
-    """Accuracy per path; one that no method trained changes nothing, and is as good as the base network."""
-    known = {path: base for every in own for path in every}
-    return known | dict(zip(paths, measured))
+def _seen(
+    own: Any, paths: Mapping[Branch, float], measured: Sequence[Sequence[float]], base: float
+) -> dict[Branch, Seen]:
+    """What was measured per path; one that no method trained changes nothing, and is as good as the base network."""
+    known = {path: Seen(base, 1.0) for every in own for path in every}
+    return known | {path: Seen(*one) for path, one in zip(paths, measured)}
 
 
 def _finetuning(
-    own: Mapping[str, Mapping[Branch, float]], paths: Mapping[Branch, float], before: Sequence[float],
+    own: Mapping[str, Mapping[Branch, float]], paths: Mapping[Branch, float], before: Sequence[Sequence[float]],
     measured: Mapping[str, Any], steps: int,
 ) -> dict[str, float] | None:  # fmt: skip
     """Mean accuracy over the found tree's leaves on the search images, before and after, and on test images."""
@@ -207,8 +242,8 @@ def _finetuning(
     if not leaves or not before:
         return None
 
-    def mean(values: Sequence[float]) -> float:
-        known = dict(zip(paths, values))
+    def mean(values: Sequence[Sequence[float]]) -> float:
+        known = {path: seen[0] for path, seen in zip(paths, values)}
         return sum(chance * known[path] for path, chance in leaves.items())
 
     return {

@@ -25,6 +25,9 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     budget : episodes of the tree search, branch searches included.
     forks : `independent` (the paper) or `markov` (chances of changing type as the trace shows them).
     distillation : `block` (variants once, plugged) or `branch` (every composed network trained whole, as the paper).
+    exits : early exits as forks: `none`, `auto`, or places such as `4,7`. bits : widths at which a hand-over may cross,
+        1..16 each, beside plain numbers. bottleneck : shares of the channels that a learned bottleneck may keep.
+    energy_mj : what an inference may take from the device's battery on average; None for no limit.
     finetune_steps : of joint fine-tuning at the end; 0 leaves it out. None chooses by the size of the data.
     """
 
@@ -51,6 +54,10 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fair_chances: bool = True
     boosting: bool = True
     pool: bool = True
+    exits: str = "none"
+    bits: tuple[int, ...] = ()
+    bottleneck: tuple[float, ...] = ()
+    energy_mj: float | None = None
     executor: str = "processes"
     workers: int = 2
 
@@ -76,6 +83,16 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                     raise unknown(kind, value, known)
         if not (math.isfinite(self.max_loss) and self.max_loss >= 0):
             raise ConfigError(f"max-loss is {self.max_loss}: it must be 0 or more points")
+        if self.distillation == "branch" and (self.exits != "none" or self.bits or self.bottleneck):
+            raise ConfigError(
+                "distillation is branch, with exits, bits or a bottleneck: those are judged alone, use block"
+            )
+        if wrong := [width for width in self.bits if not 1 <= width <= 16]:
+            raise ConfigError(f"bits is {wrong[0]}: it must be within 1..16; plain numbers are always a choice")
+        if wrong_share := [share for share in self.bottleneck if not 0 < share < 1]:
+            raise ConfigError(f"bottleneck is {wrong_share[0]}: it must be a share of the channels, within 0..1")
+        if self.energy_mj is not None and not self.energy_mj > 0:
+            raise ConfigError(f"energy-mj is {self.energy_mj}: it must be above 0")
         if self.rtt_ms is not None and not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):
             raise ConfigError(f"rtt-ms is {self.rtt_ms}: it must be 0 or more")
 

@@ -27,6 +27,9 @@ class Sampled(NamedTuple):
 class BlockTensors:
     """A block as tensors: what the controllers read, and which actions they may take.
 
+    A place and what happens there are one action, place * `width` + ending.
+
+    endings : (1, (places + 1) * width) bool, actions that exist.
     layers : (elements, features). segment : (elements,) of each. first : (places,) first element of each segment.
     unit_elements : (units,) element of each unit.
     columns : (units, options) position of each option in the vocabulary, 0 where padded.
@@ -34,7 +37,9 @@ class BlockTensors:
     on_device : (places + 1, units) bool.
     """
 
-    def __init__(self, block: Block, vocabulary: dict[str, int]) -> None:
+    def __init__(self, block: Block, vocabulary: dict[str, int], width: int = 1) -> None:
+        self.width = width
+        self.endings = torch.tensor([[e < len(at) for at in block.endings for e in range(width)]])
         self.layers = torch.tensor([_features(element.layer) for element in block.elements])
         segments = [element.segment for element in block.elements]
         self.segment = torch.tensor(segments)
@@ -61,20 +66,26 @@ def vocabulary_of(problem: Problem) -> dict[str, int]:
     return {label: i for i, label in enumerate(sorted(labels))}
 
 
-class PartitionController(nn.Module):
-    """One softmax over the L places of a block and "not here"."""
+def width_of(problem: Problem) -> int:
+    """The most endings that any place of a problem has."""
+    return max(len(at) for block in problem.blocks for at in block.endings)
 
-    def __init__(self, hidden: int) -> None:
+
+class PartitionController(nn.Module):
+    """One softmax over the L places of a block and "not here", each with its endings."""
+
+    def __init__(self, hidden: int, width: int = 1) -> None:
         super().__init__()
         self.lstm = nn.LSTM(_FEATURES + 1, hidden, bidirectional=True, batch_first=True)
-        self.place = nn.Linear(2 * hidden, 1)
-        self.none = nn.Linear(2 * hidden, 1)
+        self.place = nn.Linear(2 * hidden, width)
+        self.none = nn.Linear(2 * hidden, width)
 
     def forward(self, block: BlockTensors, bandwidth: torch.Tensor) -> torch.Tensor:
-        """bandwidth : (batch,) as `scaled_bandwidth` gives it. Returns logits (batch, places + 1)."""
+        """bandwidth : (batch,) as `scaled_bandwidth` gives it. Returns logits (batch, (places + 1) * width)."""
         states = self.lstm(_with(block.layers, bandwidth[:, None]))[0]
-        places = self.place(states[:, block.first]).squeeze(-1)
-        return torch.cat([places, self.none(states.mean(dim=1))], dim=1)
+        places = self.place(states[:, block.first]).flatten(1)
+        logits = torch.cat([places, self.none(states.mean(dim=1))], dim=1)
+        return logits.masked_fill(~block.endings, -1e9)
 
 
 class CompressionController(nn.Module):

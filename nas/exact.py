@@ -2,7 +2,8 @@
 
 Within a block, the device half is a shortest path over (unit, option, damage so far); only options that no other beats
 in both time and damage are kept. Over the tree, V_n(s) is the best expected reward from level n on when the blocks
-above have done damage s; damage is a small integer, so V is a table.
+above have done damage s; damage is a small integer, so V is a table. What happens at a place (its endings) is chosen
+with the table in hand, since an ending does damage of its own.
 """
 
 import itertools
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.evaluate import Evaluator
-from nas.problem import Block, Outcome, Plan, Problem
+from nas.problem import CONFIDENT, Block, Outcome, Plan, Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class ExactSearch:
             for block in problem.blocks
         ]
         self.worth = problem.accuracy_worth * problem.accuracy
+        self._known: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.values: dict[tuple[int, int], np.ndarray] = {}
         for level in range(len(problem.blocks) - 1, -1, -1):
             for fork in range(len(problem.shape.fork_types[level])):
@@ -54,19 +56,22 @@ class ExactSearch:
         for node, above in enumerate(shape.parent):
             level, fork = shape.level[node], shape.fork[node]
             before = plans[above] if above >= 0 else None
-            if above >= 0 and (before is None or before.partition < problem.blocks[level - 1].places):
+            if above >= 0 and (before is None or problem.ends(level - 1, before)):
                 plans.append(None)
                 continue
             start = damage[above] if above >= 0 else 0
             best, plan, done = -np.inf, Plan(0, ()), 0
             for partition, frontier in enumerate(self.frontiers[level]):
                 totals = np.minimum(start + frontier.damage, problem.cap)
-                gains = self._after(level, fork, partition)[totals] - problem.latency_worth * frontier.time_ms
+                after, endings = self._after(level, fork, partition)
+                gains = after[totals] - problem.device_cost(frontier.time_ms)
                 i = int(np.argmax(gains))
                 if gains[i] > best:
-                    best, plan, done = float(gains[i]), Plan(partition, frontier.options[i]), int(totals[i])
+                    ending = int(endings[totals[i]])
+                    best, plan = float(gains[i]), Plan(partition, frontier.options[i], ending)
+                    done = int(totals[i]) + problem.blocks[level].endings[partition][ending].damage
             plans.append(plan)
-            damage[node] = done
+            damage[node] = min(done, problem.cap)
         return Optimum(Evaluator(problem).tree(plans).outcome, plans)
 
     def _value(self, level: int, fork: int) -> np.ndarray:
@@ -74,18 +79,35 @@ class ExactSearch:
         best = np.full(cap + 1, -np.inf)
         start = np.arange(cap + 1)
         for partition, frontier in enumerate(self.frontiers[level]):
-            after = self._after(level, fork, partition)
-            for damage, time_ms in zip(frontier.damage, frontier.time_ms):
-                gain = after[np.minimum(start + damage, cap)] - self.problem.latency_worth * time_ms
+            after, _ = self._after(level, fork, partition)
+            for damage, cost in zip(frontier.damage, self.problem.device_cost(frontier.time_ms)):
+                gain = after[np.minimum(start + damage, cap)] - cost
                 np.maximum(best, gain, out=best)
         return best
 
-    def _after(self, level: int, fork: int, partition: int) -> np.ndarray:
-        """Best expected worth, for every total damage, of what follows the device half of this block."""
+    def _after(self, level: int, fork: int, partition: int) -> tuple[np.ndarray, np.ndarray]:
+        """Best expected worth of what follows the device half of this block, for every total damage, and the ending
+        that has it."""
+        if (level, fork, partition) not in self._known:
+            problem = self.problem
+            types, goes_on = problem.shape.fork_types[level][fork], partition == problem.blocks[level].places
+            on = self._on(level, fork) if goes_on else np.empty(0)
+            reached = np.arange(problem.cap + 1)
+            gains = []
+            for ending in problem.blocks[level].endings[partition]:
+                ends = self.worth - problem.accuracy_worth * ending.loss
+                gain = ends if not goes_on else on
+                if ending.kind == CONFIDENT:
+                    gain = ending.rate * ends + (1.0 - ending.rate) * on
+                cost = problem.device_cost(ending.device_ms) + problem.handover_cost(types, ending)
+                gains.append(gain[np.minimum(reached + ending.damage, problem.cap)] - cost)
+            best = np.argmax(gains, axis=0)
+            self._known[level, fork, partition] = np.array(gains)[best, reached], best
+        return self._known[level, fork, partition]
+
+    def _on(self, level: int, fork: int) -> np.ndarray:
+        """Expected worth of going on behind a block, for every total damage."""
         problem = self.problem
-        types = problem.shape.fork_types[level][fork]
-        if partition < problem.blocks[level].places:
-            return self.worth - problem.latency_worth * problem.handover_ms(level, types, partition)
         if level == len(problem.blocks) - 1:
             return self.worth
         node = next(n for n, at in enumerate(problem.shape.level) if at == level and problem.shape.fork[n] == fork)
@@ -104,9 +126,10 @@ def enumerate_plans(block: Block) -> list[Plan]:
     for partition in range(block.places + 1):
         tables = block.units[: block.device_units(partition)]
         for options in itertools.product(*(range(len(table.labels)) for table in tables)):
-            plan = Plan(partition, options)
-            if np.isfinite(block.device_ms(plan)):
-                plans.append(plan)
+            for ending in range(len(block.endings[partition])):
+                plan = Plan(partition, options, ending)
+                if np.isfinite(block.device_ms(plan)):
+                    plans.append(plan)
     return plans
 
 

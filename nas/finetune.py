@@ -1,25 +1,32 @@
 """All root-to-leaf paths of a tree trained together on the base network's logits [Wang 2020, sec. VII-A].
 
 Nodes that do the same to the same block behind the same parents are one module, so a tree is trained as what it is: a
-trie of blocks. What the cloud runs is the base network's own rest, never changed.
+trie of blocks. What the cloud runs is the base network's own rest, never changed. What crosses is coded on the way, so
+that the device's part learns to be coded [quantisation-aware training].
 """
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import fx, nn
 
 from nas.checkpoint import load_state, save_state
+from nas.confidence import LOST_BY_CONFIDENCE, calibrate, entropies
 from nas.evaluate import Branch
 from nas.lessons import Lessons
 from nas.library import Choice, Library
-from nas.problem import Plan
+from nas.problem import CONFIDENT, EXIT, HAND, Ending, Plan
 from nas.space import Space
 from transforms import Network, compose
+from transforms.quantise import quantised
+
+FLOAT_BITS = 32
+_BATCH = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,8 @@ class FinetuneConfig:
 class Forest(nn.Module):
     """The distinct paths of one or more trees as a trie of modules.
 
-    paths : complete paths (plans from the first level on), with the share of inferences that take them.
+    paths : complete paths (plans from the first level on), with the share of inferences that take them; the first part
+        of a path is one too where samples leave by confidence.
     """
 
     def __init__(self, network: Network, space: Space, library: Library, paths: Mapping[Branch, float]) -> None:
@@ -44,26 +52,43 @@ class Forest(nn.Module):
         blocks = space.problem.blocks
         self.paths = dict(paths)
         self.device = nn.ModuleDict()
-        self.cloud: dict[int, fx.GraphModule] = {}
+        self.cloud: dict[Rest, nn.Module] = {}
+        self.shapes: dict[Rest, tuple[int, ...]] = {}
         self.places: dict[Branch, int] = {}
+        self.endings: dict[Branch, Ending] = {}
+        self.thresholds: dict[Branch, float] = {}
         self._names: dict[Branch, str] = {}
         self._starts: dict[Branch, int] = {}
         for path in self.paths:
             for depth in range(1, len(path) + 1):
                 prefix = path[:depth]
                 block, plan = blocks[depth - 1], prefix[-1]
-                self._starts[prefix], self.places[prefix] = block.start, block.start + plan.partition
+                ending, place = block.ending(plan), block.start + plan.partition
+                self._starts[prefix], self.places[prefix], self.endings[prefix] = block.start, place, ending
                 if prefix not in self._names:
                     self._names[prefix] = f"node_{len(self._names)}"
                     chosen = space.variants(prefix)
                     own = {t.unit for t in block.units}
                     choices = {unit: choice for unit, choice in chosen.items() if unit in own}
-                    module = self._block(network, library, block.start, self.places[prefix], choices)
+                    module = _ended(self._block(network, library, block.start, place, choices), ending, place, space)
                     module.requires_grad_(bool(chosen))  # what no variant stands in front of stays the base network
                     self.device[self._names[prefix]] = module
-            end = self.places[path]
-            if end < len(network.spec.segments) and end not in self.cloud:
-                self.cloud[end] = network.between(end, len(network.spec.segments)).eval()
+                    if ending.kind == CONFIDENT:
+                        head = copy.deepcopy(space.endings.heads[place]).requires_grad_(bool(chosen))
+                        self.device[f"head_{self._names[prefix]}"] = head
+                        self.thresholds[prefix] = next(e.entropy for e in space.endings.exits if e.place == place)
+            if (rest := self.rest(path)) is not None and rest not in self.cloud:
+                whole: nn.Module = network.between(rest.place, len(network.spec.segments))
+                self.shapes[rest] = network.spec.places[rest.place].shape
+                if rest.kept:
+                    self.shapes[rest] = next(e.shape for e in space.endings.codes if Rest(e.place, e.kept) == rest)
+                    whole = nn.Sequential(copy.deepcopy(space.endings.coders[rest.place, rest.kept][1]), whole)
+                self.cloud[rest] = whole.eval()
+
+    def rest(self, path: Branch) -> "Rest | None":
+        """What the cloud runs behind a path; None where it ends on the device."""
+        ending = self.endings[path]
+        return Rest(self.places[path], ending.kept) if ending.kind == HAND else None
 
     @staticmethod
     def _block(
@@ -75,6 +100,10 @@ class Forest(nn.Module):
     def node(self, prefix: Branch) -> nn.Module:
         """The device's module of the node at the end of a path's first part."""
         return self.device[self._names[prefix]]
+
+    def head(self, prefix: Branch) -> nn.Module:
+        """The head by whose confidence samples leave at the end of a path's first part."""
+        return self.device[f"head_{self._names[prefix]}"]
 
     def start(self, prefix: Branch) -> int:
         """The place where the last node of a branch's first part begins."""
@@ -89,8 +118,31 @@ class Forest(nn.Module):
             for depth in range(1, len(path) + 1):
                 if path[:depth] not in known:
                     known[path[:depth]] = self.node(path[:depth])(known[path[: depth - 1]])
-            end = self.places[path]
-            yield path, self.cloud[end](known[path]) if end in self.cloud else known[path]
+            yield path, self._end(path, known[path])
+
+    def _end(self, path: Branch, x: torch.Tensor) -> torch.Tensor:
+        ending, rest = self.endings[path], self.rest(path)
+        if ending.kind == CONFIDENT:
+            return torch.as_tensor(self.head(path)(x))
+        if rest is None:
+            return x
+        return torch.as_tensor(self.cloud[rest](quantised(x, ending.bits) if ending.bits < FLOAT_BITS else x))
+
+
+class Rest(NamedTuple):
+    """What a cloud runs: the base network behind a place, behind the decoder of a bottleneck if `kept`."""
+
+    place: int
+    kept: int = 0
+
+
+def _ended(block: nn.Module, ending: Ending, place: int, space: Space) -> nn.Module:
+    """A device's block with what its ending adds to it: an exit's head, or an encoder."""
+    if ending.kind == EXIT:
+        return nn.Sequential(block, copy.deepcopy(space.endings.heads[place]))
+    if ending.kept:
+        return nn.Sequential(block, copy.deepcopy(space.endings.coders[place, ending.kept][0]))
+    return block
 
 
 Progress = Callable[[int, int, str], None]
@@ -170,22 +222,69 @@ def _divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) 
     return nn.functional.kl_div(student, target, reduction="batchmean") * temperature**2
 
 
-def forest_accuracy(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[Branch, float]:
-    """Top-1 accuracy, in percent, of every path on batches of normalised images and labels."""
-    right = dict.fromkeys(forest.paths, 0)
-    count = 0
+class Seen(NamedTuple):
+    """Of the samples that come to the end of a path: the percent right of those that leave, and the share that do.
+
+    rate : 1 but for exits by confidence; they have the threshold on the entropy, too.
+    """
+
+    accuracy: float
+    rate: float
+    entropy: float = 0.0
+
+
+def calibrate_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
+    """Set the thresholds of the exits by confidence, which training has changed, on images held back.
+
+    Against an exit stands the likeliest path that goes on behind it.
+    """
+    if not forest.thresholds:
+        return
+    forest.device.eval()
+    logits: dict[Branch, list[np.ndarray]] = {path: [] for path in forest.paths}
+    with torch.no_grad():
+        for batch in images.split(_BATCH):
+            for path, found in forest.logits(batch):
+                logits[path].append(found.numpy())
+    joined = {path: np.concatenate(parts) for path, parts in logits.items()}
+    for prefix in forest.thresholds:
+        behind = [p for p in forest.paths if p[: len(prefix)] == prefix and p not in forest.thresholds]
+        onward = max(behind, key=lambda path: forest.paths[path])
+        right = [joined[path].argmax(1) == labels for path in (prefix, onward)]
+        sure = calibrate(entropies(joined[prefix]), *right, max_loss=LOST_BY_CONFIDENCE)
+        forest.thresholds[prefix] = sure.entropy
+
+
+def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[Branch, Seen]:
+    """Every path on batches of normalised images and labels."""
+    came, left, right = (dict.fromkeys(forest.paths, 0) for _ in range(3))
     forest.device.eval()
     with torch.no_grad():
         for images, labels in batches:
-            truth = torch.from_numpy(labels)
-            count += len(labels)
-            for path, logits in forest.logits(images):
-                right[path] += int((logits.argmax(1) == truth).sum())
-    return {path: 100.0 * n / max(count, 1) for path, n in right.items()}
+            found = {path: logits.numpy() for path, logits in forest.logits(images)}
+            leaves = {path: entropies(found[path]) <= limit for path, limit in forest.thresholds.items()}
+            for path, logits in found.items():
+                here = np.ones(len(labels), dtype=bool)
+                for depth in range(1, len(path)):
+                    if path[:depth] in leaves:
+                        here &= ~leaves[path[:depth]]
+                came[path] += int(here.sum())
+                if path in leaves:
+                    here &= leaves[path]
+                left[path] += int(here.sum())
+                right[path] += int((logits.argmax(1) == labels)[here].sum())
+    return {
+        path: Seen(
+            100.0 * right[path] / max(left[path], 1),
+            left[path] / came[path] if came[path] else 0.0,
+            forest.thresholds.get(path, 0.0),
+        )
+        for path in forest.paths
+    }
 
 
 def complete_paths(space: Space, plans: list[Plan | None]) -> dict[Branch, float]:
-    """Every distinct complete path of a tree and the chance that it is taken."""
+    """Every distinct complete path of a tree and the chance that it is taken; see `Forest`."""
     problem = space.problem
     shape = problem.shape
     chance = [0.0] * len(plans)
@@ -194,14 +293,17 @@ def complete_paths(space: Space, plans: list[Plan | None]) -> dict[Branch, float
         children = range(shape.first[1]) if node < 0 else shape.children[node]
         if not children or (node >= 0 and plans[node] is None):
             continue
+        plan = None if node < 0 else plans[node]
+        stay = 1.0 if plan is None else 1.0 - problem.blocks[shape.level[node]].ending(plan).rate
         for child, share in zip(children, problem.chances(node)):
-            chance[child] = share * (1.0 if node < 0 else chance[node])
+            chance[child] = share * stay * (1.0 if node < 0 else chance[node])
     paths: dict[Branch, float] = {}
     for node, plan in enumerate(plans):
         if plan is None:
             continue
         above, level = shape.parent[node], shape.level[node]
         prefix[node] = (*(prefix[above] if above >= 0 else ()), plan)
-        if plan.partition < problem.blocks[level].places or not shape.children[node]:
-            paths[prefix[node]] = paths.get(prefix[node], 0.0) + chance[node]
+        leaves = problem.blocks[level].ending(plan).rate
+        if problem.ends(level, plan) or leaves:
+            paths[prefix[node]] = paths.get(prefix[node], 0.0) + chance[node] * (leaves or 1.0)
     return paths

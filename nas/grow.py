@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,17 +10,30 @@ from torch import nn
 
 from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
-from modeltree.tree import Action, BandwidthFork, Handover, Leaf, ModelTree, Node
+from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
 from nas.bases import fingerprint
 from nas.data import Dataset
 from nas.evaluate import Branch
-from nas.finetune import Forest
+from nas.finetune import FLOAT_BITS, Forest, Rest, Seen
 from nas.methods import Bench
 from nas.prepare import exported_bytes
-from nas.problem import Block, Plan, Problem
+from nas.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from transforms import Network, export
 
-IMAGE_BITS, FLOAT_BITS = 8, 32
+IMAGE_BITS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """Content hashes of what was exported.
+
+    blocks, heads : per branch's first part, of its last node's block, and of the head by whose confidence samples leave
+    there. rests : of what the cloud runs.
+    """
+
+    blocks: Mapping[Branch, str] = field(default_factory=dict)
+    heads: Mapping[Branch, str] = field(default_factory=dict)
+    rests: Mapping[Rest, str] = field(default_factory=dict)
 
 
 class TreeBuilder:
@@ -32,56 +46,14 @@ class TreeBuilder:
         self.dataset, self.base, self.trace = dataset, base, trace
 
     def tree(
-        self, plans: Sequence[Plan | None], accuracies: Mapping[Branch, float], origin: str,
-        blocks: Mapping[Branch, str] | None = None, rests: Mapping[int, str] | None = None,
-    ) -> ModelTree:  # fmt: skip
+        self, plans: Sequence[Plan | None], seen: Mapping[Branch, Seen], origin: str, exported: Exported | None = None
+    ) -> ModelTree:
         """The tree of some plans.
 
-        accuracies : percent per complete branch, `origin` of which is `predicted` or `measured`.
-        blocks : per branch's first part, the content hash of its last node's block. rests : likewise per cut.
+        seen : accuracy per branch, and how many leave where they may; `origin` is `predicted` or `measured`.
         """
-        problem, shape = self.bench.tree.problem, self.bench.tree.problem.shape
-        groups = merged(problem, plans)
-        number = {group[0]: i for i, group in enumerate(groups)}
-        branch: dict[int, Branch] = {-1: ()}
-        chance: dict[int, float] = {-1: 1.0}
-        nodes = []
-        for group in groups:
-            node, above = group[0], shape.parent[group[0]]
-            plan, level = plans[node], shape.level[node]
-            assert plan is not None
-            branch[node] = (*branch[above], plan)
-            siblings = list(range(shape.first[1]) if above < 0 else shape.children[above])
-            chances = problem.chances(above)
-            chance[node] = chance[above] * sum(chances[siblings.index(twin)] for twin in group)
-            types = tuple(sorted(k for twin in group for k in problem.types(twin)))
-            block = problem.blocks[level]
-            transfer_ms, cloud_ms, handover = 0.0, 0.0, None
-            if plan.partition < block.places:
-                cloud_ms = float(block.cloud_ms[plan.partition])
-                transfer_ms = problem.handover_ms(level, types, plan.partition) - cloud_ms
-                handover = self._handover(block.start + plan.partition, rests or {})
-            hidden = handover is not None
-            children = () if hidden else tuple(number[c] for c in shape.children[node] if c in number)
-            nodes.append(
-                Node(
-                    id=number[node],
-                    level=level,
-                    parent=None if above < 0 else number[above],
-                    fork=BandwidthFork(types=types),
-                    partition=plan.partition,
-                    segments=block.places,
-                    actions=self._actions(block, plan),
-                    device_ms=block.device_ms(plan),
-                    transfer_ms=transfer_ms,
-                    cloud_ms=cloud_ms,
-                    block=(blocks or {}).get(branch[node], ""),
-                    handover=handover,
-                    leaf=None if children else self._leaf(chance[node], branch[node], types, accuracies, origin),
-                    children=children,
-                )
-            )
-        return self._headed(nodes)
+        grown = _Growing(self, plans, seen, origin, exported or Exported())
+        return self._headed(grown.nodes())
 
     def jpeg(self, jpeg_bytes: int, accuracy: float) -> ModelTree:
         """The tree of one node that sends the image as a JPEG."""
@@ -89,7 +61,7 @@ class TreeBuilder:
         types = tuple(range(scenario.types.count))
         place = self.bench.network.spec.places[0]
         device_ms = scenario.device.jpeg_ms(place.shape[1], place.shape[2])
-        cloud_ms = float(problem.blocks[0].cloud_ms[0]) + scenario.cloud.jpeg_ms(place.shape[1], place.shape[2])
+        cloud_ms = problem.blocks[0].endings[0][0].cloud_ms + scenario.cloud.jpeg_ms(place.shape[1], place.shape[2])
         times = [scenario.transfer.ms(jpeg_bytes, mbps) for mbps in scenario.types.representative_mbps]
         transfer_ms = sum(p * t for p, t in zip(scenario.types.initial, times))
         handover = Handover(place=0, shape=place.shape, bytes=jpeg_bytes, bits=IMAGE_BITS)
@@ -110,7 +82,98 @@ class TreeBuilder:
             classes=self.dataset.classes, places=self.cuts,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
+            exits=tuple(known.place for known in self.bench.tree.endings.exits),
         )  # fmt: skip
+
+
+class _Growing:
+    """Nodes of one tree, one group of equal siblings (see `merged`) a node, and one more where samples may leave."""
+
+    def __init__(
+        self, builder: TreeBuilder, plans: Sequence[Plan | None], seen: Mapping[Branch, Seen], origin: str,
+        exported: Exported,
+    ) -> None:  # fmt: skip
+        self.bench, self.plans, self.seen, self.origin, self.exported = builder.bench, plans, seen, origin, exported
+        self.problem = builder.bench.tree.problem
+        self.groups = {group[0]: group for group in merged(self.problem, plans)}
+        self.branch: dict[int, Branch] = {-1: ()}
+        self.chance: dict[int, float] = {-1: 1.0}
+        self.order: list[tuple[int, bool]] = []  # (first node of a group, whether this is its exit by confidence)
+        self._visit()
+        self.number = {entry: i for i, entry in enumerate(self.order)}
+
+    def _visit(self) -> None:
+        """Walk the groups breadth first."""
+        shape = self.problem.shape
+        waiting = [(node, False) for node in range(shape.first[1]) if node in self.groups]
+        while waiting:
+            self.order += waiting
+            following: list[tuple[int, bool]] = []
+            for node, leaves in waiting:
+                if leaves:
+                    continue
+                above, plan = shape.parent[node], self.plans[node]
+                assert plan is not None
+                self.branch[node] = (*self.branch[above], plan)
+                siblings = list(range(shape.first[1]) if above < 0 else shape.children[above])
+                chances = self.problem.chances(above)
+                stay = 1.0 - self.seen[self.branch[above]].rate if above >= 0 and self._sure(above) else 1.0
+                taken = sum(chances[siblings.index(twin)] for twin in self.groups[node])
+                self.chance[node] = self.chance[above] * stay * taken
+                if not self.problem.ends(shape.level[node], plan):
+                    following += [(node, True)] * self._sure(node)
+                    following += [(child, False) for child in shape.children[node] if child in self.groups]
+            waiting = following
+
+    def _sure(self, node: int) -> bool:
+        """Whether samples may leave behind a node."""
+        return self.problem.ending_of(self.branch[node]).kind == CONFIDENT
+
+    def nodes(self) -> list[Node]:
+        """In breadth-first order."""
+        return [self._leaving(node) if leaves else self._node(node) for node, leaves in self.order]
+
+    def _node(self, node: int) -> Node:
+        problem, shape, branch = self.problem, self.problem.shape, self.branch[node]
+        plan, level, above = branch[-1], shape.level[node], shape.parent[node]
+        block, ending = problem.blocks[level], problem.ending_of(branch)
+        types = tuple(sorted(k for twin in self.groups[node] for k in problem.types(twin)))
+        sends = ending.kind == HAND
+        ends = problem.ends(level, plan)
+        children = [] if ends else [(node, True), *((child, False) for child in shape.children[node])]
+        return Node(
+            id=self.number[node, False],
+            level=level,
+            parent=None if above < 0 else self.number[above, False],
+            fork=_fork(ending, types),
+            partition=plan.partition,
+            segments=block.places,
+            actions=self._actions(block, plan),
+            device_ms=block.device_ms(plan) - (0.0 if ends else ending.device_ms),
+            transfer_ms=problem.transfer_ms(types, ending),
+            cloud_ms=ending.cloud_ms,
+            block=self.exported.blocks.get(branch, ""),
+            handover=self._handover(block.start + plan.partition, ending) if sends else None,
+            leaf=self._leaf(self.chance[node], branch, types) if ends else None,
+            children=tuple(self.number[entry] for entry in children if entry in self.number),
+        )
+
+    def _leaving(self, node: int) -> Node:
+        """The exit by which samples leave behind a node when it is sure of them."""
+        problem, branch = self.problem, self.branch[node]
+        level, ending = self.problem.shape.level[node], problem.ending_of(branch)
+        return Node(
+            id=self.number[node, True],
+            level=level + 1,
+            parent=self.number[node, False],
+            fork=ExitFork(exit=ending.exit, entropy=self.seen[branch].entropy),
+            partition=0,
+            segments=problem.blocks[level + 1].places,
+            actions=(),
+            device_ms=ending.device_ms,
+            block=self.exported.heads.get(branch, ""),
+            leaf=self._leaf(self.chance[node] * self.seen[branch].rate, branch, problem.types(node)),
+        )
 
     def _actions(self, block: Block, plan: Plan) -> tuple[Action, ...]:
         actions = []
@@ -121,23 +184,35 @@ class TreeBuilder:
             actions.append(Action(layer=name, technique=technique, rate=rate))
         return tuple(actions)
 
-    def _handover(self, place: int, rests: Mapping[int, str]) -> Handover:
-        at = self.bench.network.spec.places[place]
-        bits = IMAGE_BITS if place == 0 else FLOAT_BITS
-        spec = self.bench.network.spec
+    def _handover(self, place: int, ending: Ending) -> Handover:
+        spec, device, endings = self.bench.network.spec, self.bench.scenario.device, self.bench.tree.endings
+        shape = spec.places[place].shape
+        decoder: tuple[LayerSpec, ...] = ()
+        if ending.kept:
+            known = next(one for one in endings.codes_at(place) if (one.bits, one.kept) == ending.code)
+            shape, decoder = known.shape, known.decoder
         return Handover(
-            place=place, shape=at.shape, bytes=at.bytes, bits=bits, block=rests.get(place, ""),
-            device_ms=self.bench.scenario.device.compute_ms(spec.layers(place, len(spec.segments))),
+            place=place, shape=shape, bytes=ending.bytes, bits=IMAGE_BITS if place == 0 else ending.bits,
+            block=self.exported.rests.get(Rest(place, ending.kept), ""),
+            device_ms=device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]),
         )  # fmt: skip
 
-    def _leaf(
-        self, chance: float, branch: Branch, types: tuple[int, ...], accuracies: Mapping[Branch, float], origin: str
-    ) -> Leaf:
-        blocks, last = self.bench.tree.problem.blocks, len(branch) - 1
-        latency = sum(blocks[n].device_ms(plan) for n, plan in enumerate(branch))
-        if branch[-1].partition < blocks[last].places:
-            latency += self.bench.tree.problem.handover_ms(last, types, branch[-1].partition)
-        return Leaf(chance=chance, latency_ms=latency, accuracy=accuracies[branch], accuracy_origin=origin)
+    def _leaf(self, chance: float, branch: Branch, types: tuple[int, ...]) -> Leaf:
+        problem = self.problem
+        ending = problem.ending_of(branch)
+        latency_ms = sum(problem.blocks[n].device_ms(plan) for n, plan in enumerate(branch))
+        latency_ms += problem.transfer_ms(types, ending) + ending.cloud_ms
+        return Leaf(
+            chance=chance, latency_ms=latency_ms, accuracy=self.seen[branch].accuracy, accuracy_origin=self.origin
+        )
+
+
+def _fork(ending: Ending, types: tuple[int, ...]) -> Fork:
+    if ending.kind == EXIT:
+        return ExitFork(exit=ending.exit, types=types)
+    if ending.bits != FLOAT_BITS:
+        return BitsFork(types=types, bits=ending.bits)
+    return BandwidthFork(types=types)
 
 
 def merged(problem: Problem, plans: Sequence[Plan | None]) -> list[tuple[int, ...]]:
@@ -165,26 +240,24 @@ def merged(problem: Problem, plans: Sequence[Plan | None]) -> list[tuple[int, ..
     return groups
 
 
-def export_blocks(
-    network: Network, forest: Forest, branches: Sequence[Branch], folder: Path
-) -> tuple[dict[Branch, str], dict[int, str]]:
-    """Write every device block and cloud rest of some complete branches to `folder/<hash>.pt2`, each content once.
-
-    Returns the hashes, per first part of a branch and per place of hand-over.
-    """
+def export_blocks(network: Network, forest: Forest, branches: Sequence[Branch], folder: Path) -> Exported:
+    """Write every device block, head and cloud rest of some branches to `folder/<hash>.pt2`, each content once."""
     blocks: dict[Branch, str] = {}
-    rests: dict[int, str] = {}
+    heads: dict[Branch, str] = {}
+    rests: dict[Rest, str] = {}
     spec = network.spec
     for branch in branches:
         for depth in range(1, len(branch) + 1):
             prefix = branch[:depth]
-            start, stop = forest.start(prefix), forest.places[prefix]
-            if prefix not in blocks and stop > start:
-                blocks[prefix] = _write(forest.node(prefix), spec.places[start].shape, folder)
-        end = forest.places[branch]
-        if end < len(spec.segments) and end not in rests:
-            rests[end] = _write(forest.cloud[end], spec.places[end].shape, folder)
-    return blocks, rests
+            start, stop, ending = forest.start(prefix), forest.places[prefix], forest.endings[prefix]
+            if prefix not in blocks and (stop > start or ending.kind == EXIT or ending.kept):
+                blocks[prefix] = write_block(forest.node(prefix), spec.places[start].shape, folder)
+            if prefix not in heads and ending.kind == CONFIDENT:
+                heads[prefix] = write_block(forest.head(prefix), spec.places[stop].shape, folder)
+        rest = forest.rest(branch)
+        if rest is not None and rest not in rests:
+            rests[rest] = write_block(forest.cloud[rest], forest.shapes[rest], folder)
+    return Exported(blocks=blocks, heads=heads, rests=rests)
 
 
 def content_hash(module: nn.Module) -> str:
@@ -193,7 +266,7 @@ def content_hash(module: nn.Module) -> str:
     return hashlib.sha256((code + fingerprint(module)).encode()).hexdigest()[:20]
 
 
-def _write(module: nn.Module, shape: tuple[int, ...], folder: Path) -> str:
+def write_block(module: nn.Module, shape: tuple[int, ...], folder: Path) -> str:
     name = content_hash(module)
     path = folder / f"{name}.pt2"
     if not path.exists():

@@ -2,17 +2,20 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from modeltree.bandwidth import BandwidthTypes
+from modeltree.errors import ConfigError
 from nas.config import SearchConfig
+from nas.endings import KnownEndings
 from nas.evaluate import Branch, Evaluator
 from nas.exact import solve
+from nas.finetune import Seen
 from nas.library import Library
 from nas.predictor import Predictor
 from nas.problem import KEEP, Outcome, Plan, Problem, TreePlan
@@ -22,6 +25,7 @@ from nas.surgery import legal_place, surgery
 from nas.tabular import egreedy_search, random_search
 from transforms import Network
 
+_DEAREST, _HALVINGS = 1e6, 12
 _BRANCH_SHARE = 0.4  # of the episodes, when the tree search starts from branches
 
 Progress = Callable[[int, int, str], None]
@@ -43,6 +47,7 @@ class MethodResult(msgspec.Struct, frozen=True, kw_only=True):
     reward: float
     latency_ms: float
     accuracy: float
+    energy_mj: float
     evaluations: int
     seconds: float
     curve: tuple[Step, ...] = ()
@@ -60,7 +65,7 @@ class Bench:
 
 def build_bench(
     network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int], *,
-    single_root: bool, max_loss: float,
+    single_root: bool, max_loss: float, endings: KnownEndings | None = None,
 ) -> Bench:  # fmt: skip
     """The spaces that all methods search."""
     last = len(network.spec.segments)
@@ -71,9 +76,48 @@ def build_bench(
             device=scenario.device, cloud=scenario.cloud, types=constant, transfer=scenario.transfer,
             reward=scenario.reward,
         )  # fmt: skip
-        branches.append(build_space(network, library, predictor, alone, cuts, levels=(0, last), max_loss=max_loss))
-    tree = build_space(network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss)
+        space = build_space(
+            network, library, predictor, alone, cuts, levels=(0, last), max_loss=max_loss, endings=endings
+        )
+        branches.append(space)
+    tree = build_space(
+        network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss, endings=endings
+    )
     return Bench(network=network, scenario=scenario, tree=tree, branches=tuple(branches))
+
+
+def within_energy(bench: Bench, limit_mj: float) -> Bench:
+    """The same spaces with a price on energy, the lowest at which the best tree takes `limit_mj` at most.
+
+    A Lagrangian: the price is found by bisection, each time with the exact optimum. Where the optimum jumps over the
+    limit, the tree may take less than it could.
+
+    Raises
+    ------
+    ConfigError : no tree takes so little, or the device's profile says nothing about energy.
+    """
+    problem = bench.tree.problem
+    if not problem.compute_w:
+        raise ConfigError(f"profile {bench.scenario.device.name} has no energy parameters: add them, or set no limit")
+
+    def taken(price: float) -> float:
+        return solve(replace(problem, energy_worth=price)).outcome.energy_mj
+
+    low, high = 0.0, problem.latency_worth / problem.compute_w
+    if taken(low) <= limit_mj:
+        return bench
+    while (least := taken(high)) > limit_mj:
+        if high > _DEAREST:
+            raise ConfigError(f"energy-mj is {limit_mj:g}, but no tree takes less than {least:.3g}: allow that much")
+        low, high = high, 4.0 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if taken(middle) > limit_mj else (low, middle)
+    return replace(bench, tree=_priced(bench.tree, high), branches=tuple(_priced(b, high) for b in bench.branches))
+
+
+def _priced(space: Space, price: float) -> Space:
+    return replace(space, problem=replace(space.problem, energy_worth=price))
 
 
 def fixed(bench: Bench, method: str) -> MethodResult:
@@ -152,13 +196,14 @@ def run_exact(bench: Bench) -> dict[str, Any]:
     """The true optimum over all trees, as the search values them (`valued`) and as predicted (the rest)."""
     began = time.perf_counter()
     best = solve(bench.tree.problem)
-    outcome = Evaluator(bench.tree.problem, accuracy=bench.tree.predict).tree(best.plans).outcome
+    outcome = Evaluator(bench.tree.problem.unpriced, accuracy=bench.tree.predict).tree(best.plans).outcome
     return {**outcome._asdict(), "valued": best.outcome.reward, "seconds": time.perf_counter() - began}
 
 
-def reward_of(problem: Problem, plans: TreePlan, accuracies: dict[Branch, float]) -> Outcome:
-    """What a tree is worth with accuracies known per complete path (plans from the first level on)."""
-    return Evaluator(problem, accuracy=accuracies.__getitem__).tree(plans).outcome
+def reward_of(problem: Problem, plans: TreePlan, seen: Mapping[Branch, Seen]) -> Outcome:
+    """What a tree is worth with accuracies, and rates of leaving, known per path (plans from the first level on)."""
+    evaluator = Evaluator(problem, accuracy=lambda path: seen[path].accuracy, rate=lambda path: seen[path].rate)
+    return evaluator.tree(plans).outcome
 
 
 def _settings(config: SearchConfig, episodes: int) -> ReinforceConfig:
@@ -209,9 +254,10 @@ def _result(
     def accuracy(path: Branch) -> float:
         return space.predict(path) if oracle is None else oracle(space, path)
 
-    outcome = Evaluator(space.problem, accuracy=accuracy).tree(plans).outcome
+    outcome = Evaluator(space.problem.unpriced, accuracy=accuracy).tree(plans).outcome
     valued = Evaluator(space.problem, accuracy=lambda path: space.guard(accuracy(path))).tree(plans).outcome
     return MethodResult(
         method=method, plans=tuple(plans), valued=valued.reward, reward=outcome.reward, latency_ms=outcome.latency_ms,
-        accuracy=outcome.accuracy, evaluations=evaluations, seconds=seconds, curve=tuple(curve),
+        accuracy=outcome.accuracy, energy_mj=outcome.energy_mj, evaluations=evaluations, seconds=seconds,
+        curve=tuple(curve),
     )  # fmt: skip

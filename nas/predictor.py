@@ -55,6 +55,10 @@ class Predictor:
         """Predicted accuracy, in percent, on the search images."""
         return float(self.table[min(sum(self.damage[key] for key in plan.items()), len(self.table) - 1)])
 
+    def damage_of(self, drop: float) -> int:
+        """The damage of something that alone loses so many points of accuracy, none where it gains."""
+        return min(int(np.searchsorted(self.table[0] - self.table, drop)), len(self.table) - 1)
+
 
 def fit_predictor(
     library: Library, plans: Sequence[Composition], measured: Sequence[float], *, base: float, classes: int

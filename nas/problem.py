@@ -1,13 +1,14 @@
 """The search problem in numbers: what every action costs in time and accuracy, without torch.
 
-A *plan* of one node is (partition, options): the place inside the block where the network is handed over (L for "not
-here"), and one option for every unit of the block in front of that place. Options are positions in `UnitTable.labels`;
-0 keeps the layer as it is.
+A *plan* of one node is (partition, options, ending): the place inside the block where the path ends (L for "not
+here"), one option for every unit of the block in front of that place, and what happens at the place. Options are
+positions in `UnitTable.labels`, 0 keeps the layer as it is; endings are positions in `Block.endings`, 0 is the plain
+one: a hand-over of plain numbers, or going on.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,42 @@ class Plan(NamedTuple):
 
     partition: int
     options: tuple[int, ...]
+    ending: int = 0
+
+
+HAND, EXIT, ON, CONFIDENT = "hand", "exit", "on", "confident"
+"""Kinds of endings: hand over; leave through an early exit; go on; go on unless the exit is sure of the sample."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ending:
+    """What happens at a place.
+
+    kind : see above. exit : number of the early exit, from 1; 0 for none.
+    device_ms : on the device, beside the block's layers: an exit's head, an encoder, the coding of what crosses.
+    transfer_ms : (types,) of a hand-over, the round trip included; 0 elsewhere. cloud_ms : of what follows, there.
+    damage : harm to accuracy in the predictor's unit, as a unit's.
+    rate : share of the samples that leave by confidence. loss : points by which those are less often right than if they
+        had gone on.
+    bits, bytes : of what crosses, on the wire. kept : channels behind a learned bottleneck, 0 without one.
+    """
+
+    kind: str
+    exit: int = 0
+    device_ms: float = 0.0
+    transfer_ms: np.ndarray
+    cloud_ms: float = 0.0
+    damage: int = 0
+    rate: float = 0.0
+    loss: float = 0.0
+    bits: int = 32
+    bytes: int = 0
+    kept: int = 0
+
+    @property
+    def code(self) -> tuple[int, int]:
+        """(bits, kept): how what crosses is coded."""
+        return self.bits, self.kept
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,8 +99,7 @@ class Block:
     start : place of the whole network where the block begins.
     unit_segment : segment (counted within the block) of every unit.
     glue_ms : (L + 1,) device time of everything without weights in front of each place.
-    cloud_ms : (L,) cloud time of all that follows each place.
-    transfer_ms : (types, L) time to hand over at each place under each bandwidth type.
+    endings : (L + 1,) what may happen at each place, the plain ending first.
     """
 
     start: int
@@ -71,13 +107,16 @@ class Block:
     units: tuple[UnitTable, ...]
     unit_segment: tuple[int, ...]
     glue_ms: np.ndarray
-    cloud_ms: np.ndarray
-    transfer_ms: np.ndarray
+    endings: tuple[tuple[Ending, ...], ...]
 
     @property
     def places(self) -> int:
         """L: how many places there are to hand over; partition L means none of them."""
-        return len(self.cloud_ms)
+        return len(self.glue_ms) - 1
+
+    def ending(self, plan: Plan) -> Ending:
+        """What happens at the place of a plan."""
+        return self.endings[plan.partition][plan.ending]
 
     def device_units(self, partition: int) -> int:
         """How many units run on the device when the network is handed over at `partition`."""
@@ -94,8 +133,8 @@ class Block:
         return allowed
 
     def device_ms(self, plan: Plan) -> float:
-        """Device time of the block under a plan."""
-        total, previous = float(self.glue_ms[plan.partition]), 0
+        """Device time of the block under a plan, with what its ending takes."""
+        total, previous = float(self.glue_ms[plan.partition]) + self.ending(plan).device_ms, 0
         for table, option in zip(self.units, plan.options):
             total += float(table.pair_ms[previous, option])
             previous = option
@@ -103,7 +142,8 @@ class Block:
 
     def damage(self, plan: Plan) -> int:
         """Harm to accuracy done by a plan."""
-        return sum(int(table.damage[option]) for table, option in zip(self.units, plan.options))
+        units = sum(int(table.damage[option]) for table, option in zip(self.units, plan.options))
+        return units + self.ending(plan).damage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,16 +199,18 @@ def guarded(accuracy: np.ndarray, base: float, max_loss: float) -> np.ndarray:
     return np.asarray(accuracy - (CHARGE - 1) * np.maximum(0.0, base - max_loss - accuracy))
 
 
+Times = TypeVar("Times", float, np.ndarray)
 TreePlan = Sequence[Plan | None]
 """A plan for every node of a `Shape`; None below a node that hands over."""
 
 
 class Outcome(NamedTuple):
-    """What a whole tree is worth. Latency in ms and accuracy in percent are expectations over the forks."""
+    """What a whole tree is worth. Latency, accuracy in percent and energy are expectations over forks and samples."""
 
     reward: float
     latency_ms: float
     accuracy: float
+    energy_mj: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,6 +221,8 @@ class Problem:
         `guarded`; damage saturates at the cap.
     initial, transition : chances of the bandwidth types at the first fork, and from fork to fork.
     accuracy_worth, latency_worth : reward = constant + accuracy_worth * accuracy - latency_worth * latency.
+    compute_w, transmit_w : what the device draws while it computes and while it sends (W, which is mJ a ms).
+    energy_worth : reward that a millijoule costs the search, so that it keeps an energy budget; 0 without one.
     """
 
     blocks: tuple[Block, ...]
@@ -190,6 +234,9 @@ class Problem:
     accuracy_worth: float
     latency_worth: float
     constant: float
+    compute_w: float = 0.0
+    transmit_w: float = 0.0
+    energy_worth: float = 0.0
 
     @property
     def cap(self) -> int:
@@ -211,15 +258,41 @@ class Problem:
         """Bandwidth types that a node serves."""
         return self.shape.fork_types[self.shape.level[node]][self.shape.fork[node]]
 
-    def handover_ms(self, level: int, types: Sequence[int], partition: int) -> float:
-        """Transfer and cloud time of handing over at a place, averaged over the bandwidth types served."""
-        block = self.blocks[level]
+    def transfer_ms(self, types: Sequence[int], ending: Ending) -> float:
+        """Time to hand over, averaged over the bandwidth types served."""
         weight = np.array([self.initial[k] for k in types])
-        return float(weight @ block.transfer_ms[list(types), partition] / weight.sum() + block.cloud_ms[partition])
+        return float(weight @ ending.transfer_ms[list(types)] / weight.sum())
 
-    def reward(self, accuracy: float, latency_ms: float) -> float:
-        """Eq. 7."""
-        return self.constant + self.accuracy_worth * accuracy - self.latency_worth * latency_ms
+    def ending_of(self, path: Sequence[Plan]) -> Ending:
+        """What happens at the end of a branch, or of its first part."""
+        return self.blocks[len(path) - 1].ending(path[-1])
+
+    def ends(self, level: int, plan: Plan) -> bool:
+        """Whether a path ends with this plan, for all samples."""
+        return plan.partition < self.blocks[level].places or level == len(self.blocks) - 1
+
+    @property
+    def unpriced(self) -> "Problem":
+        """The same problem, energy costing nothing."""
+        return replace(self, energy_worth=0.0)
+
+    def device_cost(self, device_ms: Times) -> Times:
+        """Reward that computing so long on the device costs."""
+        return (self.latency_worth + self.energy_worth * self.compute_w) * device_ms
+
+    def handover_cost(self, types: Sequence[int], ending: Ending) -> float:
+        """Reward that handing over costs."""
+        transfer_ms = self.transfer_ms(types, ending)
+        return self.latency_worth * (transfer_ms + ending.cloud_ms) + self.energy_worth * self.transmit_w * transfer_ms
+
+    def energy_mj(self, device_ms: float, transfer_ms: float) -> float:
+        """[Niu 2022, eq. 3]."""
+        return self.compute_w * device_ms + self.transmit_w * transfer_ms
+
+    def reward(self, accuracy: float, latency_ms: float, energy_mj: float = 0.0) -> float:
+        """Eq. 7, less what the energy costs."""
+        gain = self.accuracy_worth * accuracy - self.latency_worth * latency_ms
+        return self.constant + gain - self.energy_worth * energy_mj
 
     def accuracy_of(self, damage: int) -> float:
         """Accuracy, in percent, as the search takes it."""

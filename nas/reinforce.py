@@ -24,6 +24,7 @@ from nas.controllers import (
     draw_options,
     scaled_bandwidth,
     vocabulary_of,
+    width_of,
 )
 from nas.evaluate import Evaluator
 from nas.problem import Outcome, Plan, Problem, TreePlan
@@ -88,12 +89,12 @@ class Reinforce:
         boosted: TreePlan | None = None,
     ) -> None:  # fmt: skip
         self.problem, self.evaluator, self.config, self.boosted = problem, evaluator, config, boosted
-        vocabulary = vocabulary_of(problem)
-        self.blocks = [BlockTensors(block, vocabulary) for block in problem.blocks]
+        vocabulary, width = vocabulary_of(problem), width_of(problem)
+        self.blocks = [BlockTensors(block, vocabulary, width) for block in problem.blocks]
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.partition = PartitionController(config.hidden)
+            self.partition = PartitionController(config.hidden, width)
             self.compression = CompressionController(config.hidden, len(vocabulary))
         parameters = [*self.partition.parameters(), *self.compression.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=config.lr)
@@ -152,32 +153,36 @@ class Reinforce:
             forced_place, forced_options = self._forced(level, episodes, nodes, use_boosted, fading)
             tensors = self.blocks[level]
             partition = draw(self.partition(tensors, bandwidth), self.generator, forced_place)
-            logits = self.compression(tensors, bandwidth, partition.actions)
-            compression = draw_options(logits, tensors, partition.actions, self.generator, forced_options)
+            place, ending = partition.actions // tensors.width, partition.actions % tensors.width
+            logits = self.compression(tensors, bandwidth, place)
+            compression = draw_options(logits, tensors, place, self.generator, forced_options)
             terms.append((episodes, nodes, partition, compression))
             alive = []
-            places, options = partition.actions.tolist(), compression.actions.tolist()
-            for e, node, place, row in zip(episodes.tolist(), nodes.tolist(), places, options):
-                trees[e][node] = Plan(place, tuple(row[: block.device_units(place)]))
-                if place == block.places:
+            drawn = zip(
+                episodes.tolist(), nodes.tolist(), place.tolist(), ending.tolist(), compression.actions.tolist()
+            )
+            for e, node, at, how, row in drawn:
+                trees[e][node] = Plan(at, tuple(row[: block.device_units(at)]), how)
+                if at == block.places:
                     alive.extend((e, child) for child in shape.children[node])
         return trees, terms
 
     def _forced(
         self, level: int, episodes: np.ndarray, nodes: np.ndarray, use_boosted: np.ndarray, fading: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places and options that are not drawn but given, -1 elsewhere: fair chances and boosted branches."""
-        levels, block = len(self.problem.blocks), self.problem.blocks[level]
+        """Places (with their endings) and options that are not drawn but given, -1 elsewhere: fair chances and boosted
+        branches."""
+        levels, block, width = len(self.problem.blocks), self.problem.blocks[level], self.blocks[level].width
         place = np.full(len(nodes), -1)
         options = np.full((len(nodes), len(block.units)), -1)
         share = (levels - (level + 1)) / levels if levels > 1 else _WHOLE_BRANCH
         chance = self.config.fair_chances * fading * share
-        place[self._uniform(len(nodes)) < chance] = block.places
+        place[self._uniform(len(nodes)) < chance] = block.places * width
         if self.boosted is not None:
             for row in np.flatnonzero(use_boosted[episodes]):
                 plan = self.boosted[nodes[row]]
                 if plan is not None:
-                    place[row] = plan.partition
+                    place[row] = plan.partition * width + plan.ending
                     options[row, : len(plan.options)] = plan.options
         return torch.from_numpy(place), torch.from_numpy(options)
 

@@ -5,6 +5,7 @@ stages/         what each finished stage found, as JSON; a stage that is there i
 base.pt2        the base network, exported
 blocks/         every block of the trees and every cloud rest, exported, named by content
 methods/        the tree of every method that can be executed
+actions.json    all exits, cuts and bits of the base network as a tree, to train policies on; not to be compiled
 tree.json       the model tree
 summary.json    methods, exact optimum, predictor, curves, timings
 events/         TensorBoard

@@ -31,6 +31,8 @@ from nas.config import SearchConfig
 from nas.distil import DistilConfig
 from nas.events import write_events
 from nas.executors import executor
+from nas.exits import exit_places
+from nas.learn_endings import learn_endings
 from nas.library import Choice, Library, build_library, library_folder
 from nas.methods import (
     Bench,
@@ -42,6 +44,7 @@ from nas.methods import (
     run_surgery,
     run_tabular,
     run_tree,
+    within_energy,
 )
 from nas.predictor import Predictor, Quality, fit_predictor
 from nas.prepare import Prepared, prepare
@@ -90,25 +93,31 @@ def search(
         return Searched(out, *read_run(out))
     try:
         prepared = prepare(config, out, cache, partial(progress, "base"))
-        cuts = slice_blocks(prepared.network.spec, config.N)
+        exits = exit_places(prepared.network, config.exits, base=config.base)
+        cuts = slice_blocks(prepared.network.spec, config.N, exits)
     except NasError:
         run.abandon()
         raise
     seconds = {"base": time.perf_counter() - began}
     library, predictor, quality, learnt = knowledge(config, prepared, cache, progress)
     started = time.perf_counter()
+    endings = learn_endings(config, prepared, library.folder, partial(progress, "endings"))
+    learnt["endings"] = time.perf_counter() - started
+    started = time.perf_counter()
     bench = build_bench(
-        prepared.network, library, predictor, scenario, cuts, single_root=config.single_root, max_loss=config.max_loss
-    )
+        prepared.network, library, predictor, scenario, cuts, single_root=config.single_root, max_loss=config.max_loss,
+        endings=endings,
+    )  # fmt: skip
+    searched = bench if config.energy_mj is None else within_energy(bench, config.energy_mj)
     oracle = None
     if config.distillation == "branch":
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
-    results = _methods(config, bench, run, oracle, partial(progress, "search"))
+    results = _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
     concluded = conclude(config, prepared, library, bench, cuts, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
     seconds["total"] = time.perf_counter() - began
-    exact = None if oracle else run_exact(bench)
+    exact = None if oracle else run_exact(searched)
     summary = summarise(config, prepared, scenario, trace, bench, results, concluded, quality, exact, seconds)
     for name, tree in concluded.trees.items():
         write_bytes(run.path("methods", f"{name}.json"), encode_tree(tree))

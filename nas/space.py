@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -16,9 +16,24 @@ from modeltree.layers import LayerSpec
 from modeltree.network import NetworkSpec
 from modeltree.profiles import DeviceProfile
 from modeltree.reward import Reward
+from nas.endings import KnownCode, KnownEndings
 from nas.library import Choice, Library, Record
 from nas.predictor import Predictor
-from nas.problem import ABSORBED, Block, Element, Plan, Problem, UnitTable, complete_tree, guarded
+from nas.problem import (
+    ABSORBED,
+    CONFIDENT,
+    EXIT,
+    HAND,
+    ON,
+    Block,
+    Element,
+    Ending,
+    Plan,
+    Problem,
+    UnitTable,
+    complete_tree,
+    guarded,
+)
 from transforms import Network, Variant
 from transforms.compose import entry, folded_layers
 
@@ -34,8 +49,11 @@ class Scenario:
     reward: Reward
 
 
-def slice_blocks(spec: NetworkSpec, blocks: int) -> tuple[int, ...]:
+def slice_blocks(spec: NetworkSpec, blocks: int, exits: Sequence[int] = ()) -> tuple[int, ...]:
     """Places at which a network is sliced into blocks whose largest cost (in MACs) is least; (blocks + 1,).
+
+    exits : places of early exits. As many of them as there are cuts, the earliest first, are cuts: the tree forks there,
+        so that samples may leave by confidence.
 
     Raises
     ------
@@ -44,6 +62,7 @@ def slice_blocks(spec: NetworkSpec, blocks: int) -> tuple[int, ...]:
     segments = len(spec.segments)
     if not 1 <= blocks <= segments:
         raise ConfigError(f"N is {blocks} but the network can be cut into 1 to {segments} blocks: choose one of those")
+    through = sorted(exits)[: blocks - 1]
     cost = np.array([sum(layer.macs + layer.elements for layer in spec.layers(s, s + 1)) for s in range(segments)])
     total = np.concatenate([[0.0], np.cumsum(cost, dtype=float)])
     best = np.full((blocks + 1, segments + 1), np.inf)
@@ -52,6 +71,8 @@ def slice_blocks(spec: NetworkSpec, blocks: int) -> tuple[int, ...]:
     for n in range(1, blocks + 1):
         for stop in range(n, segments - (blocks - n) + 1):
             for start in range(n - 1, stop):
+                if any(start < place < stop for place in through):
+                    continue
                 worst = max(best[n - 1, start], total[stop] - total[start])
                 if worst < best[n, stop]:
                     best[n, stop], back[n, stop] = worst, start
@@ -74,11 +95,12 @@ class Space:
     max_loss: float
     choices: Mapping[int, tuple[Choice | None, ...]]
     dropped: Mapping[tuple[int, Choice], str]
+    endings: KnownEndings = field(default_factory=KnownEndings)
 
     def predict(self, path: Sequence[Plan]) -> float:
         """Predicted accuracy of a branch, in percent."""
         damage = sum(block.damage(plan) for block, plan in zip(self.problem.blocks, path))
-        return float(self.predicted[min(damage, self.problem.cap)])
+        return float(self.predicted[min(damage, self.problem.cap)]) - self.problem.ending_of(path).loss
 
     def guard(self, accuracy: float) -> float:
         """A measured accuracy as the search takes it."""
@@ -98,6 +120,7 @@ class Space:
 def build_space(
     network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int],
     *, levels: Sequence[int] | None = None, single_root: bool = False, max_loss: float = 100.0,
+    endings: KnownEndings | None = None,
 ) -> Space:  # fmt: skip
     """The problem of choosing, for every node, where to hand over and how to compress what stays.
 
@@ -109,9 +132,10 @@ def build_space(
         same blocks, so that every branch found that way is also a branch of the tree.
     """
     levels = tuple(cuts if levels is None else levels)
-    builder = _Builder(network, library, predictor, scenario, frozenset(cuts))
+    known = endings or KnownEndings()
+    builder = _Builder(network, library, predictor, scenario, frozenset(cuts), known)
     blocks = tuple(builder.block(start, stop) for start, stop in itertools.pairwise(levels))
-    reward = scenario.reward
+    reward, energy = scenario.reward, scenario.device.energy
     problem = Problem(
         blocks=blocks,
         shape=complete_tree(len(blocks), scenario.types.count, single_root=single_root),
@@ -122,23 +146,22 @@ def build_space(
         constant=float(reward.of(0.0, 0.0)),
         accuracy_worth=float(reward.of(1.0, 0.0) - reward.of(0.0, 0.0)),
         latency_worth=float(reward.of(0.0, 0.0) - reward.of(0.0, 1.0)),
+        compute_w=energy.compute_w if energy else 0.0,
+        transmit_w=energy.transmit_w if energy else 0.0,
     )
     return Space(
-        problem=problem, predicted=predictor.table, max_loss=max_loss, choices=builder.choices, dropped=builder.dropped
+        problem=problem, endings=known, predicted=predictor.table, max_loss=max_loss, choices=builder.choices,
+        dropped=builder.dropped,
     )  # fmt: skip
 
 
 class _Builder:
     def __init__(
-        self, network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: frozenset[int]
-    ) -> None:
-        self.network, self.library, self.predictor, self.scenario, self.cuts = (
-            network,
-            library,
-            predictor,
-            scenario,
-            cuts,
-        )
+        self, network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: frozenset[int],
+        endings: KnownEndings,
+    ) -> None:  # fmt: skip
+        self.network, self.library, self.predictor, self.scenario = network, library, predictor, scenario
+        self.cuts, self.endings = cuts, endings
         self.choices: dict[int, tuple[Choice | None, ...]] = {}
         self.dropped: dict[tuple[int, Choice], str] = {}
         self.base_layers = {item.unit: list(item.layers) for item in network.spec.items if item.unit is not None}
@@ -169,16 +192,69 @@ class _Builder:
                 units.append(table)
                 unit_segment.append(segment - start)
                 elements.append(Element(segment=segment - start, layer=table.layer, is_unit=True))
-        places = range(start, stop)
-        cloud = [scenario.cloud.compute_ms(spec.layers(place, len(spec.segments))) for place in places]
-        transfer = [
-            [scenario.transfer.ms(spec.places[place].bytes, mbps) for place in places]
-            for mbps in scenario.types.representative_mbps
-        ]
         return Block(
             start=start, elements=tuple(elements), units=tuple(units), unit_segment=tuple(unit_segment),
-            glue_ms=np.array(glue), cloud_ms=np.array(cloud), transfer_ms=np.array(transfer),
+            glue_ms=np.array(glue), endings=(*(self._ends(place) for place in range(start, stop)), self._on(stop)),
         )  # fmt: skip
+
+    def _ends(self, place: int) -> tuple[Ending, ...]:
+        """Ways in which a path may end at a place: a plain hand-over, coded ones, an exit."""
+        spec = self.network.spec
+        cloud_ms = self.scenario.cloud.compute_ms(spec.layers(place, len(spec.segments)))
+        plain = spec.places[place].bytes
+        found = [Ending(kind=HAND, transfer_ms=self._transfer(plain), cloud_ms=cloud_ms, bytes=plain)]
+        found += [self._coded(known, cloud_ms) for known in self.endings.codes_at(place)]
+        if (leaves := self.endings.exit_at(place)) is not None:
+            damage = self.predictor.damage_of(leaves.drop)
+            found.append(
+                Ending(
+                    kind=EXIT,
+                    exit=leaves.exit,
+                    device_ms=self.scenario.device.compute_ms(leaves.layers),
+                    transfer_ms=self._nothing,
+                    damage=damage,
+                )
+            )
+        return tuple(found)
+
+    def _coded(self, known: KnownCode, cloud_ms: float) -> Ending:
+        device, cloud = self.scenario.device, self.scenario.cloud
+        numbers = math.prod(known.shape)
+        return Ending(
+            kind=HAND,
+            device_ms=device.compute_ms(known.encoder) + device.codec_ms(numbers),
+            transfer_ms=self._transfer(round(known.bytes)),
+            cloud_ms=cloud_ms + cloud.compute_ms(known.decoder) + cloud.codec_ms(numbers),
+            damage=self.predictor.damage_of(known.drop),
+            bits=known.bits,
+            bytes=round(known.bytes),
+            kept=known.kept,
+        )
+
+    def _on(self, place: int) -> tuple[Ending, ...]:
+        """Ways to go on behind a block: all samples, or those alone of which the exit there is not sure."""
+        found = [Ending(kind=ON, transfer_ms=self._nothing)]
+        leaves = self.endings.exit_at(place)
+        if leaves is not None and leaves.rate > 0 and place in self.cuts:
+            found.append(
+                Ending(
+                    kind=CONFIDENT,
+                    exit=leaves.exit,
+                    device_ms=self.scenario.device.compute_ms(leaves.layers),
+                    transfer_ms=self._nothing,
+                    rate=leaves.rate,
+                    loss=leaves.loss,
+                )
+            )
+        return tuple(found)
+
+    def _transfer(self, size_bytes: int) -> np.ndarray:
+        types = self.scenario.types.representative_mbps
+        return np.array([self.scenario.transfer.ms(size_bytes, mbps) for mbps in types])
+
+    @property
+    def _nothing(self) -> np.ndarray:
+        return np.zeros(self.scenario.types.count)
 
     def _unit(self, index: int, previous: tuple[int, UnitTable] | None, barrier: int) -> UnitTable:
         """Options of a unit, given the table of the unit in front in the same block, if any."""
@@ -303,7 +379,8 @@ def branch_as_tree(problem: Problem, whole: Problem, plans: Sequence[Plan]) -> l
     result: list[Plan | None] = []
     for node, level in enumerate(shape.level):
         above = shape.parent[node]
-        if above >= 0 and (result[above] is None or _hands_over(problem, shape.level[above], result[above])):
+        before = result[above] if above >= 0 else None
+        if above >= 0 and (before is None or problem.ends(shape.level[above], before)):
             result.append(None)
             continue
         root = node
@@ -315,9 +392,6 @@ def branch_as_tree(problem: Problem, whole: Problem, plans: Sequence[Plan]) -> l
         partition = min(max(plan.partition - (block.start - whole.blocks[0].start), 0), block.places)
         offset = sum(len(earlier.units) for earlier in problem.blocks[:level])
         count = block.device_units(partition)
-        result.append(Plan(partition, plan.options[offset : offset + count]))
+        ending = plan.ending if partition < block.places else 0
+        result.append(Plan(partition, plan.options[offset : offset + count], ending))
     return result
-
-
-def _hands_over(problem: Problem, level: int, plan: Plan | None) -> bool:
-    return plan is not None and plan.partition < problem.blocks[level].places

@@ -24,7 +24,7 @@ from nas.report.summary import SUMMARY_VERSION
 from nas.space import Scenario
 
 _STARTS = 200
-_ORDER = ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree", "random", "egreedy")
+_ORDER = ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree", "actions", "random", "egreedy")
 _PACKAGES = ("torch", "torch-pruning", "tensorly", "networkx", "numpy", "scipy", "scikit-learn", "msgspec")
 
 
@@ -76,6 +76,16 @@ def summarise(
             if name in ("tree", "random", "egreedy")
         },
         "predictor": quality._asdict(),
+        "exits": [
+            {"exit": known.exit, "place": known.place, "drop": known.drop, "entropy": known.entropy,
+             "rate": known.rate, "loss": known.loss, "head_ms": scenario.device.compute_ms(known.layers)}
+            for known in bench.tree.endings.exits
+        ],
+        "codes": [
+            {"place": known.place, "bits": known.bits, "kept": known.kept, "bytes": known.bytes, "drop": known.drop,
+             "raw_bytes": prepared.network.spec.places[known.place].bytes}
+            for known in bench.tree.endings.codes
+        ],
         "branches": [
             {"leaf": node.id, "latency_ms": node.leaf.latency_ms, "accuracy": node.leaf.accuracy,
              "chance": node.leaf.chance}
@@ -113,7 +123,7 @@ def _row(
     outcome = concluded.outcomes.get(name)
     if outcome is None:
         assert result is not None
-        outcome = Outcome(result.reward + worth, result.latency_ms, result.accuracy + shift)
+        outcome = Outcome(result.reward + worth, result.latency_ms, result.accuracy + shift, result.energy_mj)
     predicted_reward = None if result is None else result.reward + worth
     predicted_accuracy = None if result is None else result.accuracy + shift
     return {
@@ -123,6 +133,7 @@ def _row(
         "accuracy": outcome.accuracy,
         "accuracy_origin": "measured" if name in concluded.outcomes else "predicted",
         "latency_origin": "predicted",
+        "energy_mj": outcome.energy_mj or None,
         "predicted_reward": predicted_reward,
         "predicted_accuracy": predicted_accuracy,
         "evaluations": 0 if result is None else result.evaluations,

@@ -56,20 +56,22 @@ def _play(
         for node, above in enumerate(shape.parent):
             level = shape.level[node]
             before = plans[above] if above >= 0 else None
-            if above >= 0 and (before is None or before.partition < problem.blocks[level - 1].places):
+            if above >= 0 and (before is None or problem.ends(level - 1, before)):
                 plans.append(None)
                 continue
-            place = choose((node,), np.arange(problem.blocks[level].places + 1))
+            ways = [(place, how) for place, at in enumerate(problem.blocks[level].endings) for how in range(len(at))]
+            place, how = ways[choose((node,), np.arange(len(ways)))]
             options: list[int] = []
             for i, mask in enumerate(feasible[level][place]):
                 allowed = np.flatnonzero(mask[options[-1] if options else 0])
                 options.append(choose((node, place, i), allowed))
-            plans.append(Plan(place, tuple(options)))
+            plans.append(Plan(place, tuple(options), how))
         evaluated = evaluator.tree(plans)
         for node, plan in enumerate(plans):
             if plan is not None:
                 reward = float(evaluated.node_rewards[node])
-                learn((node,), plan.partition, reward)
+                at = problem.blocks[shape.level[node]].endings[: plan.partition]
+                learn((node,), sum(map(len, at)) + plan.ending, reward)
                 for i, option in enumerate(plan.options):
                     learn((node, plan.partition, i), option, reward)
         episodes += 1

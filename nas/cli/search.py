@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +36,16 @@ def search(
         "independent"
     ),
     single_root: Annotated[bool, typer.Option("--single-root", help="Do not fork before the first block")] = False,
+    exits: Annotated[str, typer.Option(help="Early exits as forks: none, auto, or places such as 4,7")] = "none",
+    bits: Annotated[
+        str, typer.Option(help="Widths of coded hand-overs as forks, such as 4,8; plain ones always are")
+    ] = "",
+    bottleneck: Annotated[
+        str, typer.Option(help="Shares of the channels that a learned bottleneck at a hand-over keeps, such as 0.25")
+    ] = "",
+    energy_mj: Annotated[
+        float | None, typer.Option(help="What an inference may take from the battery on average, in mJ")
+    ] = None,
     distillation: Annotated[str, typer.Option(help="block (variants once) or branch (every network whole)")] = "block",
     finetune_steps: Annotated[int | None, typer.Option(help="Of joint fine-tuning; 0 leaves it out")] = None,
     fair_chances: Annotated[bool, typer.Option(help="Force exploration of deeper blocks at first")] = True,
@@ -61,7 +71,9 @@ def search(
         rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
         techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss, budget=budget, forks=forks,
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
-        boosting=boosting, pool=pool, executor=executor, workers=workers,
+        boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
+        bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
+        executor=executor, workers=workers,
     )  # fmt: skip
     folder = out or Path("runs") / f"{_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
 
@@ -85,6 +97,21 @@ def search(
             "link (--trace trace.csv) or device (--device profile.json).",
             file=sys.stderr,
         )
+
+
+def numbers(name: str, text: str, kind: Any) -> list[Any]:
+    """The numbers of an option such as `4,8`.
+
+    Raises
+    ------
+    ConfigError : something in it is no number.
+    """
+    from modeltree.errors import ConfigError
+
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(f"--{name} is {text!r}: it must be numbers with commas between, such as 4,8") from None
 
 
 def default_cache() -> Path:

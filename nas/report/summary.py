@@ -20,6 +20,7 @@ METHODS = {
     "cloud_raw": "Cloud, raw pixels",
     "surgery": "Surgery",
     "branch": "Branch",
+    "actions": "Exit, cut and bits",
     "tree": "Model tree",
     "random": "Random search",
     "egreedy": "ε-greedy search",

@@ -46,13 +46,30 @@ def mixed():
 SLOWER = 300
 
 
-def given(folder: Path) -> dict[str, str]:
+PLAIN = """
+from torch import nn
+
+
+def plain():
+    return nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(24, 32, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(128, 64, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(64 * 16, 10),
+    )
+"""
+"""A network whose early maps tell a digit, so that leaving early is worth it."""
+
+
+def given(folder: Path, factory: str = "mixed") -> dict[str, str]:
     """Write a network, weights that a few steps of training gave, a slow device, and a link; returns their options.
 
     The link's two types lie far apart and the device is slow, so that compressing and handing over are both worth it.
     """
-    (folder / "mixed.py").write_text(NETWORK)
-    base, weights = f"{folder / 'mixed.py'}:mixed", folder / "mixed.safetensors"
+    (folder / f"{factory}.py").write_text({"mixed": NETWORK, "plain": PLAIN}[factory])
+    base, weights = f"{folder / factory}.py:{factory}", folder / f"{factory}.safetensors"
     data = load_dataset("digits", image_size=16)
     model: nn.Module = build(base, num_classes=10, image_size=16)
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)

@@ -1,22 +1,37 @@
 """Small search problems from random tables: pruning-like effects between neighbours, and a span like F3's."""
 
+import dataclasses
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 
 from modeltree.layers import LayerSpec
-from nas.problem import ABSORBED, Block, Element, Plan, Problem, UnitTable, complete_tree
+from nas.problem import (
+    ABSORBED,
+    CONFIDENT,
+    EXIT,
+    HAND,
+    ON,
+    Block,
+    Element,
+    Ending,
+    Plan,
+    Problem,
+    UnitTable,
+    complete_tree,
+)
 
 
 class Size(NamedTuple):
-    """levels and types are N and K; units per block, options per unit beside `keep`."""
+    """levels and types are N and K; units per block, options per unit beside `keep`; with `ends`, exits and codes."""
 
     levels: int = 2
     types: int = 2
     units: int = 2
     options: int = 1
     cap: int = 40
+    ends: bool = False
 
 
 def layer(channels=8, op="conv"):
@@ -54,6 +69,42 @@ def spanned(rng, unit, front):
     return [first, second]
 
 
+def endings(rng, places, size):
+    """A plain hand-over at every place and, with `ends`, a coded one, an exit, and one by confidence at the end."""
+    cloud_ms, nothing = np.sort(rng.uniform(0, 3, places))[::-1], np.zeros(size.types)
+    transfer_ms = np.outer(np.linspace(3, 0.7, size.types), rng.uniform(2, 25, places))
+    found = []
+    for place in range(places):
+        at = [Ending(kind=HAND, transfer_ms=transfer_ms[:, place], cloud_ms=float(cloud_ms[place]))]
+        if size.ends:
+            at.append(
+                Ending(
+                    kind=HAND,
+                    device_ms=0.4,
+                    transfer_ms=transfer_ms[:, place] / 2,
+                    bits=4,
+                    cloud_ms=1.0,
+                    damage=int(rng.integers(1, 9)),
+                )
+            )
+            exits = Ending(kind=EXIT, exit=1, device_ms=0.7, transfer_ms=nothing, damage=int(rng.integers(4, 30)))
+            at += [exits] if place % 2 else []
+        found.append(tuple(at))
+    on = [Ending(kind=ON, transfer_ms=nothing)]
+    if size.ends:
+        on.append(
+            Ending(
+                kind=CONFIDENT,
+                exit=1,
+                device_ms=0.7,
+                transfer_ms=nothing,
+                rate=rng.uniform(0, 0.9),
+                loss=rng.uniform(0, 9),
+            )
+        )
+    return (*found, tuple(on))
+
+
 def block(rng, start, first_unit, size, *, ends):
     """One unit a segment, with glue in between; with `ends`, an F3-like pair of units closes it."""
     units = []
@@ -71,9 +122,22 @@ def block(rng, start, first_unit, size, *, ends):
         units=tuple(units),
         unit_segment=tuple(range(len(units))),
         glue_ms=np.concatenate([[0.0], np.cumsum(rng.uniform(0, 0.5, places))]),
-        cloud_ms=np.sort(rng.uniform(0, 3, places))[::-1].copy(),
-        transfer_ms=np.outer(np.linspace(3, 0.7, size.types), rng.uniform(2, 25, places)),
+        endings=endings(rng, places, size),
     )
+
+
+def slower_link(problem, added_ms):
+    """The same problem with every hand-over taking so much longer."""
+
+    def slower(ending):
+        later = ending.transfer_ms + added_ms if ending.kind == HAND else ending.transfer_ms
+        return dataclasses.replace(ending, transfer_ms=later)
+
+    blocks = tuple(
+        dataclasses.replace(block, endings=tuple(tuple(map(slower, at)) for at in block.endings))
+        for block in problem.blocks
+    )
+    return dataclasses.replace(problem, blocks=blocks)
 
 
 def random_problem(seed, size, *, markov=False, single_root=False):
@@ -84,6 +148,7 @@ def random_problem(seed, size, *, markov=False, single_root=False):
         blocks.append(block(rng, start, unit, size, ends=level == size.levels - 1 and size.units >= 2))
         start += blocks[-1].places
         unit += len(blocks[-1].units)
+    blocks[-1] = dataclasses.replace(blocks[-1], endings=(*blocks[-1].endings[:-1], blocks[-1].endings[-1][:1]))
     initial, transition = np.full(size.types, 1 / size.types), np.full((size.types, size.types), 1 / size.types)
     if markov:
         initial, transition = rng.dirichlet(np.ones(size.types)), rng.dirichlet(np.ones(size.types), size.types)

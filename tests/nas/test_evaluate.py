@@ -47,7 +47,7 @@ def test_with_uneven_chances_the_mean_is_weighted():
     plans[3], plans[5] = Plan(0, ()), Plan(0, ())  # the faster child of each root hands over at once
     first = problem.blocks[0].device_ms(plans[0])
     stays = first + block.device_ms(plans[2])
-    leaves = first + float(block.transfer_ms[1, 0] + block.cloud_ms[0])
+    leaves = first + float(block.endings[0][0].transfer_ms[1] + block.endings[0][0].cloud_ms)
     expected = sum(
         problem.initial[root] * (problem.transition[root, 0] * stays + problem.transition[root, 1] * leaves)
         for root in range(2)
@@ -63,7 +63,7 @@ def test_a_hand_over_ends_the_path():
     outcome, rewards = Evaluator(problem).tree(plans)
     by_hand = (
         block.glue_ms[1] + block.units[0].pair_ms[0, 1] + block.units[0].last_ms[1]
-        + block.transfer_ms[0, 1] + block.cloud_ms[1]
+        + block.endings[1][0].transfer_ms[0] + block.endings[1][0].cloud_ms
     )  # fmt: skip
     assert outcome.latency_ms == pytest.approx(by_hand)
     assert outcome.accuracy == problem.accuracy[block.units[0].damage[1]]

@@ -1,6 +1,7 @@
 """Dynamic programming against trying everything."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_one_block_is_solved_as_well_as_by_trying_all(seed, types):
     problem = random_problem(seed, Size(levels=1, types=types, units=3, options=2))
     if types == 2:  # two roots never meet: every pair of plans is too many, the best of each is enough
         single = Evaluator(problem)
-        best = [max(single.branch((k,), (plan,))[1] * -0.6 + 2.0 * single.branch((k,), (plan,))[0]
+        best = [max(single.branch((k,), (plan,)).latency_ms * -0.6 + 2.0 * single.branch((k,), (plan,)).accuracy
                     for plan in enumerate_plans(problem.blocks[0])) for k in range(2)]  # fmt: skip
         assert solve(problem).outcome.reward == pytest.approx(200.0 + float(np.mean(best)), abs=1e-9)
     else:
@@ -42,6 +43,30 @@ def test_two_blocks_are_solved_as_well_as_by_trying_all(seed):
 def test_a_forked_tree_is_solved_as_well_as_by_trying_all(seed, markov):
     problem = random_problem(seed, TINY, markov=markov, single_root=True)
     assert solve(problem).outcome.reward == pytest.approx(brute_force(problem), abs=1e-9)
+
+
+@pytest.mark.parametrize("energy_worth", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_exits_and_codes_are_chosen_as_well_as_by_trying_all(seed, energy_worth):
+    problem = random_problem(seed, Size(units=1, options=1, ends=True), single_root=True, markov=seed > 2)
+    problem = dataclasses.replace(problem, compute_w=2.0, transmit_w=0.8, energy_worth=energy_worth)
+    optimum = solve(problem)
+    assert optimum.outcome.reward == pytest.approx(brute_force(problem), abs=1e-9)
+    search = ExactSearch(problem)
+    table = problem.constant + sum(c * search.values[0, fork][0] for fork, c in enumerate(problem.chances(-1)))
+    assert optimum.outcome.reward == pytest.approx(table, abs=1e-9)
+
+
+def test_all_kinds_of_endings_are_chosen_somewhere():
+    kinds = set()
+    for seed, worth in itertools.product(range(20), (0.1, 1.0, 10.0)):
+        problem = random_problem(seed, Size(levels=3, types=2, units=3, options=2, ends=True))
+        problem = dataclasses.replace(problem, accuracy_worth=worth)
+        for node, plan in enumerate(solve(problem).plans):
+            if plan is not None:
+                ending = problem.blocks[problem.shape.level[node]].ending(plan)
+                kinds.add((ending.kind, ending.bits))
+    assert kinds >= {("hand", 4), ("exit", 32), ("on", 32), ("confident", 32)}, kinds
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from networks import build, images, made_predictor, scenario, tiny
 
-from nas.finetune import FinetuneConfig, Forest, distil_whole_, finetune_, forest_accuracy
+from nas.finetune import FinetuneConfig, Forest, distil_whole_, finetune_, forest_seen
 from nas.library import Choice
 from nas.problem import Plan
 from nas.space import build_space
@@ -190,7 +190,7 @@ def test_accuracy_counts_right_answers_over_all_batches(forest, paths):
         labels = forest_logits(forest, paths["a"]).argmax(1).numpy()
     labels[:32] = (labels[:32] + 1) % 5
     batches = [(PIXELS[:100], labels[:100]), (PIXELS[100:], labels[100:])]
-    assert forest_accuracy(forest, batches)[paths["a"]] == pytest.approx(75.0)
+    assert forest_seen(forest, batches)[paths["a"]] == (pytest.approx(75.0), 1.0, 0.0)
 
 
 def forest_logits(forest, path):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from problems import Size, random_problem
+from problems import Size, random_problem, slower_link
 
 from nas.controllers import (
     BlockTensors,
@@ -103,8 +103,8 @@ def rewarding(problem: Problem, label: int) -> Problem:
     pair = np.full_like(first.pair_ms, 100.0)
     pair[:, label] = 1.0
     units = (dataclasses.replace(first, pair_ms=pair, damage=np.zeros_like(first.damage)), *block.units[1:])
-    fast = dataclasses.replace(block, units=units, transfer_ms=block.transfer_ms + 200.0)
-    return dataclasses.replace(problem, blocks=(fast,))
+    fast = dataclasses.replace(block, units=units)
+    return slower_link(dataclasses.replace(problem, blocks=(fast,)), 200.0)
 
 
 @pytest.mark.parametrize("best", [1, 2])

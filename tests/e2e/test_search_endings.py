@@ -1,0 +1,171 @@
+"""A search with exits, codes and a bottleneck among its forks: what is written, and that it is what was measured."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+import tiny_search
+import torch
+
+from modeltree.actions import tree_table
+from modeltree.tree import BitsFork, ExitFork, decode_tree
+from nas.confidence import entropies
+from nas.data import load_dataset
+from nas.prepare import with_unseen_search
+from nas.search import search
+from runtime.frames import decode, encode
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A search in which accuracy counts for little, so that exits and few bits are worth it."""
+    folder, before = tmp_path_factory.mktemp("endings"), torch.get_num_threads()
+    config = with_endings(tiny_search.config(tiny_search.given(folder, "plain")))
+    searched = search(config, folder / "run", cache=folder / "cache")
+    torch.set_num_threads(before)
+    return searched, config, folder
+
+
+def with_endings(config):
+
+    return msgspec.structs.replace(
+        config, exits="4", bits=(3, 6), bottleneck=(0.5,), N=3, max_loss=100.0, finetune_steps=20
+    )
+
+
+@pytest.fixture(scope="module")
+def test_images():
+    data = with_unseen_search(load_dataset("digits", image_size=16), 0)
+    return data.normalise(data.test.images), data.test.labels
+
+
+def blocks_of(folder):
+    known = {}
+
+    def run(name, x):
+        if name not in known:
+            known[name] = torch.export.load(folder / "blocks" / f"{name}.pt2").module()
+        with torch.no_grad():
+            return known[name](x)
+
+    return run
+
+
+def walked(tree, run, leaf, images):
+    """(logits of the samples that come to a leaf and end there, which those are), by the blocks and the real codec."""
+    x, here = images, np.ones(len(images), dtype=bool)
+    for node in tree.path(leaf.id):
+        parent = node.parent
+        sure = None if parent is None else tree.confident(parent)
+        if sure is not None:
+            logits = run(sure.block, x)
+            leaves = entropies(logits.numpy()) <= sure.fork.entropy
+            if node.id == sure.id:
+                return logits, here & leaves
+            here &= ~leaves
+        x = run(node.block, x) if node.block else x
+    if leaf.handover is not None:
+        if leaf.handover.place and leaf.handover.bits < 32:
+            one = (1, *leaf.handover.shape)
+            x = torch.from_numpy(
+                np.concatenate([decode(encode(i[None].numpy(), leaf.handover.bits), shape=one) for i in x])
+            )
+        x = run(leaf.handover.block, x)
+    return x, here
+
+
+def trees(found):
+    folder = found[0].folder
+    return {path.stem: decode_tree(path.read_bytes(), path.name) for path in (folder / "methods").iterdir()}
+
+
+def test_the_tree_has_forks_of_the_new_kinds(found):
+    forks = [node.fork for tree in trees(found).values() for node in tree.nodes]
+    assert any(isinstance(fork, ExitFork) for fork in forks)
+    assert any(isinstance(fork, BitsFork) for fork in forks)
+    assert found[0].tree.exits == (4,)
+
+
+def test_every_leaf_is_worth_what_its_blocks_give_on_test_images(found, test_images):
+    images, labels = test_images
+    run = blocks_of(found[0].folder)
+    seen = 0
+    for name, tree in trees(found).items():
+        if name in ("cloud_jpeg", "actions"):
+            continue
+        share = 0.0
+        for leaf in tree.leaves():
+            logits, here = walked(tree, run, leaf, images)
+            right = (logits.argmax(1).numpy() == labels)[here]
+            assert leaf.leaf.accuracy == pytest.approx(100 * right.mean() if len(right) else 0.0), (name, leaf.id)
+            share += leaf.leaf.chance
+            seen += leaf.fork != tree.nodes[0].fork
+        assert share == pytest.approx(1.0)
+    assert seen > 3
+
+
+def test_chances_of_leaving_are_the_shares_that_leave(found, test_images, tmp_path):
+    images, _ = test_images
+    _, config, folder = found
+    before = torch.get_num_threads()
+    config = msgspec.structs.replace(config, bottleneck=())  # so that leaving early is worth most
+    searched = search(config, tmp_path / "run", cache=folder / "cache")
+    torch.set_num_threads(before)
+    run = blocks_of(searched.folder)
+    checked = 0
+    for tree in trees((searched,)).values():
+        for node in tree.nodes:
+            sure = tree.confident(node.id)
+            if sure is None:
+                continue
+            _, here = walked(tree, run, sure, images)
+            below = [n for n in tree.leaves() if node.id in {one.id for one in tree.path(n.id)}]
+            reaching = sum(n.leaf.chance for n in below)
+            came = walked(tree, run, next(n for n in below if n.id != sure.id), images)[1] | here
+            assert sure.leaf.chance == pytest.approx(reaching * here.sum() / max(came.sum(), 1), abs=1e-9)
+            checked += 1
+    assert checked, "no exit by confidence was chosen: the test says nothing"
+
+
+def test_the_actions_cover_every_exit_cut_and_width_and_those_exported_run(found, test_images):
+    searched, config, _ = found
+    images, labels = test_images
+    whole = decode_tree((searched.folder / "actions.json").read_bytes(), "actions.json")
+    table = tree_table(whole)
+    last, exits = whole.places[-1], (*whole.exits, whole.places[-1])
+    expected = {(e, place, 32) for e, place in enumerate(exits, 1)}
+    expected |= {(e, 0, 8) for e in range(1, 3)}
+    expected |= {(e, c, b) for e, place in enumerate(exits, 1) for c in range(1, place) for b in (*config.bits, 32)}
+    assert {tuple(map(int, key)) for key in zip(table.exit, table.cut, table.bits)} == expected
+    assert last == exits[-1]
+
+    offered = trees(found)["actions"]
+    run = blocks_of(searched.folder)
+    accuracy = {(int(e), int(c), int(b)): a for e, c, b, a in zip(table.exit, table.cut, table.bits, table.accuracy)}
+    few = tree_table(offered)
+    for row, leaf in enumerate(few.leaf):
+        logits, _ = walked(offered, run, offered.nodes[leaf], images)
+        right = 100 * (logits.argmax(1).numpy() == labels).mean()
+        key = (int(few.exit[row]), int(few.cut[row]), int(few.bits[row]))
+        assert accuracy[key] == pytest.approx(right, abs=0.3), key
+    for mbps in (0.0, 0.03, 0.3, 100.0):
+        assert list(offered.walk(lambda mbps=mbps: mbps))[-1].leaf is not None
+
+
+def test_the_summary_says_what_exits_and_codes_are_worth(found):
+    summary = json.loads((found[0].folder / "summary.json").read_text())
+    assert [row["exit"] for row in summary["exits"]] == [1]
+    assert all(0 <= row["rate"] <= 1 and row["head_ms"] > 0 for row in summary["exits"])
+    sizes = {(row["place"], row["bits"], row["kept"]): row["bytes"] for row in summary["codes"]}
+    assert all(sizes[place, 3, 0] < sizes[place, 6, 0] for place, bits, kept in sizes if (bits, kept) == (3, 0))
+    assert "actions" in {row["method"] for row in summary["methods"]}
+
+
+def test_a_search_is_the_same_again_from_what_it_kept(found, tmp_path):
+    searched, config, folder = found
+    before = torch.get_num_threads()
+    again = search(config, tmp_path / "again", cache=folder / "cache")
+    torch.set_num_threads(before)
+    assert again.tree == searched.tree
+    assert trees((again,)) == trees(found)
