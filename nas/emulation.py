@@ -16,7 +16,7 @@ from modeltree.emulate import Emulation, emulate, oracle, spread_starts
 from modeltree.errors import ConfigError, unknown
 from modeltree.reward import Reward
 from modeltree.traces import Trace
-from modeltree.tree import ModelTree
+from modeltree.tree import ExitFork, ModelTree, Node
 from nas.estimating import emulate_estimated
 from nas.report.summary import Method, ScenarioSummary, Summary
 from nas.report.verdict import best_choice, verdict_of
@@ -33,8 +33,9 @@ class Row:
     """One method on one link, or on the mean of several; emulated.
 
     latency_ms : mean. p95_latency_ms : 19 of 20 are under it. accuracy : percent. reward : mean [Wang 2020, eq. 7].
-    handed_over : share of the inferences. paths : share of each path by the node where it ends, the most taken first;
-    empty in a mean, and for the oracle, which walks several trees.
+    handed_over, left_early : shares of the inferences; the latter through an early exit, here or there.
+    paths : share of each path by the node where it ends, the most taken first; empty in a mean, and for the oracle,
+    which walks several trees.
     perfect_latency_ms : mean if the bandwidth were known.
     """
 
@@ -44,6 +45,7 @@ class Row:
     accuracy: float
     reward: float
     handed_over: float
+    left_early: float
     paths: Mapping[int, float]
     perfect_latency_ms: float
 
@@ -112,14 +114,16 @@ def emulate_methods(
         seen = {name: emulate_estimated(tree, trace, starts_s=starts_s) for name, tree in here.items()}
     bound = oracle(list(here.values()), trace, starts_s, reward)
     walked = list(here.values())
-    over = [walked[tree].nodes[leaf].handover is not None for tree, leaf in zip(bound.tree, bound.leaf, strict=True)]
+    ends = [walked[tree].nodes[leaf] for tree, leaf in zip(bound.tree, bound.leaf, strict=True)]
     return EmulatedLink(
         trace=trace, measure=measure, starts_s=starts_s,
         rows=tuple(_row(name, here[name], run, perfect[name], reward) for name, run in seen.items()),
         oracle=Row(
             method=ORACLE, latency_ms=float(bound.latency_ms.mean()), accuracy=float(bound.accuracy.mean()),
             p95_latency_ms=float(np.quantile(bound.latency_ms, 0.95)), reward=float(bound.reward.mean()),
-            handed_over=statistics.fmean(over), paths={}, perfect_latency_ms=float(bound.latency_ms.mean()),
+            handed_over=statistics.fmean(end.handover is not None for end in ends),
+            left_early=statistics.fmean(_left_early(end) for end in ends), paths={},
+            perfect_latency_ms=float(bound.latency_ms.mean()),
         ),
         latency_ms={name: run.latency_ms for name, run in seen.items()} | {ORACLE: bound.latency_ms},
     )  # fmt: skip
@@ -151,13 +155,18 @@ def _row(name: str, tree: ModelTree, run: Emulation, perfect: Emulation, reward:
         method=name, latency_ms=float(run.latency_ms.mean()), p95_latency_ms=float(np.quantile(run.latency_ms, 0.95)),
         accuracy=float(run.accuracy.mean()), reward=float(reward.of(run.accuracy, run.latency_ms).mean()),
         handed_over=sum((share for leaf, share in paths.items() if tree.nodes[leaf].handover is not None), 0.0),
+        left_early=sum((share for leaf, share in paths.items() if _left_early(tree.nodes[leaf])), 0.0),
         paths=paths,
         perfect_latency_ms=float(perfect.latency_ms.mean()),
     )  # fmt: skip
 
 
+def _left_early(end: Node) -> bool:
+    return isinstance(end.fork, ExitFork) or (end.handover is not None and end.handover.exit > 0)
+
+
 def _mean(rows: Sequence[Row]) -> Row:
-    fields = ("latency_ms", "p95_latency_ms", "accuracy", "reward", "handed_over", "perfect_latency_ms")
+    fields = ("latency_ms", "p95_latency_ms", "accuracy", "reward", "handed_over", "left_early", "perfect_latency_ms")
     means = {field: statistics.fmean(getattr(row, field) for row in rows) for field in fields}
     return Row(method=rows[0].method, paths={}, **means)
 

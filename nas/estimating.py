@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts
+from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, ranks, sure_exits
 from modeltree.traces import Trace
 from modeltree.tree import ModelTree
 from modeltree.units import s_from_ms
@@ -64,6 +64,7 @@ class _Device:
         self._under_way = 0
         self._queue: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
+        self._sure, self._rank = sure_exits(tree), ranks(starts_s.size)
         self._latency_ms = np.empty(starts_s.size)
         self._leaf = np.empty(starts_s.size, dtype=int)
 
@@ -90,6 +91,12 @@ class _Device:
         self._match = matched(self._tree.types, self._estimator.estimate(now_s), self._match, self._hysteresis)
         node, start_s = self._tree.child(here, self._match.type), float(self._starts_s[i])
         done_ms = after_ms(self._tree, node, self._trace, start_s, elapsed_ms)
+        if node.id in self._sure:
+            exit, below = self._sure[node.id]
+            done_ms += exit.device_ms
+            if self._rank[i] < below:
+                self._latency_ms[i], self._leaf[i] = done_ms, exit.id
+                return
         if node.leaf is None:
             self._at(start_s + s_from_ms(done_ms), partial(self._fork, i, node.id, done_ms))
             return

@@ -4,18 +4,21 @@ Every image goes through every path, block by block, and blocks that paths share
 accuracy expected over the paths' chances.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from compile.targets import Target
+from modeltree.emulate import sure_exits
 from modeltree.errors import ConfigError
 from modeltree.manifest import Manifest, VariantAccuracy
-from modeltree.tree import Node
+from modeltree.tree import ExitFork, ModelTree, Node, by_confidence
 from nas.config import SearchConfig
 from nas.data import Dataset, load_dataset
 from nas.prepare import with_unseen_search
+from runtime.leaving import entropy_nats
 from runtime.library import Library
 
 
@@ -53,10 +56,9 @@ def measured_variants(manifest: Manifest, folder: Path, dataset: Dataset, images
     for variant in entry.variants:
         chain = _Chain(manifest, folder, target, variant, runtime, entering)
         accuracy = 0.0
-        for leaf in manifest.tree.leaves():
-            assert leaf.leaf is not None
-            right = chain.logits(leaf).argmax(axis=1) == labels
-            accuracy += leaf.leaf.chance * 100 * float(right.mean())
+        for leaf, chance in _link_chances(manifest.tree):
+            right = chain.answers(leaf).argmax(axis=1) == labels
+            accuracy += chance * 100 * float(right.mean())
         origin = f"measured on this target's libraries, {target}"
         found[variant] = VariantAccuracy(accuracy=min(accuracy, 100.0), images=count, origin=origin)
     return found
@@ -72,6 +74,15 @@ def _runnable(manifest: Manifest) -> str:
     )
 
 
+def _link_chances(tree: ModelTree) -> Iterator[tuple[Node, float]]:
+    """Leaves that the link leads to, each with its chance if nobody left by confidence on the way."""
+    sure = sure_exits(tree)
+    for end in tree.leaves():
+        if not by_confidence(end) and end.leaf is not None and end.leaf.chance > 0:
+            left = max((sure[node.id][1] for node in tree.path(end.id) if node.id in sure), default=0.0)
+            yield end, end.leaf.chance / (1.0 - left)
+
+
 class _Chain:
     """Runs paths of one weight format, remembering what comes out of each chain of blocks."""
 
@@ -81,6 +92,17 @@ class _Chain:
         self.manifest, self.folder, self.target, self.variant = manifest, folder, target, variant
         self.runtime = runtime
         self.known: dict[tuple[str, ...], np.ndarray] = {(): entering}
+
+    def answers(self, leaf: Node) -> np.ndarray:
+        """What comes of every image on the way to a leaf: the answer of the first head that is sure, or the leaf's."""
+        found = self.logits(leaf)
+        for node in reversed(self.manifest.tree.path(leaf.id)):
+            head = self.manifest.tree.confident(node.id)
+            if head is not None and isinstance(head.fork, ExitFork) and head.fork.entropy is not None:
+                said = self.logits(head)
+                sure = np.array([entropy_nats(row) <= head.fork.entropy for row in said])
+                found = np.where(sure[:, None], said, found)
+        return found
 
     def logits(self, leaf: Node) -> np.ndarray:
         """What the path to a leaf answers, the cloud's part included."""

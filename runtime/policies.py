@@ -1,18 +1,23 @@
 """Policies that choose exit, cut and bits at run time [Niu 2022]; numpy only, so that a device can run them.
 
-All share one interface: `choose(state)` gives the number of an action of the `Decisions` they were made for. They keep
-nothing between calls. The exact rule is the default: it looks at every action, and the paper's 189 take it
-microseconds.
+All share one interface: `choose(state, among)` gives the number of an action of the `Decisions` they were made for.
+They keep nothing between calls. The exact rule is the default: it looks at every action, and the paper's 189 take it
+microseconds. Trained policies lie in files (runtime.policy_files).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from modeltree.decisions import Decisions, State
-from modeltree.errors import ConfigError, DataError
+from modeltree.decisions import Decisions, Reward, State, tree_table
+from modeltree.errors import ConfigError, DataError, FormatError
+from modeltree.tree import ModelTree
+from runtime import policy_files
+from runtime.policy_files import PolicyFile, PolicyHeader
 
 _OBSERVED = 4
 
@@ -20,8 +25,12 @@ _OBSERVED = 4
 class Policy(Protocol):
     """Chooses an action."""
 
-    def choose(self, state: State) -> int:
-        """The number of the action to take in a state."""
+    def choose(self, state: State, among: np.ndarray | None = None) -> int:
+        """The number of the action to take in a state.
+
+        among : (actions,), bool: the only ones that may be taken now, such as the leaves below a node, or what a
+            battery leaves; at least one.
+        """
         ...
 
 
@@ -31,9 +40,9 @@ class Exact:
 
     decisions: Decisions
 
-    def choose(self, state: State) -> int:
+    def choose(self, state: State, among: np.ndarray | None = None) -> int:
         """Looks at the bandwidth alone."""
-        return self.decisions.best(state.mbps)
+        return self.decisions.best(state.mbps, among=among)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,9 +51,9 @@ class Greedy:
 
     decisions: Decisions
 
-    def choose(self, state: State) -> int:
+    def choose(self, state: State, among: np.ndarray | None = None) -> int:
         """Looks at the bandwidth alone."""
-        return self.decisions.highest(-self.decisions.latency_ms(state.mbps), state.mbps)
+        return self.decisions.highest(-self.decisions.latency_ms(state.mbps), state.mbps, among=among)
 
 
 class Fixed:
@@ -54,10 +63,19 @@ class Fixed:
         if not 0 <= action < len(decisions):
             raise ConfigError(f"action is {action}: it must be in 0..{len(decisions) - 1}, the actions of the table")
         self.action = action
+        table = decisions.table
+        apart = [np.abs(column - column[action]) for column in (table.sends.astype(int), table.exit, table.cut)]
+        bits = np.abs(table.bits - table.bits[action])
+        self._nearest = np.lexsort((table.device_ms, bits, apart[2], apart[1], apart[0]))
 
-    def choose(self, state: State) -> int:
-        """Looks at nothing."""
-        return self.action
+    def choose(self, state: State, among: np.ndarray | None = None) -> int:
+        """Looks at nothing. Where the action is not `among` those allowed, the one most like it.
+
+        Most like it: that sends, too, or does not, either; then of the nearest exit, cut and bits; then the fastest.
+        """
+        if among is None or among[self.action]:
+            return self.action
+        return int(self._nearest[among[self._nearest].argmax()])
 
 
 def on_device(decisions: Decisions) -> Fixed:
@@ -171,7 +189,52 @@ class Trained:
                 f"{len(self.decisions)} actions; train one for this table"
             )
 
-    def choose(self, state: State) -> int:
+    def choose(self, state: State, among: np.ndarray | None = None) -> int:
         """Looks at the whole state."""
         scores = self.network(self.decisions.observe(state))
-        return self.decisions.highest(scores, state.mbps)
+        return self.decisions.highest(scores, state.mbps, among=among)
+
+
+def write_policy(path: str | Path, policy: Trained, *, agent: str, seed: int, trained_on: str) -> None:
+    """Write a trained policy and the problem it was trained for, whole or not at all.
+
+    agent : which one learnt it, such as `sac`. seed : of its training. trained_on : the link, in words.
+    """
+    decisions = policy.decisions
+    objective, reward = (
+        (None, decisions.objective) if isinstance(decisions.objective, Reward) else (decisions.objective, None)
+    )
+    header = PolicyHeader(
+        agent=agent, seed=seed, trained_on=trained_on, rtt_ms=decisions.rtt_ms, energy=decisions.energy,
+        objective=objective, reward=reward,
+        budget_mj=decisions.budget_mj if math.isfinite(decisions.budget_mj) else None,
+    )  # fmt: skip
+    policy_files.save(Path(path), PolicyFile(header, decisions.table.keys, policy.network.arrays()))
+
+
+def read_policy(path: str | Path, tree: ModelTree) -> Trained:
+    """A policy from a file, for the tree it was trained on; round trip, energy, objective and budget are the file's.
+
+    Raises
+    ------
+    DataError : the file cannot be read. FormatError : it is not a policy, or one for another tree: their actions
+        (exit, cut, bits, leaf) are not the same.
+    """
+    path = Path(path)
+    header, actions, arrays = policy_files.load(path)
+    table = tree_table(tree)
+    if not np.array_equal(actions, table.keys):
+        raise FormatError(
+            f"{path} chooses among {len(actions)} actions, the tree has {len(table)}, and they must be the same, in "
+            "exit, cut, bits and leaf: train a policy for this tree with `nas policy train`"
+        )
+    objective = header.objective or header.reward
+    assert objective is not None  # the header has checked it
+    try:
+        decisions = Decisions(
+            table=table, rtt_ms=header.rtt_ms, energy=header.energy, objective=objective,
+            budget_mj=math.inf if header.budget_mj is None else header.budget_mj,
+        )  # fmt: skip
+        return Trained(decisions=decisions, network=Dense.from_arrays(arrays))
+    except (ConfigError, DataError) as error:
+        raise FormatError(f"{path} is not a policy: {error}") from error

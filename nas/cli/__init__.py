@@ -9,6 +9,7 @@ from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
 from nas.cli.emulate import emulate
 from nas.cli.field import field
+from nas.cli.policy import policy
 from nas.cli.profile import profile
 from nas.cli.record import record
 from nas.cli.run import run
@@ -34,6 +35,7 @@ app.command()(run)
 app.command()(emulate)
 app.command()(field)
 app.command()(record)
+app.add_typer(policy, name="policy")
 
 INTERRUPTED = 130
 

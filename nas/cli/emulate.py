@@ -82,7 +82,8 @@ def _table(seen: "Comparison", *, estimated: bool) -> Any:
     surgery = any(seen.surgery_of(row.method) for row in seen.rows)
     table = Table(box=SIMPLE_HEAD)
     titles = ["method", "mean ms", "p95 ms", "accuracy %", "reward", "handed over %", "vs oracle %"]
-    titles += ["vs surgery %"] * surgery + ["vs perfect %"] * estimated
+    early = any(row.left_early for row in seen.rows)
+    titles += ["left early %"] * early + ["vs surgery %"] * surgery + ["vs perfect %"] * estimated
     for title in titles:
         table.add_column(title, justify="left" if title == "method" else "right", no_wrap=True)
     for row in (*seen.rows, seen.oracle):
@@ -91,6 +92,7 @@ def _table(seen: "Comparison", *, estimated: bool) -> Any:
             f"{row.reward:.2f}", f"{100 * row.handed_over:.1f}",
             "" if row is seen.oracle else _signed(row.over_percent(seen.oracle)),
         ]  # fmt: skip
+        cells += [f"{100 * row.left_early:.1f}"] * early
         cells += [_signed(row.over_percent(seen.surgery_of(row.method)))] * surgery
         cells += ["" if row is seen.oracle else _signed(row.over_perfect_percent)] * estimated
         table.add_row(*cells, end_section=row is seen.rows[-1])
@@ -123,6 +125,7 @@ def _row(row: "Row", seen: "Comparison") -> dict[str, Any]:
     return {
         "method": row.method, "latency_ms": row.latency_ms, "p95_latency_ms": row.p95_latency_ms,
         "accuracy": row.accuracy, "reward": row.reward, "handed_over": row.handed_over,
+        "left_early": row.left_early,
         "paths": {str(leaf): share for leaf, share in row.paths.items()},
         "over_oracle_percent": row.over_percent(seen.oracle),
         "over_surgery_percent": row.over_percent(seen.surgery_of(row.method)),

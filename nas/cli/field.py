@@ -39,6 +39,9 @@ def field(
     mode: Annotated[
         str, typer.Option(help="only-device, prefer-device, prefer-cloud (walks the tree as searched) or only-cloud")
     ] = "prefer-cloud",
+    policy: Annotated[
+        str, typer.Option(help="What chooses the forks: switch (the bandwidth's type), exact, or a policy's file")
+    ] = "switch",
     target: Annotated[str | None, typer.Option(help="Of the bundles, on the device")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
     weights: Annotated[str, typer.Option(help="Kind of weights, one that the bundles were compiled with")] = "f32",
@@ -62,7 +65,7 @@ def field(
     config = FieldConfig(
         bundles=tuple(bundles), trace=load_trace(trace, seed=seed, rtt_ms=rtt_ms), link=link, count=count,
         every_ms=every_ms, offset_s=offset_s, images=images, slowdown=slowdown, target=target, weights=weights,
-        threads=threads, mode=mode, deadline_ms=deadline_ms, check=check, seed=seed,
+        threads=threads, mode=mode, policy=policy, deadline_ms=deadline_ms, check=check, seed=seed,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends our processes as Ctrl-C does
     played = prepared(config)
@@ -97,6 +100,7 @@ def field(
 def _print(record: "FieldRun", origin: str) -> None:
     from rich.console import Console
 
+    from nas.report.field_endings import endings
     from nas.report.field_numbers import tallies
     from nas.report.field_verdict import field_verdict
 
@@ -106,6 +110,8 @@ def _print(record: "FieldRun", origin: str) -> None:
         f"{record.trace} over {record.link}: {_mean(record.trace_mbps):.2f} Mbit/s on average, round trip "
         f"{record.rtt_ms:.4g} ms, {shots} inferences a method, one every {record.every_ms:.4g} ms, {origin}"
     )
+    if record.policy != "switch":
+        print(f"Driven by {record.policy}.")
     print(f"Device: {record.slowdown or 'this machine as it is'}. Cloud: {record.cloud}.")
     Console(width=None if sys.stdout.isatty() else 160).print(_table(found))
     print(
@@ -113,6 +119,9 @@ def _print(record: "FieldRun", origin: str) -> None:
         "replayed, with the\nparts measured here, and the oracle, the best path of all methods in hindsight. Accuracy: "
         "the bundle's, over the paths taken."
     )
+    for one in found:
+        if ends := endings(one.run):
+            print(f"{one.name} ended: {', '.join(f'{what} {percent:.1f} %' for what, percent in ends.items())}")
     for sentence in field_verdict(record, found):
         print(f"* {sentence}")
 
@@ -141,13 +150,14 @@ def over_surgery(one: "Tally", found: "Sequence[Tally]") -> float:
 
 
 def _plain(record: "FieldRun") -> dict[str, Any]:
+    from nas.report.field_endings import endings
     from nas.report.field_numbers import PARTS, tallies
     from nas.report.field_verdict import field_verdict
 
     found = tallies(record)
     return {
         "origin": "measured", "trace": record.trace, "link": record.link, "rtt_ms": record.rtt_ms,
-        "slowdown": record.slowdown, "every_ms": record.every_ms,
+        "slowdown": record.slowdown, "policy": record.policy, "every_ms": record.every_ms,
         "methods": [_finite({
             "method": one.name, "shots": len(one.run.shots), "measured_mean_ms": one.mean_ms,
             "measured_median_ms": one.median_ms, "measured_p95_ms": one.p95_ms,
@@ -155,7 +165,7 @@ def _plain(record: "FieldRun") -> dict[str, Any]:
             "right_percent": one.right, "reward": one.reward, "handed_over_percent": one.handed_over,
             "emulated_mean_ms": one.emulated_ms, "replayed_mean_ms": one.replayed_ms,
             "over_surgery_percent": over_surgery(one, found), "over_oracle_percent": one.over_oracle,
-            "late": one.late, "checked": one.checked, "error": one.error,
+            "late": one.late, "endings_percent": endings(one.run), "checked": one.checked, "error": one.error,
         }) for one in found],
         "verdict": field_verdict(record, found),
     }  # fmt: skip

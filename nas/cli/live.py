@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from modeltree.render import bytes_text, ms_text, range_text
-from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, ModelTree, Node
+from modeltree.render import block_text, bytes_text, fork_text, ms_text, range_text
+from modeltree.tree import BandwidthFork, Fork, ModelTree, Node
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from runtime.session import Result, Session
+    from runtime.result import Result
+    from runtime.session import Session
 
 UPDATES_PER_S = 8
 HISTORY, LAST = 60, 1000
@@ -277,14 +278,12 @@ def _fork(tree: ModelTree, fork: Fork) -> str:
     match fork:
         case BandwidthFork():
             return range_text(tree, fork.types)
-        case BitsFork():
-            return f"{range_text(tree, fork.types)}, {fork.bits} bits"
-        case ExitFork():
-            return f"early exit {fork.exit}"
+        case _:
+            return fork_text(tree, fork)
 
 
 def _does(tree: ModelTree, node: Node) -> str:
-    said = [f"block {node.level + 1}, {ms_text(node.device_ms)}"] if node.block else []
+    said = [f"{block_text(node)}, {ms_text(node.device_ms)}"] if node.block else []
     if node.handover is not None:
         what = "image" if node.handover.place == 0 else f"place {node.handover.place}"
         said.append(f"{what} to the cloud, {bytes_text(node.handover.bytes)}")
@@ -294,7 +293,7 @@ def _does(tree: ModelTree, node: Node) -> str:
 
 
 def _colour(tree: ModelTree, node: Node) -> str:
-    if isinstance(node.fork, ExitFork) or len(node.fork.types) == tree.types.count:
+    if len(node.fork.types) in (0, tree.types.count):
         return "default"
     return _type_colour(node.fork.types[len(node.fork.types) // 2], tree.types.count)
 

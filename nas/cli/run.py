@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from modeltree.tree import ModelTree
     from nas.cli.live import LiveView
-    from runtime.session import Result
+    from runtime.result import Result
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 _KEPT = 256
@@ -31,6 +31,9 @@ def run(
     mode: Annotated[
         str, typer.Option(help="only-device, prefer-device, prefer-cloud (walks the tree as searched) or only-cloud")
     ] = "prefer-cloud",
+    policy: Annotated[
+        str, typer.Option(help="What chooses the forks: switch (the bandwidth's type), exact, or a policy's file")
+    ] = "switch",
     deadline_ms: Annotated[float | None, typer.Option(min=0.0, help="For each image")] = None,
     target: Annotated[str | None, typer.Option(help="Of the bundle; its only one for devices unless said")] = None,
     weights: Annotated[str, typer.Option(help="Kind of weights, one that the bundle was compiled with")] = "f32",
@@ -71,7 +74,7 @@ def run(
     seen = Seen()
     with Session.open(
         bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
-        certificate=tls_cert, key=tls_key, frames=frames, hedge=hedge,
+        certificate=tls_cert, key=tls_key, frames=frames, hedge=hedge, policy=policy,
     ) as session:  # fmt: skip
         tree = session.device.manifest.tree
         try:

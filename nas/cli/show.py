@@ -10,7 +10,7 @@ import typer
 
 from modeltree.errors import ConfigError
 from modeltree.manifest import FileEntry, Manifest, encode_manifest
-from modeltree.render import render_dot, render_text
+from modeltree.render import block_text, render_dot, render_text
 from modeltree.tree import ModelTree
 
 
@@ -93,7 +93,7 @@ def _titles(tree: ModelTree) -> dict[str, str]:
     rests: dict[str, str] = {}
     for node in tree.nodes:
         if node.block:
-            device.setdefault(node.block, f"block {node.level + 1}")
+            device.setdefault(node.block, block_text(node))
         if node.handover is not None:
             rests.setdefault(node.handover.block, f"rest from place {node.handover.place}")
     return device | {name: f"{device[name]}, {what}" if name in device else what for name, what in rests.items()}

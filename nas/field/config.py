@@ -7,6 +7,7 @@ from pathlib import Path
 from modeltree.errors import ConfigError, unknown
 from modeltree.traces import Trace
 from modeltree.units import ms_from_s
+from runtime.driving import SWITCH
 
 LINKS = ("auto", "namespaces", "relay")
 """How the link is made; auto takes namespaces where there is root and `tc`."""
@@ -26,7 +27,7 @@ class FieldConfig:
     offset_s : where in the trace it begins. images : folder of images; None takes test images of the digits, or noise.
     slowdown : `none`; `profile` for what the tree predicts of the device; a number makes every block take so many times
         what it takes here.
-    target, weights, threads, mode, deadline_ms : of the session on the device.
+    target, weights, threads, mode, policy, deadline_ms : of the session on the device.
     check : run directory whose exported blocks every answer is compared with; None compares nothing.
     """
 
@@ -42,6 +43,7 @@ class FieldConfig:
     weights: str = "f32"
     threads: int | None = None
     mode: str = "prefer-cloud"
+    policy: str = SWITCH
     deadline_ms: float | None = None
     check: Path | None = None
     seed: int = 0

@@ -17,7 +17,8 @@ import numpy as np
 from modeltree.units import ms_from_s, s_from_ms
 from runtime.bundle import Bundle
 from runtime.device import Device
-from runtime.session import Result, Session
+from runtime.result import Result
+from runtime.session import Session
 
 _TIMED_RUNS = 30
 
@@ -40,6 +41,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     weights: str
     threads: int | None
     mode: str
+    policy: str
     deadline_ms: float | None
     least_s: dict[str, float]
     factor: float | None
@@ -89,8 +91,8 @@ def main() -> None:
     images = np.load(task.images, allow_pickle=False)
     least_s = task.least_s if task.factor is None else _times_here(task, task.factor)
     with Session.open(
-        task.bundle, server=task.server, target=task.target, variant=task.weights, mode=task.mode, threads=task.threads,
-        least_s=least_s,
+        task.bundle, server=task.server, target=task.target, variant=task.weights, mode=task.mode, policy=task.policy,
+        threads=task.threads, least_s=least_s,
     ) as session:  # fmt: skip
         _tell(json.dumps({"measured": session.measure()}))
         began_s = float(json.loads(sys.stdin.readline()))

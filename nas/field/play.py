@@ -20,6 +20,7 @@ from nas.field.record import FieldRun, MethodRun, Shot, encode_field
 from nas.field.replay import Measured, method_run
 from nas.field.turn import play_turn
 from nas.machine import commit, load_average, processor, today
+from runtime.driving import open_driver
 from runtime.link import Shape
 
 Progress = Callable[[str, int, int, str], None]
@@ -51,9 +52,11 @@ def prepared(config: FieldConfig) -> Played:
 
     Raises
     ------
-    ConfigError : a bundle, an image folder or the link is off.
+    ConfigError : a bundle, an image folder or the link is off. FormatError, DataError : the policy is.
     """
     methods = tuple(find_methods(config.bundles))
+    for method in methods:
+        open_driver(method.tree, config.policy)  # a policy that does not fit is refused before anything starts
     images = field_images(subject_of(methods).manifest, config.images, count=config.count, seed=config.seed)
     return Played(
         config=config, methods=methods, images=images, link=chosen_link(config.link), load=load_average()
@@ -87,7 +90,9 @@ def play_(played: Played, progress: Progress) -> None:
                 progress(method.name, config.count, config.count, "comparing with torch")
                 errors = checked(checker, method.tree, measured.shots, measured.outputs, played.images)
                 measured = _with_errors(measured, errors)
-            run, replayed = method_run(method.name, str(method.folder), method.manifest, measured, config.trace)
+            run, replayed = method_run(
+                method.name, str(method.folder), method.manifest, measured, config.trace, config.policy
+            )
             played.runs.append(run)
             played.replayed.append(replayed)
 
@@ -113,6 +118,7 @@ def field_run(played: Played) -> FieldRun:
         deadline_ms=config.deadline_ms, base=tree.base, machine=f"{processor()}, load average {played.load:.1f} before",
         commit=commit(), date=today(), trace_time_s=tuple(config.offset_s + at_s for at_s, _ in steps),
         trace_mbps=tuple(mbps for _, mbps in steps), methods=tuple(played.runs), oracle_ms=tuple(best),
+        policy=config.policy,
     )  # fmt: skip
 
 

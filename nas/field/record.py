@@ -43,6 +43,7 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A way through a method's tree: what was predicted, and means of what was measured where it was taken.
 
     text : what the path does, in a few words. accuracy : percent, as the bundle says. shots : how often it was taken.
+    exit : the early exit that it leaves through, here or in the cloud. bits : of a hand-over on a fork of its own.
     *_predicted_ms : by the tree; transfer is the round trip and the bytes at the trace's own rate, as a mean over the
     starts where the path was taken (over all where it never was).
     *_ms : measured means over the shots that this path answered as planned; None where there are none.
@@ -58,12 +59,14 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     device_ms: float | None = None
     transfer_ms: float | None = None
     cloud_ms: float | None = None
+    exit: int | None = None
+    bits: int | None = None
 
 
 class MethodRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One method's turn over the trace.
 
-    emulated_ms : (shots,), what `modeltree.emulate` foretells with the tree's predictions.
+    emulated_ms : (shots,), what `modeltree.emulate` foretells with the tree's predictions, driven by the run's policy.
     replayed_ms : (shots,), the same with this run's measured block, server and round-trip times: what is left between
         it and the measured total is the estimator, the switch and the link itself.
     """
@@ -83,6 +86,7 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     oracle_ms : per start the hindsight optimum, by reward, over all paths of all methods' trees, with measured parts
         and the true trace (computed). trace_time_s, trace_mbps : the link, for drawing.
     every_ms : from one inference's start to the next. counts: shots a method.
+    policy : what drove the sessions: `switch`, `exact` or the file of a trained one.
     """
 
     version: int = FIELD_VERSION
@@ -105,6 +109,7 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trace_mbps: tuple[float, ...]
     methods: tuple[MethodRun, ...]
     oracle_ms: tuple[float, ...]
+    policy: str = "switch"
 
 
 def encode_field(field: FieldRun) -> bytes:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.emulate import emulate
+from modeltree.emulate import Choose, emulate
 from modeltree.manifest import Manifest
 from modeltree.render import handover_text
 from modeltree.traces import Trace
-from modeltree.tree import ModelTree, Node
+from modeltree.tree import BitsFork, ExitFork, ModelTree, Node, by_confidence
 from modeltree.units import s_from_ms
 from nas.field.record import Leaf, MethodRun, Shot
+from runtime.driving import SWITCH, Seen, open_driver
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,16 +32,20 @@ class Measured:
 
 
 def method_run(
-    name: str, bundle: str, manifest: Manifest, measured: Measured, trace: Trace
+    name: str, bundle: str, manifest: Manifest, measured: Measured, trace: Trace, policy: str = SWITCH
 ) -> tuple[MethodRun, ModelTree]:
     """A method's record, and its tree with measured parts, which the oracle chooses from.
 
     trace : the link that was played; its round trip replaces the tree's, for it is no prediction of the tree's.
+    policy : what drove the session, and drives the emulations.
     """
     tree = msgspec.structs.replace(manifest.tree, rtt_ms=trace.rtt_ms)
     replayed = replayed_tree(tree, measured, trace)
     starts_s = np.array([shot.start_s for shot in measured.shots])
-    emulated, again = (emulate(one, trace, starts_s=starts_s).latency_ms.tolist() for one in (tree, replayed))
+    emulated, again = (
+        emulate(one, trace, starts_s=starts_s, choose=_chooser(one, policy)).latency_ms.tolist()
+        for one in (tree, replayed)
+    )
     run = MethodRun(
         name=name, bundle=bundle, shots=measured.shots, leaves=leaves_of(tree, measured.shots, trace),
         emulated_ms=tuple(emulated), replayed_ms=tuple(again),
@@ -97,6 +102,9 @@ def path_text(path: Sequence[Node]) -> str:
     here = f"{own} block{'s' * (own != 1)} here" if own else ""
     if changed:
         here += f", {changed} layer{'s' * (changed != 1)} compressed"
+    leaves = path[-1].fork
+    if isinstance(leaves, ExitFork):
+        here += f", through exit {leaves.exit}" + (" when sure" if by_confidence(path[-1]) else "")
     if end is None:
         return here or "nothing runs"
     return f"{here}, then {handover_text(end)}" if here else handover_text(end)
@@ -112,7 +120,8 @@ def _leaf(tree: ModelTree, end: Node, shots: Sequence[Shot], trace: Trace) -> Le
     path = tree.path(end.id)
     taken = [shot for shot in shots if shot.nodes and shot.nodes[-1] == end.id]
     planned = [shot for shot in taken if shot.answered_by == ("device" if end.handover is None else "cloud")]
-    device_ms, transfer_ms = sum(node.device_ms for node in path), 0.0
+    heads = [head for node in path[:-1] if (head := tree.confident(node.id)) is not None and head.id != end.id]
+    device_ms, transfer_ms = sum(node.device_ms for node in (*path, *heads)), 0.0
     if end.handover is not None and shots:
         at_s = [shot.start_s + s_from_ms(device_ms) for shot in taken or shots]
         transfer_ms = tree.rtt_ms + mean([trace.transfer_ms(end.handover.bytes, one_s) for one_s in at_s])
@@ -123,7 +132,23 @@ def _leaf(tree: ModelTree, end: Node, shots: Sequence[Shot], trace: Trace) -> Le
         device_ms=mean([shot.device_ms for shot in planned]) if planned else None,
         transfer_ms=mean([shot.transfer_ms for shot in crossed]) if crossed else None,
         cloud_ms=mean([shot.cloud_ms for shot in crossed]) if crossed else None,
+        exit=end.fork.exit if isinstance(end.fork, ExitFork) else end.handover.exit or None if end.handover else None,
+        bits=end.fork.bits if isinstance(end.fork, BitsFork) else None,
     )  # fmt: skip
+
+
+def _chooser(tree: ModelTree, policy: str) -> Choose:
+    """A driver as an emulation asks it: the bandwidth is known, and the cloud is always to be asked."""
+    driver = open_driver(tree, policy)
+
+    def choose(here: int | None, mbps: float) -> Node:
+        seen = Seen(type=tree.types.match(mbps), mbps=mbps, asks=True)
+        node = driver.child(here, seen)
+        if node.leaf is not None:
+            driver.answered(node.id, seen, 0.0, 0.0)
+        return node
+
+    return choose
 
 
 def _scale(pairs: Iterable[tuple[float, float]]) -> float:

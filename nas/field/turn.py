@@ -94,7 +94,7 @@ def _task(method: Method, config: FieldConfig, url: str | None, pixels: Path) ->
     return Task(
         bundle=str(method.folder.resolve()), server=url, images=str(pixels), count=config.count,
         every_ms=config.apart_ms, target=config.target, weights=config.weights, threads=config.threads,
-        mode=config.mode, deadline_ms=config.deadline_ms,
+        mode=config.mode, policy=config.policy, deadline_ms=config.deadline_ms,
         least_s=predicted_s(method.tree) if config.slowdown == PROFILE else {}, factor=factor_of(config.slowdown),
         outputs=config.check is not None,
     )  # fmt: skip

@@ -5,8 +5,8 @@ A fork's colour says how fast its link is (orange is slowest, blue fastest), the
 
 from dataclasses import dataclass
 
-from modeltree.render import bytes_text, fork_text, layer_actions, layer_lines, ms_text
-from modeltree.tree import ExitFork, ModelTree, Node
+from modeltree.render import block_text, bytes_text, layer_actions, layer_lines, ms_text, when_text
+from modeltree.tree import ModelTree, Node
 from nas.report.svg import escape, text
 
 CARD, GAP, START, ROOM = 252, 62, 116, 18
@@ -36,7 +36,7 @@ def draw_tree(tree: ModelTree) -> str:
     bottom = 8.0
     for root in tree.roots:
         bottom = _lay_out(tree, root, bottom, cards) + ROOM
-    chances = _chances(tree)
+    chances = tree.chances()
     width = max(card.x for card in cards.values()) + CARD + 12
     middles = [cards[root].y + cards[root].height / 2 for root in tree.roots]
     centre = (middles[0] + middles[-1]) / 2
@@ -44,7 +44,7 @@ def draw_tree(tree: ModelTree) -> str:
     for card in cards.values():
         parent = cards.get(-1 if card.node.parent is None else card.node.parent)
         origin = (START, centre) if parent is None else (parent.x + CARD, parent.y + parent.height / 2)
-        parts.append(_edge(tree, card, origin, chances[card.node.id], chances.get(card.node.parent or 0, 1.0)))
+        parts.append(_edge(tree, card, origin, chances[card.node.id], chances[card.node.parent or 0]))
     parts += _start(tree, centre)
     parts += [_card(tree, card) for card in cards.values()]
     height = max(card.y + card.height for card in cards.values()) + 10
@@ -73,15 +73,6 @@ def _lay_out(tree: ModelTree, number: int, top: float, cards: dict[int, _Card]) 
     return max(bottom - ROOM if node.children else top, y + shift + height)
 
 
-def _chances(tree: ModelTree) -> dict[int, float]:
-    """Of every node: the sum over the leaves below it."""
-    found = dict.fromkeys(range(len(tree.nodes)), 0.0)
-    for leaf in tree.leaves():
-        for node in tree.path(leaf.id):
-            found[node.id] += leaf.leaf.chance if leaf.leaf else 0.0
-    return found
-
-
 def _start(tree: ModelTree, centre: float) -> list[str]:
     shape = "×".join(map(str, tree.input_shape))
     return [
@@ -104,13 +95,13 @@ def _edge(tree: ModelTree, card: _Card, origin: tuple[float, float], chance: flo
 
 def _card(tree: ModelTree, card: _Card) -> str:
     node, x, y = card.node, card.x, card.y
-    full = "\n".join([fork_text(tree, node.fork), *layer_lines(node)])
+    full = "\n".join([when_text(tree, node), *layer_lines(node)])
     parts = [
         f'<g class="node" style="{_hue(tree, node)}"><title>{escape(full)}</title>',
         f'<rect class="card" x="{x}" y="{y:.1f}" width="{CARD}" height="{card.height:.1f}" rx="10"/>',
         f'<path class="fork" d="M{x},{y + 26:.1f}v-16a10,10 0 0 1 10,-10h{CARD - 20}a10,10 0 0 1 10,10v16z"/>',
-        text(x + 12, y + 17.5, _cut(fork_text(tree, node.fork), 38), "forkname"),
-        text(x + 12, y + 45, f"Block {node.level + 1}", "strong"),
+        text(x + 12, y + 17.5, _cut(when_text(tree, node), 38), "forkname"),
+        text(x + 12, y + 45, block_text(node).capitalize(), "strong"),
         text(x + CARD - 12, y + 45, f"{ms_text(node.device_ms)} on device", "small end"),
     ]
     at = y + 63
@@ -139,6 +130,7 @@ def _handover(node: Node, x: float, y: float) -> str:
     assert handover is not None
     what = "the input image" if handover.place == 0 else f"place {handover.place}"
     shape = "×".join(map(str, handover.shape))
+    what += f" to exit {handover.exit}" if handover.exit else ""
     right = x + CARD - 12
     return (
         f'<rect class="cloud" x="{x + 1}" y="{y + 1:.1f}" width="{CARD - 2}" height="{HANDOVER - 2}"/>'
@@ -170,7 +162,7 @@ def _leaf(node: Node, x: float, y: float) -> str:
 def _hue(tree: ModelTree, node: Node) -> str:
     """The style that colours a fork by the speed of its link; grey where it serves all types, or none."""
     count = tree.types.count
-    if isinstance(node.fork, ExitFork) or len(node.fork.types) == count:
+    if len(node.fork.types) in (0, count):
         return "--h:220;--s:8%"
     middle = sum(node.fork.types) / len(node.fork.types) / (count - 1)
     return f"--h:{SLOW_HUE + (FAST_HUE - SLOW_HUE) * middle:.0f};--s:72%"

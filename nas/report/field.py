@@ -10,6 +10,7 @@ from modeltree.files import write_text
 from modeltree.render import ms_text
 from nas.field.record import FieldRun, Leaf
 from nas.report import cells, field_charts
+from nas.report.field_endings import endings_section
 from nas.report.field_numbers import (
     DRIFT_MS,
     DRIFT_SHARE,
@@ -57,7 +58,7 @@ def render_field(field: FieldRun) -> str:
     name = f"{field.base} on {field.device}"
     sections = [
         _header(field, name), _verdict(field, found, said), _tiles(found, compared), _kinds(),
-        _methods(field, found), *([] if subject is None else [_along(field, found, subject)]),
+        _methods(field, found), endings_section(found), *([] if subject is None else [_along(field, found, subject)]),
         _pair(_parts(found), _distribution(found)), _drift(found, compared, said), _notes(field), _facts(field),
     ]  # fmt: skip
     body = "\n".join(section for section in sections if section)
@@ -77,6 +78,7 @@ def _header(field: FieldRun, name: str) -> str:
         f"{shots}, one every {ms_text(field.every_ms)}" if counts else shots,
         f"cloud {field.cloud}",
         f"link {field.trace} by {field.link}, round trip {ms_text(field.rtt_ms)}",
+        *([] if field.policy == "switch" else [f"driven by {field.policy}"]),
         *([f"device played by slowing this machine down: {field.slowdown}"] if field.slowdown else []),
         field.machine, f"commit {field.commit}", field.date,
     ]  # fmt: skip
@@ -352,7 +354,7 @@ def _facts(field: FieldRun) -> str:
         "bandwidth types": _mbps(field.representative_mbps), "an inference every": ms_text(field.every_ms),
         "deadline": "none" if field.deadline_ms is None else ms_text(field.deadline_ms), "inferences": shots,
         "bundles": ", ".join(f"{run.name} {run.bundle}" for run in field.methods), "machine": field.machine,
-        "commit": field.commit, "date": field.date,
+        "policy": field.policy, "commit": field.commit, "date": field.date,
     }  # fmt: skip
     rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)
     return f'<section><h2>Configuration and provenance</h2><dl class="wide">{rows}</dl></section>'

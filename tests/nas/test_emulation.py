@@ -2,6 +2,7 @@
 
 import json
 
+import exits_run
 import msgspec
 import numpy as np
 import pytest
@@ -54,6 +55,17 @@ def test_a_constant_link_gives_what_a_hand_would(mbps, latency_ms, accuracy, han
     assert row.p95_latency_ms == pytest.approx(latency_ms)
     assert (row.accuracy, row.handed_over, dict(row.paths)) == (pytest.approx(accuracy), handed_over, {leaf: 1.0})
     assert row.reward == pytest.approx(Reward().of(accuracy, latency_ms))
+
+
+@pytest.mark.parametrize("measure", ["perfect", "estimated"])
+def test_sure_samples_leave_early_and_pay_for_the_head_as_the_others_do(measure):
+    """Slow: 1 + 1 ms to leave, 0.4 do; 60 ms more for the others."""
+    seen = emulate_methods({"tree": exits_run.tree()}, trace_of([1.0]), starts=500, measure=measure)
+    row = seen.row("tree")
+    assert row.left_early == pytest.approx(0.4, abs=0.005)
+    assert row.latency_ms == pytest.approx(2 + 60 * (1 - row.left_early))
+    assert set(seen.latency_ms["tree"]) == {2.0, 62.0}
+    assert dict(row.paths) == {exits_run.END: 1 - row.left_early, exits_run.SURE: row.left_early}
 
 
 def test_on_a_link_of_two_halves_the_shares_and_the_comparisons_are_halves():

@@ -3,7 +3,9 @@
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import exits_run
 import msgspec
 import numpy as np
 import pytest
@@ -148,6 +150,29 @@ def test_a_method_is_emulated_on_the_link_that_was_played_and_replayed_with_what
     run, _ = method_run("tree", "b", manifest(), Measured(shots=(far(63.072),), blocks_ms={}), played)
     assert run.emulated_ms == pytest.approx((50 + 3.072 + 0.9,))
     assert run.replayed_ms == pytest.approx((60 + 3.072 + 2.7,))
+
+
+def test_paths_through_exits_count_the_heads_that_are_asked_on_the_way():
+    """The block takes 1 ms, the head 1 ms for everybody, and the rest 60; who is sure pays for the head once."""
+    found = {one.leaf: one for one in leaves_of(exits_run.tree(), [], STEADY)}
+    assert found[exits_run.END].device_predicted_ms == pytest.approx(62.0)
+    assert found[exits_run.SURE].device_predicted_ms == pytest.approx(2.0)
+    assert found[exits_run.SURE].text == "2 blocks here, through exit 1 when sure"
+    assert found[exits_run.EXIT].text == "2 blocks here, through exit 2"
+    assert {number: (one.exit, one.bits) for number, one in found.items()} == {
+        1: (None, None), 2: (None, 4), 3: (1, None), 4: (2, None), 5: (None, 8)
+    }  # fmt: skip
+
+
+def test_emulations_of_a_run_are_driven_as_the_run_was():
+    """On a slow link the switch goes to the end, the exact rule through exit 2; 0.4 are sure in either case."""
+    built = SimpleNamespace(tree=exits_run.tree())  # as much of a manifest as is looked at
+    slow = Trace(name="p", origin="t", time_s=np.zeros(1), bandwidth_mbps=np.array([1.0]), end_s=9.0, rtt_ms=2.0)
+    shots = Measured(shots=tuple(shot((0, 1), device_ms=62.0, by="device") for _ in range(10)), blocks_ms={})
+    by_switch, _ = method_run("tree", "b", built, shots, slow)
+    exactly, _ = method_run("tree", "b", built, shots, slow, "exact")
+    assert set(by_switch.emulated_ms) == {2.0, 62.0}
+    assert set(exactly.emulated_ms) == {2.0, 22.0}
 
 
 def line(began_s, **rest):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from types import SimpleNamespace
 
+import exits_run
 import msgspec
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from rich.console import Console
 
 from modeltree.bandwidth import BandwidthTypes
 from nas.cli import main
-from nas.cli.live import LAST, UPDATES_PER_S, LiveView, Seen, picture, quantiles
-from runtime.session import Parts, Result
+from nas.cli.live import LAST, UPDATES_PER_S, LiveView, Seen, picture, quantiles, tree_lines
+from runtime.result import Parts, Result
 from runtime.transports.interface import Exchange
 from runtime.watch import LinkWatch
 
@@ -54,6 +55,16 @@ class FakeSession:
 
     def __exit__(self, *_):
         pass
+
+
+def test_an_exit_that_was_left_through_is_marked_beside_the_other_forks():
+    model = exits_run.tree()
+    last = result(nodes=(0, exits_run.SURE), by="device", why="left through exit 1: entropy 0.1 is at most 0.3")
+    lines = [line.plain for line in tree_lines(model, seen(last), ascii_only=True)]
+    chosen = next(line for line in lines if line.lstrip().startswith("* exit"))
+    assert "exit 1 if entropy <= " in chosen
+    assert "head 1, 1 ms, ends here" in chosen
+    assert sum("by a policy only" in line for line in lines) == 2
 
 
 def cloud(*, failures=0, why=None):
@@ -304,7 +315,8 @@ def test_a_live_run_imports_no_torch(tmp_path):
     from types import SimpleNamespace
     from bundles import tree
     from nas.cli import main
-    from runtime.session import Parts, Result, Session
+    from runtime.result import Parts, Result
+    from runtime.session import Session
 
     class Fake:
         device, link, cloud = SimpleNamespace(manifest=SimpleNamespace(tree=tree())), None, None

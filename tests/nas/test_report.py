@@ -9,11 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 from html_pages import Page
+from msgspec.structs import replace
 
 from modeltree.bandwidth import BandwidthTypes
 from modeltree.errors import FormatError
-from modeltree.tree import Action, BandwidthFork, Handover, Leaf, ModelTree, Node
+from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node
 from nas.report import verdict, write_report
+from nas.report.drawing import draw_tree
 from nas.report.svg import Axis, axis, place_label, spread, wide
 
 EVIL = "</text></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;'"
@@ -45,6 +47,23 @@ def small_tree(*, place=1):
         classes=("a", "b"), places=(0, 2, 4), types=types, rtt_ms=25.0,
         device="pi4", cloud="gpu", trace="4g", nodes=nodes,
     )  # fmt: skip
+
+
+def test_exits_by_confidence_and_bits_are_on_the_drawing():
+    """Of the half that is slow four fifths leave through the head."""
+    tree = small_tree()
+    few = BitsFork(types=(1,), bits=4)
+    crossing = node(1, None, (1,), partition=1, handover=replace(tree.nodes[1].handover, bits=4), leaf=leaf(0.5))
+    nodes = (
+        replace(tree.nodes[0], children=(2, 3, 4)), replace(crossing, fork=few),
+        replace(tree.nodes[2], leaf=leaf(0.05)), replace(tree.nodes[3], leaf=leaf(0.05)),
+        replace(tree.nodes[3], id=4, fork=ExitFork(exit=1, entropy=0.25), leaf=leaf(0.4)),
+    )  # fmt: skip
+    drawing = draw_tree(replace(tree, nodes=nodes, exits=(1,)))
+    ElementTree.fromstring(drawing)
+    words = Page(drawing).text
+    for said in ("exit 1 if entropy <= 0.25 (80 %)", "Head 1", "type 1: at least 4 Mbit/s, 4 bits", "4 bits a number"):
+        assert said in words
 
 
 def method(name, reward, latency_ms, accuracy, **rest):

@@ -1,5 +1,6 @@
 """The page of a field run: whole, safe, honest, and alarmed exactly when predictions do not hold."""
 
+import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -12,6 +13,7 @@ from html_pages import Page
 from nas.field.record import FieldRun, Leaf, MethodRun, Shot, decode_field, encode_field
 from nas.report.field import render_field, write_field_report
 from nas.report.field_charts import leaf_colours, trace_chart
+from nas.report.field_endings import endings
 from nas.report.field_numbers import Drift, drifts, lead_ms, tallies, tally
 from nas.report.field_verdict import REMEDIES, alarms, best_of, field_verdict, subject_of
 
@@ -258,6 +260,30 @@ def test_values_that_cannot_be_true_are_left_out_and_counted(value):
     assert "1 are left out, as their times cannot be true" in Page(html).text
     starts = (msgspec.structs.replace(run.shots[0], start_s=value), *run.shots[1:])
     page(field(msgspec.structs.replace(run, shots=starts)))
+
+
+def test_shares_of_exits_and_bits_are_told_where_the_tree_has_such_forks():
+    """Ten inferences: five through leaf 2, exit 1; five to leaf 1, in 4 bits, also the one that did not cross."""
+    run = replaced_leaf(replaced_leaf(tree_run(alone=(3,)), 2, exit=1), 1, bits=4)
+    assert endings(run) == {"exit 1": 50.0, "4 bits": 50.0}
+    assert endings(replaced_leaf(run, 2, exit=None)) == {"4 bits": 50.0, "elsewhere": 50.0}
+    assert endings(tree_run()) == {}
+    text = page(field(device_run(), run, policy="exact")).text
+    assert "Exits and bits" in text
+    assert "driven by exact" in text
+    plain = page(field()).text
+    assert "Exits and bits" not in plain
+    assert "driven by" not in plain
+
+
+def test_a_record_from_before_policies_and_exits_is_read():
+    record = field(device_run(), tree_run())
+    plain = json.loads(encode_field(record))
+    del plain["policy"]
+    for run in plain["methods"]:
+        for way in run["leaves"]:
+            del way["exit"], way["bits"]
+    assert decode_field(json.dumps(plain).encode(), "old.json") == record
 
 
 def test_hostile_names_stay_text():
