@@ -14,7 +14,7 @@ from runtime.codec import FLOAT_BITS
 from runtime.device import Device
 from runtime.frames import decode, encode
 from runtime.library import Library
-from runtime.session import Result
+from runtime.result import Result
 
 MEMORY_S = 60.0
 ALMOST_ALL = 0.95

@@ -81,15 +81,15 @@ def _bare(device: Device, blocks: list[str], x: np.ndarray) -> float:
 
 
 def _fork_us(session: Session, rounds: int) -> list[float]:
-    from runtime.session import Parts, Walk
+    from runtime.result import Parts, Walk
 
     found = []
     for number in range(rounds):
         seconds = 0.03 + 0.01 * (number % 7)
         session.link.observe(Exchange(sent_bytes=3000, received_bytes=100, seconds=seconds, server_s=0.001))
-        walk = Walk(parts=Parts())
+        walk = Walk(parts=Parts(), tree=session.device.manifest.tree, x=np.empty(0, np.float32))
         began = time.perf_counter()
-        session._fork(None, walk, None)
+        session._fork(walk, None)
         found.append(1e6 * (time.perf_counter() - began))
     return found
 
@@ -112,19 +112,19 @@ class _AtOnce:
 
 def _dispatch_us(device: Device, rounds: int) -> list[float]:
     """Microseconds; none where the tree hands nothing over."""
-    from runtime.session import Parts, Walk
+    from runtime.result import Parts, Walk
 
     tree = device.manifest.tree
-    handover = next((node.handover for node in tree.nodes if node.handover is not None), None)
-    if handover is None:
+    crossing = next((node for node in tree.nodes if node.handover is not None), None)
+    if crossing is None or crossing.handover is None:
         return []
     transport = _AtOnce((len(tree.classes),))
-    x, found = np.zeros((1, *handover.shape), np.float32), []
+    x, found = np.zeros((1, *crossing.handover.shape), np.float32), []
     with Session(device, LinkWatch(tree.types), transport, hedge=False) as session:  # type: ignore[arg-type]
         for _ in range(rounds):
-            walk = Walk(parts=Parts())
+            walk = Walk(parts=Parts(), tree=tree, x=x)
             began = time.perf_counter()
-            session._handed_over(handover, x, None, walk, None)
+            session._handed_over(crossing, x, None, walk, None)
             found.append(1e6 * (time.perf_counter() - began))
     return found
 

@@ -23,6 +23,7 @@ from nas.lessons import lessons
 from nas.library import Library
 from nas.menu import Menu
 from nas.methods import Bench, MethodResult, reward_of
+from nas.names import ACTIONS, PLAIN_TREE
 from nas.prepare import Prepared
 from nas.problem import Outcome, Problem
 from nas.run import Run
@@ -31,11 +32,9 @@ _BATCH = 250
 _SMALL_STEPS, _STEPS = 100, 200
 _HOPELESS = 5.0  # of 400
 _TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
-ACTIONS = "actions"
-"""The base network's exits, cuts and bits as a tree: a method that is executed, and what policies choose among."""
-TRAINED = ("tree", "branch")
+TRAINED = ("tree", PLAIN_TREE, "branch")
 """Methods whose paths are fine-tuned and measured."""
-SIMPLER = ("device_only", "cloud_raw", "surgery", "branch", "tree")
+SIMPLER = ("device_only", "cloud_raw", "surgery", "branch", PLAIN_TREE, "tree")
 """Methods whose plans can be handed over, simplest first: of equals the simplest wins."""
 
 

@@ -116,6 +116,16 @@ def within_energy(bench: Bench, limit_mj: float) -> Bench:
     return replace(bench, tree=_priced(bench.tree, high), branches=tuple(_priced(b, high) for b in bench.branches))
 
 
+def without_endings(bench: Bench) -> Bench:
+    """The same spaces, every path going on or handing over plain numbers; a plan of them is one of `bench`, too."""
+    return replace(bench, tree=_plain(bench.tree), branches=tuple(map(_plain, bench.branches)))
+
+
+def _plain(space: Space) -> Space:
+    blocks = tuple(replace(block, endings=tuple(at[:1] for at in block.endings)) for block in space.problem.blocks)
+    return replace(space, problem=replace(space.problem, blocks=blocks))
+
+
 def _priced(space: Space, price: float) -> Space:
     return replace(space, problem=replace(space.problem, energy_worth=price))
 
@@ -160,8 +170,9 @@ def run_branch(bench: Bench, config: SearchConfig, progress: Progress, oracle: O
 
 
 def run_tree(
-    bench: Bench, config: SearchConfig, branch: MethodResult | None, progress: Progress, oracle: Oracle | None = None
-) -> MethodResult:
+    bench: Bench, config: SearchConfig, branch: MethodResult | None, progress: Progress, oracle: Oracle | None = None,
+    name: str = "tree",
+) -> MethodResult:  # fmt: skip
     """Model tree search [Wang 2020, alg. 3], from the optimal branches if they are given (boosting).
 
     Episodes and evaluations of the branch search count as the tree's own.
@@ -175,10 +186,10 @@ def run_tree(
     start = list(branch.plans) if boosted and branch is not None else None
     settings = _settings(config, max(1, config.budget - spent))
     search = Reinforce(bench.tree.problem, evaluator, settings, seed=config.seed, boosted=start)
-    found = _ran(search, progress, "tree")
+    found = _ran(search, progress, name)
     curve = [step._replace(episodes=step.episodes + spent) for step in found.curve]
     seconds = time.perf_counter() - began + (branch.seconds if boosted and branch is not None else 0.0)
-    return _result(bench, "tree", found.plans, evaluator.evaluations, seconds, curve, oracle)
+    return _result(bench, name, found.plans, evaluator.evaluations, seconds, curve, oracle)
 
 
 def run_tabular(bench: Bench, config: SearchConfig, method: str, evaluations: int) -> MethodResult:

@@ -45,7 +45,9 @@ from nas.methods import (
     run_tabular,
     run_tree,
     within_energy,
+    without_endings,
 )
+from nas.names import PLAIN_TREE
 from nas.predictor import Predictor, Quality, fit_predictor
 from nas.prepare import Prepared, prepare
 from nas.report import write_report
@@ -187,6 +189,12 @@ def _methods(
         stage("surgery", lambda: run_surgery(bench))
     if "branch" in wanted or ("tree" in wanted and config.boosting):
         stage("branch", lambda: run_branch(bench, config, progress, oracle))
+    plain = without_endings(bench)
+    if "tree" in wanted and (bench.tree.endings.exits or bench.tree.endings.codes):
+        stage(
+            PLAIN_TREE,
+            lambda: run_tree(plain, config, run_branch(plain, config, progress), progress, name=PLAIN_TREE),
+        )
     if "tree" in wanted:
         stage("tree", lambda: run_tree(bench, config, results.get("branch"), progress, oracle))
     reference = max((r.evaluations for n, r in results.items() if n in ("branch", "tree")), default=config.budget)

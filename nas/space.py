@@ -52,8 +52,8 @@ class Scenario:
 def slice_blocks(spec: NetworkSpec, blocks: int, exits: Sequence[int] = ()) -> tuple[int, ...]:
     """Places at which a network is sliced into blocks whose largest cost (in MACs) is least; (blocks + 1,).
 
-    exits : places of early exits. As many of them as there are cuts, the earliest first, are cuts: the tree forks there,
-        so that samples may leave by confidence.
+    exits : places of early exits. As many of them as there are cuts, the earliest first, are cuts: the tree forks
+        there, so that samples may leave by confidence.
 
     Raises
     ------

@@ -24,7 +24,18 @@ from nas.report.summary import SUMMARY_VERSION
 from nas.space import Scenario
 
 _STARTS = 200
-_ORDER = ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree", "actions", "random", "egreedy")
+_ORDER = (
+    "device_only",
+    "cloud_raw",
+    "cloud_jpeg",
+    "surgery",
+    "branch",
+    "plain_tree",
+    "tree",
+    "actions",
+    "random",
+    "egreedy",
+)
 _PACKAGES = ("torch", "torch-pruning", "tensorly", "networkx", "numpy", "scipy", "scikit-learn", "msgspec")
 
 

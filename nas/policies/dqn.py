@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from modeltree.errors import ConfigError
-from nas.policies.networks import Learnt, Stack, check_config, layer_sizes
+from nas.policies.networks import Learnt, Stack, adam, check_config, layer_sizes, slow_down_
 from nas.policies.replay import Batch, Replay, played, spaces
 
 Progress = Callable[[int, int, str], None]
@@ -28,9 +28,12 @@ class DqnConfig:
     hidden : numbers in a hidden layer. buffer : steps remembered.
     renew : updates between two copies of the network to the target's.
     last_epsilon : share of random actions at the end; it falls from 1 in a straight line over `explore` of the steps.
+    last_lr : share of lr that is left at the last update; it falls in a straight line.
+    dueling, begin_at_mean : whether the network is a dueling one (`Stack`), and whether it begins at the rewards' mean
+        (`Replay.level`). Without both, and with last_lr 1, this is the agent of Mnih et al. with Adam.
     """
 
-    steps: int = 20_000
+    steps: int = 8_000
     warmup: int = 500
     batch: int = 128
     hidden: int = 64
@@ -41,6 +44,9 @@ class DqnConfig:
     buffer: int = 50_000
     last_epsilon: float = 0.05
     explore: float = 0.5
+    last_lr: float = 0.02
+    dueling: bool = True
+    begin_at_mean: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,9 +81,9 @@ def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda don
     inputs, actions = spaces(env)
     rng = np.random.default_rng(config.seed)
     sizes = layer_sizes(inputs, config.hidden, config.layers, actions)
-    network = Stack(sizes, generator=torch.Generator().manual_seed(config.seed), dueling=True)
+    network = Stack(sizes, generator=torch.Generator().manual_seed(config.seed), dueling=config.dueling)
     target = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
+    optimiser = adam(network.parameters(), config.lr)
     replay, returns = Replay(config.buffer, inputs), []
 
     @torch.no_grad()
@@ -88,6 +94,11 @@ def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda don
 
     for done, finished in enumerate(played(env, choose, replay, steps=config.steps, seed=config.seed), 1):
         if done > config.warmup:
+            if config.begin_at_mean and done == config.warmup + 1:
+                level = replay.level(config.gamma)
+                network.lift_(level)
+                target.lift_(level)
+            slow_down_(optimiser, config, done - config.warmup - 1)
             optimiser.zero_grad()
             loss_of(network, target, replay.sample(config.batch, rng), config.gamma).backward()
             optimiser.step()

@@ -4,7 +4,7 @@ A step is one inference: the agent sees the state (T, e, acc of the action befor
 and bits, and is paid by eq. 14 at the bandwidth it saw. The next bandwidth does not depend on what was chosen.
 
 The paper does not say how the bandwidth moves during training, only that it is varied over 0..10 MB/s: `Uniform` draws
-every one afresh from there. `Replayed` takes them from a trace, as they follow one another.
+every one afresh from there, and now and then an outage. `Replayed` takes them from a trace, as they follow one another.
 """
 
 import math
@@ -29,10 +29,15 @@ class Bandwidths(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Every bandwidth drawn evenly between two, whatever it was before."""
+    """Every bandwidth drawn evenly between two, whatever it was before.
+
+    low_share : share of draws that are `low_mbps` itself. At 0, an outage, the answers are others than just above, and
+        agents that never saw it chose to send.
+    """
 
     low_mbps: float = 0.0
     high_mbps: float = PAPER_MBPS
+    low_share: float = 0.02
 
     def __post_init__(self) -> None:
         if not 0 <= self.low_mbps < self.high_mbps < math.inf:
@@ -41,9 +46,13 @@ class Uniform:
                 "lower one first"
             )
 
+        if not 0 <= self.low_share <= 1:
+            raise ConfigError(f"low_share is {self.low_share}: it must lie in 0..1")
+
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Independent draws."""
-        return rng.uniform(self.low_mbps, self.high_mbps, count)
+        drawn = rng.uniform(self.low_mbps, self.high_mbps, count)
+        return np.where(rng.random(count) < self.low_share, self.low_mbps, drawn)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,11 @@ class Stack(nn.Module):
         value, gain = x[..., :1], x[..., 1:]
         return value + gain - gain.mean(-1, keepdim=True)
 
+    @torch.no_grad()
+    def lift_(self, level: float) -> None:
+        """Add a number to every output; a dueling network's V alone rises."""
+        self.biases[-1][..., : 1 if self.dueling else None] += level
+
     def export(self) -> Dense:
         """The first network as plain arrays; of a dueling one, the part that orders the actions."""
         weights = [weight[0].detach().numpy().copy() for weight in self.weights]
@@ -62,6 +68,22 @@ class Stack(nn.Module):
 def layer_sizes(inputs: int, hidden: int, layers: int, outputs: int) -> list[int]:
     """Sizes of a network of so many fully connected layers; the paper's have five."""
     return [inputs, *[hidden] * (layers - 1), outputs]
+
+
+def adam(parameters: Iterable[torch.Tensor], lr: float) -> torch.optim.Adam:
+    """The agents' optimiser.
+
+    Its epsilon is far above the usual 1e-8. A trained agent's gradients are small for long stretches; Adam divides by
+    their size, so that the first larger one moved every weight by several `lr` at once, and policies were lost by that.
+    """
+    return torch.optim.Adam(parameters, lr=lr, eps=1e-5, fused=True)
+
+
+def slow_down_(optimiser: torch.optim.Optimizer, config: Any, updates: int) -> None:
+    """Set the rate for an update: from `lr` in a straight line down to a share `last_lr` of it at the last one."""
+    done = min(1.0, updates / max(1, config.steps - config.warmup))
+    for group in optimiser.param_groups:
+        group["lr"] = config.lr * (1.0 - (1.0 - config.last_lr) * done)
 
 
 @torch.no_grad()
@@ -92,7 +114,7 @@ class Learnt:
         return self.network.export()
 
 
-def check_config(config: object) -> None:
+def check_config(config: Any) -> None:
     """Refuse what no agent can train with; the checks that the agents' configs share."""
     for name in ("steps", "batch", "hidden", "layers", "buffer"):
         value = getattr(config, name)
@@ -103,5 +125,7 @@ def check_config(config: object) -> None:
         raise ConfigError(f"gamma is {gamma}: it must be at least 0 and below 1")
     if not (lr > 0 and math.isfinite(lr)):
         raise ConfigError(f"lr is {lr}: it must be finite and above 0")
+    if not 0 < config.last_lr <= 1:
+        raise ConfigError(f"last_lr is {config.last_lr}: it must be above 0 and at most 1")
     if warmup < 0:
         raise ConfigError(f"warmup is {warmup}: it must be at least 0 steps")

@@ -45,6 +45,15 @@ class Replay:
         columns = (self.observation, self.action, self.reward, self.following, self.ended)
         return Batch(*(torch.from_numpy(column[chosen]) for column in columns))
 
+    def level(self, gamma: float) -> float:
+        """What a step is worth, those after it counted, if all pay the mean and end the task with the same chance.
+
+        Critics that begin there need not climb to it: with a discount of 0.99 that is a hundred rewards, and what they
+        learn on the way up of actions that the agent then gives up stays wrong by dozens.
+        """
+        pay, ends = (float(column[: len(self)].mean()) for column in (self.reward, self.ended))
+        return pay / (1 - gamma * (1 - ends))
+
 
 def played(
     env: gymnasium.Env, choose: Callable[[np.ndarray, int], int], replay: Replay, *, steps: int, seed: int

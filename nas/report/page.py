@@ -12,6 +12,7 @@ from modeltree.render import ms_text, render_text
 from modeltree.tree import ModelTree
 from nas.report import cells, charts
 from nas.report.drawing import draw_tree
+from nas.report.endings import endings_section
 from nas.report.style import CSS
 from nas.report.summary import Method, Summary, read_summary
 from nas.report.svg import escape
@@ -57,8 +58,8 @@ def render_page(summary: Summary, tree: ModelTree) -> str:
     sections = [
         _header(summary, tree, name), _verdict(summary, tree), _tiles(summary), _kinds(), _tree(tree),
         methods_section(summary), _pair(_search(summary), _tradeoff(summary)), _along_trace(summary),
-        _pair(_predictor(summary), f'<div class="stack">{beside}</div>' if beside else ""), _dropped(summary),
-        _setup(summary),
+        _pair(_predictor(summary), f'<div class="stack">{beside}</div>' if beside else ""), endings_section(summary),
+        _dropped(summary), _setup(summary),
     ]  # fmt: skip
     body = "\n".join(section for section in sections if section)
     return (

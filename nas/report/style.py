@@ -85,7 +85,7 @@ svg text{fill:var(--ink);font-size:11.5px}
 .bar{fill:var(--c,var(--faint))}
 .m-tree{--c:var(--tree)}.m-branch{--c:var(--branch)}.m-surgery{--c:var(--surgery)}.m-device_only{--c:var(--device)}
 .m-cloud_jpeg{--c:var(--jpeg)}.m-cloud_raw{--c:var(--raw)}.m-random{--c:var(--random)}.m-egreedy{--c:var(--egreedy)}
-.m-bound{--c:var(--bound)}.m-other{--c:var(--faint)}
+.m-bound{--c:var(--bound)}.m-other,.m-plain_tree,.m-actions{--c:var(--faint)}
 .tree .card{fill:var(--card);stroke:hsl(var(--h) var(--s) var(--fork-line)/.55)}
 .tree .fork{fill:hsl(var(--h) var(--s) var(--fork-bg))}
 .tree .forkname{fill:hsl(var(--h) var(--s) var(--fork-ink));font-weight:600;font-size:12px}

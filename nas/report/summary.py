@@ -21,6 +21,7 @@ METHODS = {
     "surgery": "Surgery",
     "branch": "Branch",
     "actions": "Exit, cut and bits",
+    "plain_tree": "Tree without exits and codes",
     "tree": "Model tree",
     "random": "Random search",
     "egreedy": "ε-greedy search",
@@ -51,6 +52,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     latency_origin: str = "predicted"
     predicted_reward: float | None = None
     predicted_accuracy: float | None = None
+    energy_mj: float | None = None
     evaluations: float | None = None
     seconds: float | None = None
     along_trace: AlongTrace | None = None
@@ -94,6 +96,29 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     time_s: list[float]
     bandwidth_mbps: list[float]
     latency_ms: dict[str, list[float]] = {}
+
+
+class ExitRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An early exit of the base network: points lost if all samples leave, and what its confidence does."""
+
+    exit: int
+    place: int
+    drop: float
+    entropy: float
+    rate: float
+    loss: float
+    head_ms: float
+
+
+class CodeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A coded hand-over of the base network; `kept` channels behind a bottleneck, 0 without one."""
+
+    place: int
+    bits: int
+    kept: int
+    bytes: float
+    raw_bytes: int
+    drop: float
 
 
 class Dropped(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +175,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     curves: dict[str, list[tuple[float, float]]] | None = None
     predictor: Predictor | None = None
     branches: list[Branch] | None = None
+    exits: list[ExitRow] | None = None
+    codes: list[CodeRow] | None = None
     along_trace: Series | None = None
     dropped: list[Dropped] | None = None
     finetuning: Finetuning | None = None

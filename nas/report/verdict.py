@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modeltree.render import ms_text
-from modeltree.tree import ModelTree
+from modeltree.tree import ExitFork, ModelTree
 from nas.report.summary import STRATEGIES, Exact, Method, Summary, read_summary
 
 TIE_REWARD = 0.5
@@ -105,7 +105,8 @@ def _without_split(tree: ModelTree | None) -> str:
         return ""
     if places:
         return "; it never splits the network, it either stays on the device or sends the image"
-    return "; it never splits the network, all of its gain is compression on the device"
+    exits = " and early exits" if any(isinstance(node.fork, ExitFork) for node in tree.nodes) else ""
+    return f"; it never splits the network, all of its gain is compression{exits} on the device"
 
 
 def _caveats(best: Method, found: Mapping[str, Method]) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from nas.config import SearchConfig
 from nas.executors import executor
-from nas.names import EXECUTORS, FIXED, METHODS, TECHNIQUE_NAMES
+from nas.names import ACTIONS, EXECUTORS, FIXED, METHODS, PLAIN_TREE, TECHNIQUE_NAMES
 from nas.report.summary import METHODS as TITLES
 from transforms import TECHNIQUES
 
@@ -20,4 +20,4 @@ def test_every_executor_can_be_made(name):
 
 def test_every_method_is_run_unless_told_otherwise_and_has_a_title():
     assert SearchConfig().methods == METHODS
-    assert set(TITLES) == {*FIXED, *METHODS}
+    assert set(TITLES) == {*FIXED, *METHODS, ACTIONS, PLAIN_TREE}

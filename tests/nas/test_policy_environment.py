@@ -86,6 +86,7 @@ def test_a_trace_is_replayed_in_its_order():
     [
         lambda: Uniform(low_mbps=5.0, high_mbps=5.0),
         lambda: Uniform(high_mbps=math.inf),
+        lambda: Uniform(low_share=1.5),
         lambda: Replayed(trace=TRACE, interval_s=0.0),
         lambda: DecisionEnv(small_decisions(), steps=0),
     ],
@@ -93,6 +94,16 @@ def test_a_trace_is_replayed_in_its_order():
 def test_settings_that_cannot_be_are_refused(make):
     with pytest.raises(ConfigError):
         make()
+
+
+def test_even_draws_cover_the_range_and_now_and_then_the_link_is_out():
+    drawn = Uniform(high_mbps=80.0, low_share=0.1).draw(10_000, np.random.default_rng(0))
+    out = drawn == 0
+    assert 0.08 < out.mean() < 0.12
+    counts, _ = np.histogram(drawn[~out], bins=4, range=(0.0, 80.0))
+    assert counts.sum() == (~out).sum()
+    assert (np.abs(counts - counts.mean()) < 0.1 * counts.mean()).all()
+    assert (Uniform(low_mbps=5.0, low_share=0.0).draw(100, np.random.default_rng(0)) > 5).all()
 
 
 def test_a_sweep_tells_what_a_policy_did_and_what_it_lost():
