@@ -1,23 +1,35 @@
 """Accuracy and bytes of a hand-over at every cut and width, on real images through the real codec.
 
     python benchmarks/bits.py --base alexnet --data imagefolder:DIR --weights FILE [--images 1000] [--bits 2 4 8]
+        [--tune 2 3] [--plot FILE.svg]
 
-One line a place; a cell is `bytes of the frame (times fewer than float32): accuracy less that without coding`.
+`--tune` fine-tunes the part in front of the cut for these widths (quantisation-aware, 200 steps); `--plot` draws
+accuracy against bytes, a line a place. One row a place; a cell is `bytes of the frame (times fewer than float32):
+accuracy less that without coding`.
 """
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from modeltree.files import write_text
 from nas.cli.search import default_cache
-from nas.coding import Coded, coded_table
+from nas.coding import Coded, coded_table, coding_aware
 from nas.config import SearchConfig
+from nas.lessons import lessons
 from nas.machine import commit, processor, today
 from nas.prepare import prepare
+from nas.report.style import CSS
+from nas.report.svg import axis, frame, polyline, svg, text
 
 BATCH = 250
+TUNED = 200
+SHOWN = 6.0
+"""Points of accuracy below which a code is not drawn."""
+COLOURS = ("m-tree", "m-branch", "m-surgery", "m-device_only", "m-cloud_jpeg", "m-cloud_raw", "m-random", "m-egreedy")
 
 
 def main() -> None:
@@ -27,6 +39,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--bits", type=int, nargs="*", default=[2, 3, 4, 6, 8, 12])
+    parser.add_argument("--tune", type=int, nargs="*", default=[])
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--cache", type=Path, default=default_cache())
     told = parser.parse_args()
     config = SearchConfig(base=told.base, data=told.data, weights=told.weights)
@@ -38,18 +52,47 @@ def main() -> None:
     batches = [(prepared.dataset.normalise(test.images[part]), test.labels[part]) for part in parts]
     places = range(len(prepared.network.spec.segments))
     plain = next(coded_table(prepared.network, batches, places=[0], bits=[32])).accuracy
+    fronts = {}
+    if told.tune:
+        with tempfile.TemporaryDirectory() as folder:
+            taught = lessons(prepared, Path(folder), 0, lambda *_: None)
+        for place in places[1:]:
+            for width in told.tune:
+                fronts[place, width] = coding_aware(prepared.network, place, width, taught, steps=TUNED)
     rows = list(coded_table(prepared.network, batches, places=places, bits=told.bits))
+    if fronts:
+        tuned = list(coded_table(prepared.network, batches, places=places[1:], bits=told.tune, fronts=fronts))
+        rows += [replace(row, bits=-row.bits) for row in tuned]  # beside the plain one of the same width
+    shown = [*told.bits, *(-width for width in told.tune)]
+    if told.plot:
+        draw(rows, plain, told.plot)
     print(f"{told.base}, {rows[0].images} test images at {plain:.1f} % without coding; {processor()}, {today()}, "
           f"commit {commit()}\n")  # fmt: skip
-    print(f"| place | after | shape | float32 | {' | '.join(f'{width} bits' for width in told.bits)} |")
-    print("|---" * (4 + len(told.bits)) + "|")
+    names = [f"{abs(width)} bits{' tuned' * (width < 0)}" for width in shown]
+    print(f"| place | after | shape | float32 | {' | '.join(names)} |")
+    print("|---" * (4 + len(shown)) + "|")
     for place in places:
         mine = {row.bits: row for row in rows if row.place == place}
         one = next(iter(mine.values()))
         after = prepared.network.spec.places[place].after
         shape = "x".join(map(str, one.shape))
-        cells = " | ".join(_cell(mine[width], plain) for width in told.bits)
+        cells = " | ".join(_cell(mine[width], plain) if width in mine else "" for width in shown)
         print(f"| {place} | {after} | {shape} | {one.raw_bytes} | {cells} |")
+
+
+def draw(rows: list[Coded], plain: float, path: Path) -> None:
+    """Accuracy against the bytes of a frame: a line a place, a dot a width."""
+    plain_rows = [row for row in rows if row.bits > 0 and row.accuracy > plain - SHOWN]
+    x = axis([row.frame_bytes for row in plain_rows], 58, 640, log=True)
+    y = axis([row.accuracy for row in plain_rows], 360, 30)
+    parts = frame(x, y, "bytes of a frame (log scale)", "accuracy in %")
+    for i, place in enumerate(sorted({row.place for row in plain_rows})):
+        line = [(x(row.frame_bytes), y(row.accuracy)) for row in plain_rows if row.place == place]
+        style = COLOURS[i % len(COLOURS)]
+        parts.append(polyline(line, f"line {style}"))
+        parts.append(text(line[0][0], line[0][1] + 14, f"place {place}", f"tag {style}"))
+    drawn = svg(720, 400, parts, "accuracy against bytes of coded hand-overs")
+    write_text(path, drawn.replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{CSS}</style>', 1))
 
 
 def _cell(row: Coded, plain: float) -> str:

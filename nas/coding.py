@@ -4,17 +4,22 @@ Every image crosses alone, as it would from a device: its frame is encoded, coun
 network goes on from the decoded numbers [Niu 2022, sec. III-A].
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from modeltree.errors import ConfigError
 from modeltree.network import FLOAT_BYTES
+from nas.finetune import FinetuneConfig, distil_whole_
+from nas.lessons import Lessons
 from runtime.codec import FLOAT_BITS
 from runtime.frames import decode, encode
 from transforms.network import Network
+from transforms.quantise import quantised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,9 @@ class Coded:
 
 
 def coded_table(
-    network: Network, batches: Iterable[tuple[torch.Tensor, np.ndarray]], *, places: Sequence[int], bits: Sequence[int]
-) -> Iterator[Coded]:
+    network: Network, batches: Iterable[tuple[torch.Tensor, np.ndarray]], *, places: Sequence[int], bits: Sequence[int],
+    fronts: Mapping[tuple[int, int], nn.Module] | None = None,
+) -> Iterator[Coded]:  # fmt: skip
     """Measure every place with every width.
 
     Parameters
@@ -51,6 +57,7 @@ def coded_table(
     batches : (normalised images (n, channels, height, width), labels (n,)); gone through once for each place.
     places : legal cuts, in rising order; 0, the normalised image itself, may be among them.
     bits : 1..16, or 32 for float32 as it is.
+    fronts : by (place, bits), what runs in front of the cut in place of the network's own part (`coding_aware`).
 
     Raises
     ------
@@ -66,12 +73,35 @@ def coded_table(
         raise ConfigError("there are 0 images to measure on: pass at least one batch")
     with torch.no_grad():
         for place in places:
-            yield from _at(network, kept, place, bits)
+            yield from _at(network, kept, place, bits, fronts or {})
+
+
+def coding_aware(
+    network: Network, place: int, bits: int, taught: Lessons, *, steps: int, lr: float = 1e-4
+) -> nn.Module:  # fmt: skip
+    """The part in front of a cut, trained so that the rest, which stays, answers as before when it is coded.
+
+    Quantisation-aware fine-tuning: straight through the codes, on the network's own logits for `taught`.
+    """
+    front = copy.deepcopy(network.between(0, place))
+    rest = network.between(place, len(network.spec.segments)).eval().requires_grad_(False)
+    distil_whole_(_Coded(front, bits, rest), taught, FinetuneConfig(steps=steps, lr=lr))
+    return front
+
+
+class _Coded(nn.Module):
+    def __init__(self, front: nn.Module, bits: int, rest: nn.Module) -> None:
+        super().__init__()
+        self.front, self.bits, self.rest = front, bits, rest
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.rest(quantised(self.front(images), self.bits)))
 
 
 def _at(
-    network: Network, batches: Sequence[tuple[torch.Tensor, np.ndarray]], place: int, bits: Sequence[int]
-) -> Iterator[Coded]:
+    network: Network, batches: Sequence[tuple[torch.Tensor, np.ndarray]], place: int, bits: Sequence[int],
+    fronts: Mapping[tuple[int, int], nn.Module],
+) -> Iterator[Coded]:  # fmt: skip
     last = len(network.spec.segments)
     front, rest = network.between(0, place).eval(), network.between(place, last).eval()
     features = [(front(images) if place else images, labels) for images, labels in batches]
@@ -80,7 +110,11 @@ def _at(
     shape = tuple(features[0][0].shape[1:])
     for width in bits:
         right = same = size = 0
-        for (x, labels), before in zip(features, plain, strict=True):
+        crossing = features
+        if (place, width) in fronts:
+            trained = fronts[place, width].eval()
+            crossing = [(trained(images), labels) for images, labels in batches]
+        for (x, labels), before in zip(crossing, plain, strict=True):
             decoded, sent = _through(x.numpy(), width)
             found = rest(torch.from_numpy(decoded)).argmax(1).numpy()
             right += int((found == labels).sum())

@@ -71,7 +71,8 @@ class Forest(nn.Module):
                     own = {t.unit for t in block.units}
                     choices = {unit: choice for unit, choice in chosen.items() if unit in own}
                     module = _ended(self._block(network, library, block.start, place, choices), ending, place, space)
-                    module.requires_grad_(bool(chosen))  # what no variant stands in front of stays the base network
+                    coded = ending.bits < FLOAT_BITS  # what crosses can be trained to be coded
+                    module.requires_grad_(bool(chosen) or coded)  # all else in front of variants stays the base network
                     self.device[self._names[prefix]] = module
                     if ending.kind == CONFIDENT:
                         head = copy.deepcopy(space.endings.heads[place]).requires_grad_(bool(chosen))

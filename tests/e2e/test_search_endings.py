@@ -3,18 +3,16 @@
 import json
 
 import msgspec
-import numpy as np
 import pytest
 import tiny_search
 import torch
+from walking import blocks_of, walked
 
 from modeltree.actions import tree_table
 from modeltree.tree import BitsFork, ExitFork, decode_tree
-from nas.confidence import entropies
 from nas.data import load_dataset
 from nas.prepare import with_unseen_search
 from nas.search import search
-from runtime.frames import decode, encode
 
 
 @pytest.fixture(scope="module")
@@ -38,41 +36,6 @@ def with_endings(config):
 def test_images():
     data = with_unseen_search(load_dataset("digits", image_size=16), 0)
     return data.normalise(data.test.images), data.test.labels
-
-
-def blocks_of(folder):
-    known = {}
-
-    def run(name, x):
-        if name not in known:
-            known[name] = torch.export.load(folder / "blocks" / f"{name}.pt2").module()
-        with torch.no_grad():
-            return known[name](x)
-
-    return run
-
-
-def walked(tree, run, leaf, images):
-    """(logits of the samples that come to a leaf and end there, which those are), by the blocks and the real codec."""
-    x, here = images, np.ones(len(images), dtype=bool)
-    for node in tree.path(leaf.id):
-        parent = node.parent
-        sure = None if parent is None else tree.confident(parent)
-        if sure is not None:
-            logits = run(sure.block, x)
-            leaves = entropies(logits.numpy()) <= sure.fork.entropy
-            if node.id == sure.id:
-                return logits, here & leaves
-            here &= ~leaves
-        x = run(node.block, x) if node.block else x
-    if leaf.handover is not None:
-        if leaf.handover.place and leaf.handover.bits < 32:
-            one = (1, *leaf.handover.shape)
-            x = torch.from_numpy(
-                np.concatenate([decode(encode(i[None].numpy(), leaf.handover.bits), shape=one) for i in x])
-            )
-        x = run(leaf.handover.block, x)
-    return x, here
 
 
 def trees(found):
@@ -103,29 +66,6 @@ def test_every_leaf_is_worth_what_its_blocks_give_on_test_images(found, test_ima
             seen += leaf.fork != tree.nodes[0].fork
         assert share == pytest.approx(1.0)
     assert seen > 3
-
-
-def test_chances_of_leaving_are_the_shares_that_leave(found, test_images, tmp_path):
-    images, _ = test_images
-    _, config, folder = found
-    before = torch.get_num_threads()
-    config = msgspec.structs.replace(config, bottleneck=())  # so that leaving early is worth most
-    searched = search(config, tmp_path / "run", cache=folder / "cache")
-    torch.set_num_threads(before)
-    run = blocks_of(searched.folder)
-    checked = 0
-    for tree in trees((searched,)).values():
-        for node in tree.nodes:
-            sure = tree.confident(node.id)
-            if sure is None:
-                continue
-            _, here = walked(tree, run, sure, images)
-            below = [n for n in tree.leaves() if node.id in {one.id for one in tree.path(n.id)}]
-            reaching = sum(n.leaf.chance for n in below)
-            came = walked(tree, run, next(n for n in below if n.id != sure.id), images)[1] | here
-            assert sure.leaf.chance == pytest.approx(reaching * here.sum() / max(came.sum(), 1), abs=1e-9)
-            checked += 1
-    assert checked, "no exit by confidence was chosen: the test says nothing"
 
 
 def test_the_actions_cover_every_exit_cut_and_width_and_those_exported_run(found, test_images):
