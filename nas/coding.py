@@ -83,7 +83,7 @@ def coding_aware(
 
     Quantisation-aware fine-tuning: straight through the codes, on the network's own logits for `taught`.
     """
-    front = copy.deepcopy(network.between(0, place))
+    front = copy.deepcopy(network.between(0, place)).requires_grad_(True)
     rest = network.between(place, len(network.spec.segments)).eval().requires_grad_(False)
     distil_whole_(_Coded(front, bits, rest), taught, FinetuneConfig(steps=steps, lr=lr))
     return front

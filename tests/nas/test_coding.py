@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from modeltree.errors import ConfigError
-from nas.coding import coded_table
+from nas.coding import coded_table, coding_aware
 from runtime.frames import encode
 from transforms.lifting import export
 from transforms.network import analyse
@@ -59,3 +59,30 @@ def test_what_no_device_could_send_is_refused(network, batches, places, bits, ma
 def test_no_images_are_refused(network):
     with pytest.raises(ConfigError, match="0 images"):
         list(coded_table(network, [], places=[0], bits=[8]))
+
+
+class Answers:
+    """Images in one way, and what the network answers to them."""
+
+    def __init__(self, network, count=256):
+        self.images = torch.from_numpy(np.random.default_rng(1).standard_normal((count, 3, 12, 12), np.float32))
+        with torch.no_grad():
+            self.logits = network.between(0, len(network.spec.segments))(self.images)[None]
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, positions, way):
+        return self.images[positions], self.logits[way, positions]
+
+
+def test_a_part_trained_to_be_coded_keeps_more_answers_at_one_bit(network):
+    before = {name: value.clone() for name, value in network.graph.state_dict().items()}
+    taught = Answers(network)
+    front = coding_aware(network, 1, 1, taught, steps=400, lr=3e-3)
+    judged = [(taught.images, taught.logits[0].argmax(1).numpy())]
+    plain, tuned = (
+        next(coded_table(network, judged, places=[1], bits=[1], fronts=fronts)) for fronts in ({}, {(1, 1): front})
+    )
+    assert tuned.agreement > plain.agreement + 5
+    assert all(torch.equal(value, before[name]) for name, value in network.graph.state_dict().items())
