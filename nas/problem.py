@@ -6,6 +6,7 @@ positions in `UnitTable.labels`, 0 keeps the layer as it is; endings are positio
 one: a hand-over of plain numbers, or going on.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
@@ -223,6 +224,7 @@ class Problem:
     accuracy_worth, latency_worth : reward = constant + accuracy_worth * accuracy - latency_worth * latency.
     compute_w, transmit_w : what the device draws while it computes and while it sends (W, which is mJ a ms).
     energy_worth : reward that a millijoule costs the search, so that it keeps an energy budget; 0 without one.
+    energy_limit_mj : what a tree may take on average; infinite without a budget.
     """
 
     blocks: tuple[Block, ...]
@@ -237,6 +239,7 @@ class Problem:
     compute_w: float = 0.0
     transmit_w: float = 0.0
     energy_worth: float = 0.0
+    energy_limit_mj: float = math.inf
 
     @property
     def cap(self) -> int:
@@ -293,6 +296,10 @@ class Problem:
         """Eq. 7, less what the energy costs."""
         gain = self.accuracy_worth * accuracy - self.latency_worth * latency_ms
         return self.constant + gain - self.energy_worth * energy_mj
+
+    def rank(self, outcome: Outcome) -> tuple[bool, float]:
+        """Orders trees: those that keep the energy limit first, then by reward."""
+        return outcome.energy_mj <= self.energy_limit_mj, outcome.reward
 
     def accuracy_of(self, damage: int) -> float:
         """Accuracy, in percent, as the search takes it."""

@@ -217,7 +217,7 @@ class Reinforce:
         return np.clip(difference / np.maximum(self.spread, 1e-3), -3.0, 3.0)
 
     def _remember(self, plans: TreePlan, outcome: Outcome) -> None:
-        if self.found is None or outcome.reward > self.found.outcome.reward:
+        if self.found is None or self.problem.rank(outcome) > self.problem.rank(self.found.outcome):
             curve = [] if self.found is None else self.found.curve
             self.found = Found(plans=list(plans), outcome=outcome, curve=curve)
 

@@ -75,7 +75,7 @@ def _play(
                 for i, option in enumerate(plan.options):
                     learn((node, plan.partition, i), option, reward)
         episodes += 1
-        if found is None or evaluated.outcome.reward > found.outcome.reward:
+        if found is None or problem.rank(evaluated.outcome) > problem.rank(found.outcome):
             found = Found(plans=plans, outcome=evaluated.outcome)
         if episodes % 10 == 0 or evaluator.evaluations >= evaluations:
             step = Step(episodes, evaluator.evaluations, found.outcome.reward, evaluated.outcome.reward, 0.0, 0.0)

@@ -51,6 +51,7 @@ def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
     sentences = [
         _headline(best, found, summary, tree),
         _caveats(best, found),
+        _energy(found.get("tree", best), summary),
         _price(found.get("tree", best), found),
         _search(summary.exact, summary),
     ]
@@ -107,6 +108,16 @@ def _without_split(tree: ModelTree | None) -> str:
         return "; it never splits the network, it either stays on the device or sends the image"
     exits = " and early exits" if any(isinstance(node.fork, ExitFork) for node in tree.nodes) else ""
     return f"; it never splits the network, all of its gain is compression{exits} on the device"
+
+
+def _energy(tree: Method, summary: Summary) -> str:
+    """Whether a limit on energy was kept; nothing where none was set."""
+    limit, taken = summary.config.get("energy_mj"), tree.energy_mj
+    if not isinstance(limit, int | float) or taken is None:
+        return ""
+    if taken <= limit:
+        return f"An inference takes {taken:.3g} mJ on average, within the {limit:g} mJ that were allowed."
+    return f"An inference takes {taken:.3g} mJ on average, more than the {limit:g} mJ that were allowed."
 
 
 def _caveats(best: Method, found: Mapping[str, Method]) -> str:

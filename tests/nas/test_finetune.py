@@ -102,7 +102,7 @@ def test_shared_first_parts_are_one_module(forest, paths):
     assert forest.node(paths["c"][:1]) is forest.node(paths["d"][:1])
     assert forest.node(paths["a"][:1]) is not forest.node(paths["c"][:1])
     assert len(forest.device) == 6  # two first parts and an end for each path
-    assert set(forest.cloud) == {2, 3}
+    assert set(forest.cloud) == {(2, 0), (3, 0)}
 
 
 def test_every_path_computes_what_its_composition_does(forest, paths, made):

@@ -71,9 +71,9 @@ def test_a_problem_mirrors_its_network():
     for block in (first, second):
         for place in range(block.places):
             at = block.start + place
-            assert block.cloud_ms[place] == pytest.approx(where.cloud.compute_ms(spec.layers(at, LAST)))
+            assert block.endings[place][0].cloud_ms == pytest.approx(where.cloud.compute_ms(spec.layers(at, LAST)))
             for k, mbps in enumerate(where.types.representative_mbps):
-                assert block.transfer_ms[k, place] == pytest.approx(2.0 + spec.places[at].bytes / (125 * mbps))
+                assert block.endings[place][0].transfer_ms[k] == pytest.approx(2.0 + spec.places[at].bytes / (125 * mbps))
     kept = Evaluator(space.problem).tree([Plan(b.places, (0,) * len(b.units)) for b in (first, first, *[second] * 4)])
     assert kept.outcome.latency_ms == pytest.approx(where.device.compute_ms(spec.layers(0, LAST)))
     assert kept.outcome.accuracy == 90.0
@@ -244,4 +244,5 @@ def test_one_root_serves_all_types_by_their_chances():
     problem = space.problem
     assert problem.shape.fork_types == (((0, 1),), ((0,), (1,)))
     block = problem.blocks[0]
-    assert problem.handover_ms(0, (0, 1), 0) == pytest.approx(block.transfer_ms[:, 0].mean() + block.cloud_ms[0])
+    plain = block.endings[0][0]
+    assert problem.transfer_ms((0, 1), plain) == pytest.approx(plain.transfer_ms.mean())
