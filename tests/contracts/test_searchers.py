@@ -1,6 +1,5 @@
 """What every searcher promises, on problems whose optimum is known."""
 
-
 import numpy as np
 import pytest
 import torch

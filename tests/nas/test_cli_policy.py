@@ -58,7 +58,7 @@ def test_a_trained_policy_is_written_compared_and_the_same_again(nas, tree_file,
     status, told, error = nas(*words, "--out", "one.npz", "--energy-budget-mj", 150)
     assert (status, error) == (0, [])
     assert "6 actions, round trip 10 ms, energy: profile pi4" in told
-    assert f"one.npz: {agent}, seed 3, 0..80 Mbit/s, evenly, objective wang" in told
+    assert f"one.npz: {agent}, seed 3, 0..80 Mbit/s, evenly, 2 % at the lowest, objective wang" in told
     policy = read_policy(tmp_path / "one.npz", small_tree())
     assert policy.decisions.objective == Reward()
     assert (policy.decisions.budget_mj, policy.decisions.energy.power_w) == (150.0, 0.7)

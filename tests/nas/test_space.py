@@ -73,7 +73,9 @@ def test_a_problem_mirrors_its_network():
             at = block.start + place
             assert block.endings[place][0].cloud_ms == pytest.approx(where.cloud.compute_ms(spec.layers(at, LAST)))
             for k, mbps in enumerate(where.types.representative_mbps):
-                assert block.endings[place][0].transfer_ms[k] == pytest.approx(2.0 + spec.places[at].bytes / (125 * mbps))
+                assert block.endings[place][0].transfer_ms[k] == pytest.approx(
+                    2.0 + spec.places[at].bytes / (125 * mbps)
+                )
     kept = Evaluator(space.problem).tree([Plan(b.places, (0,) * len(b.units)) for b in (first, first, *[second] * 4)])
     assert kept.outcome.latency_ms == pytest.approx(where.device.compute_ms(spec.layers(0, LAST)))
     assert kept.outcome.accuracy == 90.0
