@@ -104,7 +104,7 @@ def conclude(
     outcomes = {name: reward_of(space.problem, results[name].plans, on_test) for name in own}
     outcomes["cloud_jpeg"] = _outcome(space.problem, trees["cloud_jpeg"])
     if space.endings.exits or space.endings.codes:
-        trees[ACTIONS] = _actions(prepared, bench, trees["device_only"], run, progress)
+        trees[ACTIONS] = _actions(prepared, bench, trees["device_only"], config.seed, run, progress)
         outcomes[ACTIONS] = _outcome(space.problem, trees[ACTIONS])
     if "tree" in own:
         outcomes["tree"], trees["tree"] = outcomes[chosen], trees[chosen]
@@ -115,14 +115,17 @@ def conclude(
     )  # fmt: skip
 
 
-def _actions(prepared: Prepared, bench: Bench, header: ModelTree, run: Run, progress: Progress) -> ModelTree:
+def _actions(
+    prepared: Prepared, bench: Bench, header: ModelTree, seed: int, run: Run, progress: Progress
+) -> ModelTree:  # fmt: skip
     """The base network's exits, cuts and bits: all in `actions.json`, those worth having as a tree to compile."""
     menu = Menu(prepared, bench, header)
-    accuracies = run.stage("actions", lambda: menu.measure(progress))
-    whole = menu.tree(accuracies, menu.actions)
+    measured = run.stage("actions", lambda: menu.measure(seed, progress))
+    whole = menu.tree(measured["search"], menu.actions)
     write_bytes(run.path("actions.json"), encode_tree(whole))
     chosen = menu.worth_having(whole)
-    return menu.tree(accuracies, chosen, menu.export(chosen, run.path("blocks")))
+    exported = menu.export(chosen, run.path("blocks"))
+    return menu.tree(measured["search"], chosen, shown=measured["test"], exported=exported)
 
 
 def _outcome(problem: Problem, tree: ModelTree) -> Outcome:

@@ -6,7 +6,7 @@ bandwidth type, each type takes what is best at the bandwidth it stands for.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +34,7 @@ _BATCH = 250
 _SWEEP_MBPS = (0.0, *np.geomspace(0.05, 1000.0, 200).tolist())
 
 Progress = Callable[[int, int, str], None]
+Batch = tuple[torch.Tensor, np.ndarray]
 
 
 class Chosen(NamedTuple):
@@ -80,20 +81,34 @@ class Menu:
             return (FLOAT_BITS,)
         return (*bits, FLOAT_BITS) if cut else (IMAGE_BITS,)
 
-    def measure(self, progress: Progress) -> list[float]:
-        """Accuracy in percent of every action, on up to 2000 test images, each through its code and its exit."""
+    def measure(self, seed: int, progress: Progress) -> dict[str, list[float]]:
+        """Accuracy in percent of every action, each through its code and its exit, on `search` and on `test` images.
+
+        The first are for choosing, the second for saying what was chosen; up to 2000 of each.
+        """
         test = self.prepared.dataset.test
         chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:_IMAGES])
-        right = dict.fromkeys(self.actions, 0)
-        done = 0
+        parts = np.array_split(chosen, -(-len(chosen) // _BATCH))
+        shown = [(self.prepared.dataset.normalise(np.asarray(test.images[p])), test.labels[p]) for p in parts]
+        images, labels = self.prepared.search_images(seed)
+        judged = list(zip(images.split(_BATCH), np.split(labels, range(_BATCH, len(labels), _BATCH)), strict=True))
+        total = len(judged) + len(shown)
+
+        def told(batches: Iterable[Batch], before: int) -> Iterator[Batch]:
+            for done, batch in enumerate(batches, before + 1):
+                yield batch
+                progress(done, total, "exits, cuts and bits")
+
+        return {"search": self._right(told(judged, 0)), "test": self._right(told(shown, len(judged)))}
+
+    def _right(self, batches: Iterable[Batch]) -> list[float]:
+        right, count = dict.fromkeys(self.actions, 0), 0
         with torch.no_grad():
-            for part in np.array_split(chosen, -(-len(chosen) // _BATCH)):
-                images = self.prepared.dataset.normalise(np.asarray(test.images[part]))
+            for images, labels in batches:
                 for action, logits in self._logits(images, right):
-                    right[action] += int((logits.argmax(1).numpy() == test.labels[part]).sum())
-                done += len(part)
-                progress(done, len(chosen), "exits, cuts and bits")
-        return [100.0 * right[action] / len(chosen) for action in self.actions]
+                    right[action] += int((logits.argmax(1).numpy() == labels).sum())
+                count += len(labels)
+        return [100.0 * right[action] / max(count, 1) for action in self.actions]
 
     def _logits(self, images: torch.Tensor, right: Collection[Chosen]) -> list[tuple[Chosen, torch.Tensor]]:
         """Every action on a batch; those that differ in nothing but the exit share the way there."""
@@ -111,9 +126,15 @@ class Menu:
                     found.append((Chosen(number, cut, width), logits))
         return found
 
-    def tree(self, accuracies: Sequence[float], actions: Sequence[Chosen], exported: Hashes | None = None) -> ModelTree:
-        """The tree of some actions, with everything on the device always among them."""
-        known = dict(zip(self.actions, accuracies))
+    def tree(
+        self, judged: Sequence[float], actions: Sequence[Chosen], *, shown: Sequence[float] | None = None,
+        exported: Hashes | None = None,
+    ) -> ModelTree:  # fmt: skip
+        """The tree of some actions, with everything on the device always among them.
+
+        judged, shown : accuracies by which bandwidth types choose, and those of the leaves (the same by default).
+        """
+        known = dict(zip(self.actions, judged))
         end = Chosen(len(self.exits), self.last, FLOAT_BITS)
         offered = sorted({*actions, end}, key=lambda action: (action.cut, action.exit, action.bits))
         cuts = sorted({0, self.last, *(action.cut for action in offered)})
@@ -132,7 +153,14 @@ class Menu:
         plain = msgspec.structs.replace(
             self.header, nodes=tuple(linked), places=tuple(cuts), exits=tuple(self.exits[:-1])
         )
-        return self._by_type(plain)
+        tree = self._by_type(plain)
+        if shown is None:
+            return tree
+        seen = dict(zip(self.actions, shown))
+        table = tree_table(tree)
+        keys = zip(table.leaf.tolist(), table.exit.tolist(), table.cut.tolist(), table.bits.tolist())
+        by_leaf = {leaf: seen[Chosen(exit, cut, bits)] for leaf, exit, cut, bits in keys}
+        return msgspec.structs.replace(tree, nodes=tuple(_worth(node, by_leaf.get(node.id)) for node in tree.nodes))
 
     def worth_having(self, tree: ModelTree) -> list[Chosen]:
         """The actions that are best at some bandwidth, by Niu's reward or by Wang's.
@@ -239,6 +267,12 @@ class Menu:
                 fork = msgspec.structs.replace(node.fork, types=mine)
                 nodes.append(msgspec.structs.replace(node, fork=fork, leaf=leaf))
         return msgspec.structs.replace(tree, nodes=tuple(nodes))
+
+
+def _worth(node: Node, accuracy: float | None) -> Node:
+    if node.leaf is None or accuracy is None:
+        return node
+    return msgspec.structs.replace(node, leaf=msgspec.structs.replace(node.leaf, accuracy=accuracy))
 
 
 def _siblings(tree: ModelTree) -> list[list[Node]]:

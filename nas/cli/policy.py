@@ -79,7 +79,10 @@ def train(
         bandwidths, trained_on = Replayed(trace=trace), f"link {trace.name}"
     else:
         low, high, _ = parse_sweep(sweep or "0:80")
-        bandwidths, trained_on = Uniform(low_mbps=low, high_mbps=high), f"{low:g}..{high:g} Mbit/s, evenly, 2 % at the lowest"
+        bandwidths, trained_on = (
+            Uniform(low_mbps=low, high_mbps=high),
+            f"{low:g}..{high:g} Mbit/s, evenly, 2 % at the lowest",
+        )
     torch.set_num_threads(1)  # networks this small are slower on two, and a seed gives the same policy on one alone
     told: dict[str, Any] = {"seed": seed} | ({} if steps is None else {"steps": steps})
     with stages(quiet=quiet) as progress:
