@@ -22,10 +22,10 @@ from nas.lessons import Lessons
 from nas.library import Choice, Library
 from nas.problem import CONFIDENT, EXIT, HAND, Ending, Plan
 from nas.space import Space
+from runtime.codec import FLOAT_BITS
 from transforms import Network, compose
 from transforms.quantise import quantised
 
-FLOAT_BITS = 32
 _BATCH = 250
 
 

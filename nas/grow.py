@@ -14,10 +14,11 @@ from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Hand
 from nas.bases import fingerprint
 from nas.data import Dataset
 from nas.evaluate import Branch
-from nas.finetune import FLOAT_BITS, Forest, Rest, Seen
+from nas.finetune import Forest, Rest, Seen
 from nas.methods import Bench
 from nas.prepare import exported_bytes
 from nas.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
+from runtime.codec import FLOAT_BITS
 from transforms import Network, export
 
 IMAGE_BITS = 8

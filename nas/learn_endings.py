@@ -24,13 +24,13 @@ from nas.config import SearchConfig
 from nas.endings import Coder, KnownCode, KnownEndings, KnownExit
 from nas.exits import exit_places, load_heads, train_heads
 from nas.prepare import Prepared
+from runtime.codec import FLOAT_BITS
 from runtime.frames import encode
 from transforms import Network
 from transforms.bottleneck import bottleneck_layers
 from transforms.exits import ExitHead, head_layers
 from transforms.quantise import quantised
 
-FLOAT_BITS = 32
 _MEASURED = 1  # raise it when what is measured, or how, changes
 _BATCH = 250
 _SIZED = 64  # images whose frames are counted

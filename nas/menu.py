@@ -23,9 +23,9 @@ from modeltree.reward import Reward
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
 from nas.endings import KnownEndings
 from nas.grow import IMAGE_BITS, write_block
-from nas.learn_endings import FLOAT_BITS
 from nas.methods import Bench
 from nas.prepare import Prepared
+from runtime.codec import FLOAT_BITS
 from transforms import Network
 from transforms.quantise import quantised
 
