@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from instances import arguments, benches, learnt
 
-from modeltree.scenes import load_trace
-from nas.branchwise import BranchOracle
+from modeltree.link.scenes import load_trace
+from modeltree.slicing import slice_blocks
 from nas.config import SearchConfig
-from nas.methods import build_bench, run_branch, run_exact, run_tree
+from nas.finalise.per_branch import BranchOracle
 from nas.search import scenario_of
-from nas.space import slice_blocks
+from nas.treesearch.methods import run_branch, run_exact, run_tree
+from nas.treesearch.search_spaces import build_search_spaces
 
 VARIANTS = {
     "all": {},
@@ -68,7 +69,7 @@ def distillation(told: object) -> None:
     _, config, prepared, library, predictor = next(iter(learnt(told)))  # type: ignore[arg-type]
     trace = load_trace(sorted(Path(told.traces).glob("*.csv"))[0], seed=0)  # type: ignore[attr-defined]
     cuts = slice_blocks(prepared.network.spec, config.N)
-    bench = build_bench(
+    bench = build_search_spaces(
         prepared.network, library, predictor, scenario_of(SearchConfig(), trace), cuts,
         single_root=False, max_loss=SearchConfig().max_loss,
     )  # fmt: skip

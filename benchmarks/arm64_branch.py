@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from modeltree.manifest import PathEntry
-from runtime.bundle import Bundle
+from runtime.execution.bundle import Bundle
 
 REPO = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4
@@ -26,8 +26,8 @@ TOLERANCE = 1e-4
 INSIDE = """
 import importlib.util, json, platform, sys
 import numpy as np
-from runtime.bundle import Bundle
-from runtime.library import Library
+from runtime.execution.bundle import Bundle
+from runtime.execution.library import Library
 
 spare = [name for name in ("torch", "tvm", "ziglang") if importlib.util.find_spec(name)]
 assert not spare, f"{spare} must not be installed here"

@@ -239,7 +239,7 @@ def compiled(target_name: str, form: str, schedule: str) -> tuple[str, dict[str,
     from compile.pipeline import PHASES, Work
     from compile.targets import load_target
     from compile.tuning import TuningCache
-    from transforms.lifting import export
+    from transforms.graph.lifting import export
 
     if (target_name, form, schedule) in _COMPILED:
         return _COMPILED[target_name, form, schedule]
@@ -262,7 +262,7 @@ def compiled(target_name: str, form: str, schedule: str) -> tuple[str, dict[str,
 def _assembly(kernel: Any, tile: Any, target: Any) -> str:
     import tvm
 
-    from compile.generating import built
+    from compile.machine_code.codegen import built
 
     function = kernel.function(tile, private=False, name="kernel")
     return str(built(tvm.IRModule({tvm.ir.GlobalVar("kernel"): function}), target).inspect_source("s"))

@@ -49,7 +49,7 @@ import numpy as np
 engine, file, runtime, x, y, shape_out, inferences = sys.argv[1:]
 x = np.load(x)
 if engine == "ours":
-    from runtime.library import Library
+    from runtime.execution.library import Library
     shape = tuple(map(int, shape_out.split(",")))
     infer = Library(file, runtime=runtime, shape_in=x.shape, shape_out=shape, threads=1).run
 else:
@@ -159,7 +159,7 @@ def _measured(emulator: Emulator, network: str, inferences: int) -> list[dict[st
     """Both engines on one network: prints two lines of the table, and returns them."""
     import torch
 
-    from compile.linking import runtime_library
+    from compile.machine_code.linking import runtime_library
     from compile.pipeline import compile_block
     from compile.targets import load_target
     from nas.bench.cases import base_cases

@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from coding import Coded, coded_table, coding_aware
 
 from modeltree.files import write_text
 from nas.cli.search import default_cache
-from nas.coding import Coded, coded_table, coding_aware
 from nas.config import SearchConfig
-from nas.lessons import lessons
-from nas.machine import commit, processor, today
-from nas.prepare import prepare
-from nas.report.style import CSS
-from nas.report.svg import axis, frame, polyline, svg, text
+from nas.jobs.machine import commit, processor, today
+from nas.report.pieces.style import CSS
+from nas.report.pieces.svg import axis, frame, polyline, svg, text
+from nas.training.base_network import prepare
+from nas.training.teacher import lessons
 
 BATCH = 250
 TUNED = 200

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from coding import coded_table
 
-from nas.bottlenecks import train_bottlenecks
 from nas.cli.search import default_cache
-from nas.coding import coded_table
 from nas.config import SearchConfig
-from nas.machine import commit, processor, today
-from nas.prepare import prepare
-from runtime.frames import decode, encode
+from nas.exits.bottlenecks import train_bottlenecks
+from nas.jobs.machine import commit, processor, today
+from nas.training.base_network import prepare
+from runtime.wire.frames import decode, encode
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from nas.data.imagefolder import decode as decode_image
-from nas.machine import load_average, processor, today
-from runtime import frames
-from runtime.codec import quantise
-from transforms.network import analyse
+from nas.jobs.machine import load_average, processor, today
+from runtime.wire import frames
+from runtime.wire.codec import quantise
+from transforms.graph.network import analyse
 
 WIDTHS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 32]
 

@@ -152,8 +152,8 @@ def made_bundle(folder: Path) -> Path:
 
     from compile.bundle import Wanted, compile_run
     from compile.targets import host
-    from modeltree.bandwidth import BandwidthTypes
     from modeltree.files import write_bytes
+    from modeltree.link.bandwidth import BandwidthTypes
     from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node, encode_tree
     from nas.bases import build
     from nas.cli.search import default_cache

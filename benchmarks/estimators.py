@@ -5,7 +5,7 @@
 A hand-over costs the trace's round trip, jitter (exponential, mean 2 ms, seeded) and the bytes' time on the
 changing link. Before each one every rule says what it will get; then it sees the reading. A hand-over that takes over
 10 s is given up; every 5 s a message of 100 bytes (liveness) measures the round trip. The first ten of each run are
-not counted. `--synthetic` takes `modeltree.scenes` instead of recordings; both were looked at when the
+not counted. `--synthetic` takes `modeltree.link.scenes` instead of recordings; both were looked at when the
 default rule was chosen.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from modeltree.bandwidth import BandwidthTypes
-from modeltree.scenes import SCENES, generate
-from modeltree.traces import Trace, read_trace
+from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.link.scenes import SCENES, generate
+from modeltree.link.traces import Trace, read_trace
 from modeltree.units import bytes_per_ms, mbps, ms_from_s, s_from_ms
 from runtime.bandwidth import RULES, Estimator, Reading
-from runtime.switch import Hysteresis, Match, matched
+from runtime.bandwidth.switch import Hysteresis, Match, matched
 
 SIZES_BYTES = (3_000, 16_000, 65_000)
 RHYTHMS_S = {"0.1 s": (0.1,), "1 s": (1.0,), "5 s": (5.0,), "bursts": (0.1,) * 9 + (5.0,)}

@@ -17,11 +17,11 @@ import torch
 
 from modeltree.profiles import DeviceProfile, load_profile
 from nas.cli.search import default_cache
-from nas.confidence import calibrate, entropies
 from nas.config import SearchConfig
-from nas.exits import exit_logits, load_heads
-from nas.machine import commit, processor, today
-from nas.prepare import Prepared, prepare
+from nas.exits.heads import exit_logits, load_heads
+from nas.exits.thresholds import calibrate, entropies
+from nas.jobs.machine import commit, processor, today
+from nas.training.base_network import Prepared, prepare
 from transforms.exits import ExitHead, head_layers
 
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from modeltree.tree import Node
 from modeltree.units import s_from_ms
-from runtime.bundle import Bundle
-from runtime.codec import FLOAT_BITS
-from runtime.device import Device
-from runtime.frames import decode, encode
-from runtime.library import Library
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
+from runtime.execution.library import Library
 from runtime.result import Result
+from runtime.wire.codec import FLOAT_BITS
+from runtime.wire.frames import decode, encode
 
 MEMORY_S = 60.0
 ALMOST_ALL = 0.95

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from runtime.link import Faults, Relay, Shape
 
 SCHEMES = ("grpc", "http", "grpcs", "https")

@@ -32,10 +32,10 @@ from fault_truth import Local, Truth, slower
 from fault_world import MBPS, RTT_MS, World
 
 from runtime.bandwidth import ProbePolicy
-from runtime.bundle import Bundle
+from runtime.execution.bundle import Bundle
+from runtime.remote.link_monitor import LinkWatch
 from runtime.session import Session
-from runtime.transports import open_transport
-from runtime.watch import LinkWatch
+from runtime.wire.transports import open_transport
 
 IMAGES = 8
 TIMEOUT_S = 0.5

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from modeltree.link.traces import Trace, read_trace
 from modeltree.manifest import MANIFEST_NAME, decode_manifest
-from modeltree.traces import Trace, read_trace
 from modeltree.tree import ModelTree
 from nas.field.record import FieldRun, MethodRun, decode_field
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nas.cli.search import default_cache, numbers
 from nas.config import SearchConfig
-from nas.run import Run, read_run
+from nas.results.run_directory import Run, read_run
 from nas.search import search
 
 TRACES = (

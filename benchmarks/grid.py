@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nas.cli.search import default_cache
 from nas.config import SearchConfig
-from nas.run import read_run
+from nas.results.run_directory import read_run
 from nas.search import search
 
 BASES = ("vgg11", "alexnet")

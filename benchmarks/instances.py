@@ -5,15 +5,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeltree.scenes import load_trace
+from modeltree.link.scenes import load_trace
+from modeltree.slicing import slice_blocks
 from nas.cli.search import default_cache
+from nas.compression.library import Library
+from nas.compression.predictor import Predictor
 from nas.config import SearchConfig
-from nas.library import Library
-from nas.methods import Bench, build_bench
-from nas.predictor import Predictor
-from nas.prepare import Prepared, prepare
 from nas.search import knowledge, scenario_of
-from nas.space import slice_blocks
+from nas.training.base_network import Prepared, prepare
+from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces
 
 BASES, DEVICES = ("vgg11", "alexnet"), ("phone", "pi4")
 
@@ -42,7 +42,7 @@ def learnt(told: argparse.Namespace) -> Iterator[tuple[str, SearchConfig, Prepar
             yield base, config, prepared, library, predictor
 
 
-def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, Bench]]:
+def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, SearchSpaces]]:
     """(base, device, trace, bench) for every combination."""
     for base, config, prepared, library, predictor in learnt(told):
         cuts = slice_blocks(prepared.network.spec, config.N)
@@ -51,7 +51,7 @@ def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, Bench]]:
                 scenario = scenario_of(
                     SearchConfig(device=device), load_trace(path, seed=0)
                 )  # fmt: skip
-                bench = build_bench(
+                bench = build_search_spaces(
                     prepared.network,
                     library,
                     predictor,

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from modeltree.units import mbps, ms_from_s
 from runtime.link import NamespaceLink, Relay, Shape
 

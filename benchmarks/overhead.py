@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.bundle import Bundle
-from runtime.device import Device
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
+from runtime.remote.link_monitor import LinkWatch
 from runtime.session import Session
-from runtime.transports import Exchange
-from runtime.transports.interface import Reply
-from runtime.watch import LinkWatch
+from runtime.wire.transports import Exchange
+from runtime.wire.transports.interface import Reply
 
 WARM = 20
 

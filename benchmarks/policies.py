@@ -22,18 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from modeltree.decisions import Decisions, DecisionTable, Objective, tree_decisions
 from modeltree.files import write_bytes, write_text
+from modeltree.offloading.decisions import Decisions, DecisionTable, Objective, tree_decisions
 from modeltree.units import mbps, ms_from_s
-from nas.machine import commit, processor, today
-from nas.policies import AGENTS
-from nas.policies.comparing import contenders, over_bandwidths, write_csv
-from nas.policies.environment import DecisionEnv
-from nas.policies.evaluate import Sweep, decision_ms, paper_bandwidths, sweep
-from nas.policies.sources import device_energy, read_tree
+from nas.agents import AGENTS
+from nas.decisions.offloading.compare import contenders, over_bandwidths, write_csv
+from nas.decisions.offloading.environment import DecisionEnv
+from nas.decisions.offloading.evaluate import Sweep, decision_ms, paper_bandwidths, sweep
+from nas.decisions.offloading.inputs import device_energy, read_tree
+from nas.jobs.machine import commit, processor, today
+from nas.report.pieces.style import CSS
 from nas.report.policies import lines_chart
-from nas.report.style import CSS
-from runtime.policies import Dense, Trained
+from runtime.selection.policies import Dense, Trained
 
 MB_PER_S = mbps(1e6, ms_from_s(1.0))
 """1 MB/s in Mbit/s."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from instances import arguments, learnt
 
-from nas.calibrate import random_plans
-from nas.executors import executor
-from nas.measure import measure_compositions
-from nas.predictor import quality
-from nas.prepare import prepare
+from nas.compression.accuracy import measure_compositions
+from nas.compression.calibration_set import random_plans
+from nas.compression.predictor import quality
+from nas.jobs.executors import executor
+from nas.training.base_network import prepare
 
 
 def main() -> None:

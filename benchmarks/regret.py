@@ -13,7 +13,7 @@ import torch
 from instances import arguments, benches
 
 from nas.config import SearchConfig
-from nas.methods import run_branch, run_exact, run_surgery, run_tabular, run_tree
+from nas.treesearch.methods import run_branch, run_exact, run_surgery, run_tabular, run_tree
 
 
 def main() -> None:

@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 
 from modeltree.errors import NasError
-from runtime.bundle import Bundle
-from runtime.library import Library
-from runtime.server.choice import chosen_target
+from runtime.execution.bundle import Bundle
+from runtime.execution.library import Library
 from runtime.server.engine import BundleEngine
 from runtime.server.interface import Busy
 from runtime.server.serving import ServeConfig, Server
-from runtime.transports import BusyError, TimedOut, open_transport
+from runtime.server.target_selection import chosen_target
+from runtime.wire.transports import BusyError, TimedOut, open_transport
 
 BATCHES = (1, 4, 8)
 FRONTS = ("gRPC", "REST")
@@ -48,7 +48,7 @@ CALM = 10
 DEADLINES_S = (1.0, 0.05)
 KEEP_OLD_S = 1.0
 BACKOFF_S = 0.15
-"""After a refusal: the mean of what `runtime.breaker` waits first."""
+"""After a refusal: the mean of what `runtime.remote.circuit_breaker` waits first."""
 
 
 @dataclass(kw_only=True)
@@ -319,8 +319,8 @@ def made_bundle(folder: Path, number: int) -> Path:
     """VGG11 with random weights, handed over whole; every number has weights and a model's name of its own."""
     from compile.bundle import Wanted, compile_run
     from compile.targets import host
-    from modeltree.bandwidth import BandwidthTypes
     from modeltree.files import write_bytes
+    from modeltree.link.bandwidth import BandwidthTypes
     from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node, encode_tree
     from nas.bases import build
     from nas.cli.search import default_cache

@@ -15,8 +15,8 @@ import gymnasium
 import numpy as np
 import torch
 
-from nas.machine import commit, processor, today
-from nas.policies import AGENTS
+from nas.agents import AGENTS
+from nas.jobs.machine import commit, processor, today
 
 OURS = {
     "sac": {"steps": 12_000, "batch": 64},

@@ -1,6 +1,6 @@
 """From a run directory to a bundle: every block of the tree compiled for every target, and a manifest of it all.
 
-docs/bundle.md specifies what is written, `modeltree.manifest` checks it, `runtime.bundle` reads it.
+docs/bundle.md specifies what is written, `modeltree.manifest` checks it, `runtime.execution.bundle` reads it.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from compile.kept import Facts, Kept, key_of, sha256, versions
-from compile.staging import staged
+from compile.atomic_folder import staged
+from compile.block_cache import Facts, Kept, key_of, sha256, versions
 from compile.targets import Target
 from modeltree.errors import ConfigError, DataError, FormatError, unknown
 from modeltree.manifest import (
@@ -226,7 +226,7 @@ def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
         return work(*args, **options)
 
     def runtime_library(target: Target) -> tuple[str, bytes] | None:
-        from compile.linking import runtime_library as work
+        from compile.machine_code.linking import runtime_library as work
 
         return work(target)
 

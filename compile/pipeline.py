@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from compile.fusing import folded, fused, pooled
-from compile.generating import generated
-from compile.kernels import Kernel, Tile
-from compile.layouts import Placed, placed
-from compile.linking import link
-from compile.planning import Plan, entered, joined, needs_kernel, planned
-from compile.reading import imported, read, simplified
+from compile.formats import format_of
+from compile.graph.fusing import folded, fused, pooled
+from compile.graph.kernels import Kernel, Tile
+from compile.graph.layouts import Placed, placed
+from compile.graph.relax_import import imported, read, simplified
+from compile.graph.stages import Program
+from compile.machine_code.codegen import generated
+from compile.machine_code.linking import link
+from compile.machine_code.memory_planning import Plan, entered, joined, needs_kernel, planned
 from compile.remote import RemoteDevice
 from compile.schedules import scheduled
-from compile.schedules.formats import format_of
-from compile.stages import Program
 from compile.targets import Target
 from compile.tuning import TuningCache, tuned
 from modeltree.errors import ConfigError

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 import tvm
 
-from compile.generating import built, generated
-from compile.kernels import Buffer, Constant, Kernel, Tile
-from compile.linking import link
-from compile.planning import ENTRY
+from compile.graph.kernels import Buffer, Constant, Kernel, Tile
+from compile.machine_code.codegen import built, generated
+from compile.machine_code.linking import link
+from compile.machine_code.memory_planning import ENTRY
 from compile.remote import RemoteDevice
 from compile.targets import Target
 from modeltree.files import write_bytes

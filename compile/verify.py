@@ -14,7 +14,7 @@ import torch
 import tvm
 import tvm_ffi
 
-from compile.planning import ENTRY
+from compile.machine_code.memory_planning import ENTRY
 from modeltree.errors import NasError
 
 TOLERANCES = {"f32": 1e-4, "bf16": 0.05, "int8": 0.15, "bf16-dot": 0.05, "int8-dot": 0.15}

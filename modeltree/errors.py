@@ -4,11 +4,11 @@
     ├── ConfigError          an argument or option is off (unknown name, number out of range)
     ├── DataError            images, weights or traces that cannot be used
     ├── FormatError          a file that is not what its schema says, or of a version we do not read
-    │   └── FrameError       a frame of a hand-over likewise (runtime.codec)
+    │   └── FrameError       a frame of a hand-over likewise (runtime.wire.codec)
     ├── GraphError           a network that cannot be described, cut or sliced as asked
     ├── NotApplicable        a transform declines a layer; carries the reason
     ├── VerificationError    a compiled library does not compute what its block does (compile.verify)
-    ├── TransportError       no answer from the server; drawn in runtime.transports.interface
+    ├── TransportError       no answer from the server; drawn in runtime.wire.transports.interface
     └── Busy, Draining, UnknownModel     what a server's engine says no with (runtime.server.interface)
 
 Every message says what is, what must be, and what to do.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from modeltree.bandwidth import BandwidthTypes
 from modeltree.errors import ConfigError, FormatError
+from modeltree.link.bandwidth import BandwidthTypes
 
 TREE_VERSION = 1
 

@@ -15,45 +15,35 @@ from typing import Any
 import msgspec
 import torch
 
-from modeltree.bandwidth import BandwidthTypes
 from modeltree.errors import NasError
 from modeltree.files import write_bytes, write_text
-from modeltree.latency import TransferModel
+from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.link.latency import TransferModel
+from modeltree.link.scenes import load_trace
+from modeltree.link.traces import Trace
 from modeltree.profiles import load_profile
 from modeltree.reward import Reward
-from modeltree.scenes import load_trace
-from modeltree.traces import Trace
+from modeltree.slicing import slice_blocks
 from modeltree.tree import ModelTree, encode_tree
-from nas.branchwise import BranchOracle
-from nas.calibrate import calibrate, screened
-from nas.conclude import conclude
+from nas.compression.calibration_set import calibrate, screened
+from nas.compression.distillation import DistilConfig
+from nas.compression.library import Choice, Library, build_library, library_folder
+from nas.compression.predictor import Predictor, Quality, fit_predictor
 from nas.config import SearchConfig
-from nas.distil import DistilConfig
-from nas.events import write_events
-from nas.executors import executor
-from nas.exits import exit_places
-from nas.learn_endings import learn_endings
-from nas.library import Choice, Library, build_library, library_folder
-from nas.methods import (
-    Bench,
-    MethodResult,
-    build_bench,
-    fixed,
-    run_branch,
-    run_exact,
-    run_surgery,
-    run_tabular,
-    run_tree,
-    within_energy,
-    without_endings,
-)
+from nas.exits.measure import learn_endings
+from nas.exits.places import exit_places
+from nas.finalise.per_branch import BranchOracle
+from nas.finalise.select import conclude
+from nas.finalise.summarise import summarise
+from nas.jobs.executors import executor
 from nas.names import PLAIN_TREE
-from nas.predictor import Predictor, Quality, fit_predictor
-from nas.prepare import Prepared, prepare
 from nas.report import write_report
-from nas.run import Run, read_run
-from nas.space import Scenario, slice_blocks
-from nas.summary import summarise
+from nas.results.run_directory import Run, read_run
+from nas.training.base_network import Prepared, prepare
+from nas.treesearch.methods import MethodResult, fixed, run_branch, run_exact, run_surgery, run_tabular, run_tree
+from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces, within_energy, without_endings
+from nas.treesearch.space import Scenario
+from nas.treesearch.tensorboard import write_events
 
 _SMALL_STEPS = 40  # of distillation, where there are few training images
 
@@ -106,7 +96,7 @@ def search(
     endings = learn_endings(config, prepared, library.folder, partial(progress, "endings"))
     learnt["endings"] = time.perf_counter() - started
     started = time.perf_counter()
-    bench = build_bench(
+    bench = build_search_spaces(
         prepared.network, library, predictor, scenario, cuts, single_root=config.single_root, max_loss=config.max_loss,
         endings=endings,
     )  # fmt: skip
@@ -173,7 +163,11 @@ def _taught(
 
 
 def _methods(
-    config: SearchConfig, bench: Bench, run: Run, oracle: BranchOracle | None, progress: Callable[[int, int, str], None]
+    config: SearchConfig,
+    bench: SearchSpaces,
+    run: Run,
+    oracle: BranchOracle | None,
+    progress: Callable[[int, int, str], None],
 ) -> dict[str, MethodResult]:
     """Every method asked for, in an order in which each finds what it builds on."""
     results: dict[str, MethodResult] = {name: fixed(bench, name) for name in ("device_only", "cloud_raw")}

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modeltree.tree import ExitFork, ModelTree, Node
-from runtime.driving import NOTHING_SEEN, Seen
-from runtime.leaving import Onward, end_text, entropy_nats
+from runtime.selection.branch_selection import NOTHING_SEEN, Seen
+from runtime.selection.early_exit import Onward, end_text, entropy_nats
 
 
 @dataclass(kw_only=True)

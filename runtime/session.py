@@ -20,15 +20,15 @@ import numpy as np
 from modeltree.errors import ConfigError, NasError, unknown
 from modeltree.tree import Handover, Node
 from runtime.bandwidth import ProbePolicy
-from runtime.breaker import Breaker
-from runtime.bundle import Bundle
-from runtime.cloud import CALLS_IN_FLIGHT, LATE, Call, Cloud, Link
-from runtime.device import Device
-from runtime.driving import SWITCH, BySwitch, Charge, Driver, Seen, open_driver, planned_s
-from runtime.leaving import Leaving, Onward, end_text
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
+from runtime.remote.circuit_breaker import Breaker
+from runtime.remote.link_monitor import LinkWatch, Prober
+from runtime.remote.offload_client import CALLS_IN_FLIGHT, LATE, Call, Cloud, Link
 from runtime.result import Parts, Result, Walk
-from runtime.transports.interface import Reply, Transport
-from runtime.watch import LinkWatch, Prober
+from runtime.selection.branch_selection import SWITCH, BySwitch, Charge, Driver, Seen, open_driver, planned_s
+from runtime.selection.early_exit import Leaving, Onward, end_text
+from runtime.wire.transports.interface import Reply, Transport
 
 MODES = ("only-device", "prefer-device", "prefer-cloud", "only-cloud")
 """Who answers, in the words of hybrid inference.
@@ -118,7 +118,7 @@ class Session:
         ------
         ConfigError, FormatError : the bundle, the policy or an argument is off. DataError : a file cannot be read.
         """
-        from runtime.transports import open_transport
+        from runtime.wire.transports import open_transport
 
         opened = Bundle.open(bundle)
         if (battery_mj is None) != (inferences is None) or (battery_mj is not None and mode == "only-cloud"):

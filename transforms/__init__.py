@@ -2,17 +2,17 @@
 
 from modeltree.errors import unknown
 from transforms.compose import compose
-from transforms.fire import Fire
-from transforms.gap import GlobalAveragePooling
-from transforms.ksvd import KSVD
-from transforms.lifting import export
-from transforms.mobilenet import MobileNet
-from transforms.mobilenet_v2 import MobileNetV2
-from transforms.network import Network, Unit, analyse
-from transforms.prune import FilterPruning
-from transforms.svd import SVD
-from transforms.technique import Technique, Variant
-from transforms.tucker import Tucker2
+from transforms.graph.lifting import export
+from transforms.graph.network import Network, Unit, analyse
+from transforms.techniques.fire import Fire
+from transforms.techniques.gap import GlobalAveragePooling
+from transforms.techniques.ksvd import KSVD
+from transforms.techniques.mobilenet import MobileNet
+from transforms.techniques.mobilenet_v2 import MobileNetV2
+from transforms.techniques.prune import FilterPruning
+from transforms.techniques.svd import SVD
+from transforms.techniques.technique import Technique, Variant
+from transforms.techniques.tucker import Tucker2
 
 TECHNIQUES: dict[str, Technique] = {
     technique.name: technique

@@ -5,7 +5,7 @@ from torch import nn
 
 from modeltree.errors import ConfigError
 from modeltree.layers import LayerSpec
-from transforms.describe import module_specs
+from transforms.graph.describe import module_specs
 
 
 class Encoder(nn.Module):

@@ -9,10 +9,10 @@ import torch
 from torch import fx, nn
 
 from modeltree.layers import LayerSpec
-from transforms.ksvd import SparseLinear
-from transforms.mobilenet_v2 import InvertedResidual
-from transforms.network import Network, Unit
-from transforms.technique import Variant
+from transforms.graph.network import Network, Unit
+from transforms.techniques.ksvd import SparseLinear
+from transforms.techniques.mobilenet_v2 import InvertedResidual
+from transforms.techniques.technique import Variant
 
 
 def compose(network: Network, start: int, stop: int, variants: Mapping[int, nn.Module]) -> fx.GraphModule:

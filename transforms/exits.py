@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from modeltree.layers import LayerSpec
-from transforms.describe import module_specs
+from transforms.graph.describe import module_specs
 
 _HIDDEN = 128
 

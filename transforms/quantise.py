@@ -9,7 +9,7 @@ def quantised(x: torch.Tensor, bits: int) -> torch.Tensor:
     """The numbers that the receiver goes on from, with the gradient of `x` itself (straight-through) [Bengio 2013].
 
     Codes are evenly spaced between an image's smallest and largest number [Niu 2022, eq. 4]; the values are those of
-    `runtime.codec` to the last bit, where magnitudes stay below 1e38.
+    `runtime.wire.codec` to the last bit, where magnitudes stay below 1e38.
 
     Parameters
     ----------

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from compile.kernels import Kernel
-from compile.layouts import Largest, Layout, Placement, Quantise, Relayout
+from compile.graph.kernels import Kernel
+from compile.graph.layouts import Largest, Layout, Placement, Quantise, Relayout
+from compile.graph.stages import Concat, Convolution, Elementwise, Other, Pool, Stage
 from compile.schedules.concatenation import concatenation
 from compile.schedules.convolution import convolution
 from compile.schedules.default import default
@@ -12,7 +13,6 @@ from compile.schedules.elementwise import elementwise
 from compile.schedules.pooling import pooling
 from compile.schedules.quantise import largest, quantise
 from compile.schedules.relayout import relayout
-from compile.stages import Concat, Convolution, Elementwise, Other, Pool, Stage
 from compile.targets import Target
 from modeltree.errors import GraphError
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Kernel, described
-from compile.layouts import Layout
-from compile.schedules.emit import lanes_at, split, tasks
+from compile.graph.kernels import Buffer, Kernel
+from compile.graph.layouts import Layout, described
+from compile.graph.stages import Concat
+from compile.schedules.emit import split, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
-from compile.stages import Concat
 from compile.targets import Target
+from compile.vectors import lanes_at
 
 
 def concatenation(stage: Concat, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:

@@ -18,24 +18,13 @@ import tvm
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Constant, Kernel, Tile, described
-from compile.layouts import Layout
-from compile.schedules.emit import (
-    Epilogue,
-    clear_halo,
-    lanes_at,
-    operands,
-    prefetch,
-    registers,
-    split,
-    spread,
-    step_key,
-    store,
-    tasks,
-)
-from compile.schedules.formats import Format, format_of
-from compile.stages import Convolution, Value
+from compile.formats import Format, format_of
+from compile.graph.kernels import Buffer, Constant, Kernel, Tile
+from compile.graph.layouts import Layout, described
+from compile.graph.stages import Convolution, Value
+from compile.schedules.emit import Epilogue, clear_halo, operands, prefetch, registers, split, step_key, store, tasks
 from compile.targets import Target
+from compile.vectors import lanes_at, spread
 
 PARALLEL_MACS = 40_000
 """Below this one thread does it all: waking a second one would cost more than it saves. Chosen, not tuned."""

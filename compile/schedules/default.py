@@ -9,10 +9,10 @@ import numpy as np
 import tvm
 from tvm import relax, s_tir, tirx
 
-from compile.kernels import Buffer, Constant, Kernel
-from compile.layouts import Layout
+from compile.graph.kernels import Buffer, Constant, Kernel
+from compile.graph.layouts import Layout
+from compile.graph.stages import Other, Value
 from compile.schedules.pooling import PARALLEL_NUMBERS
-from compile.stages import Other, Value
 from compile.targets import Target
 from modeltree.errors import GraphError
 

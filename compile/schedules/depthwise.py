@@ -5,24 +5,14 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Constant, Kernel, Tile, described
-from compile.layouts import Layout, is_depthwise
+from compile.formats import format_of
+from compile.graph.kernels import Buffer, Constant, Kernel, Tile
+from compile.graph.layouts import Layout, described, is_depthwise
+from compile.graph.stages import Convolution
 from compile.schedules.convolution import PARALLEL_MACS
-from compile.schedules.emit import (
-    Epilogue,
-    clear_halo,
-    lanes_at,
-    load,
-    operands,
-    registers,
-    split,
-    step_key,
-    store,
-    tasks,
-)
-from compile.schedules.formats import format_of
-from compile.stages import Convolution
+from compile.schedules.emit import Epilogue, clear_halo, load, operands, registers, split, step_key, store, tasks
 from compile.targets import Target
+from compile.vectors import lanes_at
 
 _MOST_TILES = 6
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Kernel, described
-from compile.layouts import Layout
+from compile.graph.kernels import Buffer, Kernel
+from compile.graph.layouts import Layout, described
+from compile.graph.stages import Elementwise
 from compile.schedules.emit import Epilogue, clear_halo, load, operands, split, step_key, store, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
-from compile.stages import Elementwise
 from compile.targets import Target
 
 

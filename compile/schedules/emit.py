@@ -11,9 +11,10 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Constant
-from compile.layouts import Layout
-from compile.stages import Step, Value
+from compile.graph.kernels import Buffer, Constant
+from compile.graph.layouts import Layout
+from compile.graph.stages import Step, Value
+from compile.vectors import ints, lanes_at, narrowed, spread, typed, widened
 
 _LOG2_E = 1.4426950408889634
 _EXP2 = (1.0, 0.6931471805599453, 0.24022650695910072, 0.05550410866482158, 0.009618129107628477, 0.0013333558146428443)
@@ -22,41 +23,9 @@ _ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 _ERF_SCALE = 0.3275911
 
 
-def lanes_at(start: Any, lanes: int) -> Any:
-    """Index of `lanes` neighbours from `start`."""
-    return tirx.Ramp(start, 1, lanes) if lanes > 1 else start
-
-
-def widened(vector: Any, dtype: str, lanes: int) -> Any:
-    """Numbers of a buffer as float32: bf16 is held as the upper half of one, in uint16."""
-    if dtype != "uint16":
-        return vector
-    return T.reinterpret(_typed("float32", lanes), T.cast(vector, _typed("uint32", lanes)) << _uint(16, lanes))
-
-
-def narrowed(vector: Any, dtype: str, lanes: int) -> Any:
-    """float32 as a buffer holds it, rounded to nearest even."""
-    if dtype != "uint16":
-        return vector
-    bits = T.reinterpret(_typed("uint32", lanes), vector)
-    rounded = bits + _uint(0x7FFF, lanes) + ((bits >> _uint(16, lanes)) & _uint(1, lanes))
-    return T.cast(rounded >> _uint(16, lanes), _typed("uint16", lanes))
-
-
-def _uint(value: int, lanes: int) -> Any:
-    return tirx.Broadcast(T.uint32(value), lanes) if lanes > 1 else T.uint32(value)
-
-
 def load(buffer: Any, batch: Any, block: Any, row: Any, column: Any, lanes: int) -> Any:
     """Read a vector at a physical position, as float32."""
     return widened(buffer[batch, block, row, column, lanes_at(0, lanes)], str(buffer.dtype), lanes)
-
-
-def spread(value: Any, lanes: int) -> Any:
-    """One number in every lane."""
-    if isinstance(value, (int, float)):
-        value = T.float32(value)
-    return tirx.Broadcast(value, lanes) if lanes > 1 else value
 
 
 @contextlib.contextmanager
@@ -189,10 +158,6 @@ _BINARY = {
 }
 
 
-def _typed(dtype: str, lanes: int) -> str:
-    return dtype if lanes == 1 else f"{dtype}x{lanes}"
-
-
 def exp(x: Any, lanes: int) -> Any:
     """e**x by a polynomial of degree 5 around the nearest power of two, for -87 < x < 87 (clipped).
 
@@ -204,12 +169,8 @@ def exp(x: Any, lanes: int) -> Any:
     power = spread(0.00015403530393381608, lanes)
     for coefficient in reversed(_EXP2):
         power = power * rest + spread(coefficient, lanes)
-    exponent = (T.cast(whole, _typed("int32", lanes)) + _int(127, lanes)) << _int(23, lanes)
-    return power * T.reinterpret(_typed("float32", lanes), exponent)
-
-
-def _int(value: int, lanes: int) -> Any:
-    return tirx.Broadcast(T.int32(value), lanes) if lanes > 1 else T.int32(value)
+    exponent = (T.cast(whole, typed("int32", lanes)) + ints(127, lanes)) << ints(23, lanes)
+    return power * T.reinterpret(typed("float32", lanes), exponent)
 
 
 def _sigmoid(x: Any, lanes: int) -> Any:

@@ -5,23 +5,12 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Kernel, described
-from compile.layouts import Layout
-from compile.schedules.emit import (
-    Epilogue,
-    clear_halo,
-    lanes_at,
-    load,
-    operands,
-    registers,
-    split,
-    spread,
-    step_key,
-    store,
-    tasks,
-)
-from compile.stages import Pool
+from compile.graph.kernels import Buffer, Kernel
+from compile.graph.layouts import Layout, described
+from compile.graph.stages import Pool
+from compile.schedules.emit import Epilogue, clear_halo, load, operands, registers, split, step_key, store, tasks
 from compile.targets import Target
+from compile.vectors import lanes_at, spread
 
 PARALLEL_NUMBERS = 60_000
 """Numbers read, below which a second thread costs more than it saves."""

@@ -9,11 +9,12 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Kernel, described
-from compile.layouts import Largest, Layout, Quantise
-from compile.schedules.emit import lanes_at, load, registers, split, spread, tasks
+from compile.graph.kernels import Buffer, Kernel
+from compile.graph.layouts import Largest, Layout, Quantise, described
+from compile.schedules.emit import load, registers, split, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
 from compile.targets import Target
+from compile.vectors import lanes_at, spread, typed
 
 
 def largest(stage: Largest, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
@@ -64,8 +65,8 @@ def quantise(stage: Quantise, layouts: dict[str, Layout], target: Target, weight
                             where = (r + source.halo[0], c + source.halo[1])
                             vector = load(x, image, block * parts + part, *where, lanes)
                             code = vector * spread(per_code, lanes) + spread(stage.offset + 0.5, lanes)
-                            whole = T.cast(T.floor(code), _typed("int32", lanes))
-                            T.buffer_store(y, T.cast(whole, _typed(result.dtype, lanes)), at)
+                            whole = T.cast(T.floor(code), typed("int32", lanes))
+                            T.buffer_store(y, T.cast(whole, typed(result.dtype, lanes)), at)
                         with T.Else():
                             T.buffer_store(y, zero, at)
 
@@ -82,10 +83,6 @@ def quantise(stage: Quantise, layouts: dict[str, Layout], target: Target, weight
 
 
 _LEAST = 1e-30
-
-
-def _typed(dtype: str, lanes: int) -> str:
-    return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
 def _spread_int(value: int, dtype: str, lanes: int) -> Any:

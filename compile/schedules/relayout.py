@@ -6,11 +6,12 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from compile.kernels import Buffer, Constant, Kernel, described
-from compile.layouts import Layout, Relayout
-from compile.schedules.emit import narrowed, split, tasks, widened
+from compile.graph.kernels import Buffer, Constant, Kernel
+from compile.graph.layouts import Layout, Relayout, described
+from compile.schedules.emit import split, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
 from compile.targets import Target
+from compile.vectors import narrowed, widened
 
 
 def relayout(stage: Relayout, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel | None:

@@ -94,7 +94,7 @@ def _case(name: str, program: object, folder: Path) -> Case:
     import torch
 
     from compile.onnx_form import onnx_form
-    from nas.prepare import exported_bytes
+    from nas.training.base_network import exported_bytes
 
     assert isinstance(program, torch.export.ExportedProgram)
     (entering,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)

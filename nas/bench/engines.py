@@ -39,7 +39,7 @@ class Engine:
 
 def _ours(weights: str) -> Callable[[Case, int], Call]:
     def load(case: Case, threads: int) -> Call:
-        from runtime.library import Library
+        from runtime.execution.library import Library
 
         library = Library(
             case.library(weights, threads), shape_in=case.shape_in, shape_out=case.shape_out, threads=threads
@@ -97,7 +97,7 @@ def _tvm(case: Case, threads: int) -> Call:
     import torch
     import tvm
 
-    from compile.reading import imported
+    from compile.graph.relax_import import imported
     from compile.targets import host
 
     module = imported(torch.export.load(case.program), case.shape_in[0])

@@ -17,7 +17,7 @@ from nas.bench.cases import Case, Compiler, Made
 from nas.bench.engines import OURS, PEERS, Engine, Runner
 from nas.bench.processes import Child
 from nas.bench.roofline import Ceilings, Machine
-from nas.machine import load_average, processor, today, versions
+from nas.jobs.machine import load_average, processor, today, versions
 
 SLOW_MS = 20.0
 SLOW_ROUNDS = 5

@@ -1,7 +1,8 @@
 """What this machine can do: multiply-adds a second from registers, bytes a second from memory.
 
-Both are measured by kernels of our own (TIR through `compile.generating`), so that what limits our compiler limits them
-as well. A network's roofline time is the larger of its multiply-adds at the one and its weights at the other.
+Both are measured by kernels of our own (TIR through `compile.machine_code.codegen`), so that what limits our
+compiler limits them as well. A network's roofline time is the larger of its multiply-adds at the one and its
+weights at the other.
 """
 
 import time
@@ -74,7 +75,8 @@ def peak_kernel(threads: int, lanes: int, vectors: int) -> Any:
     from tvm.script.ir_builder import IRBuilder
     from tvm.tirx.script.builder import ir as T
 
-    from compile.schedules.emit import lanes_at, registers, spread, tasks
+    from compile.schedules.emit import registers, tasks
+    from compile.vectors import lanes_at, spread
 
     with IRBuilder() as builder, T.prim_func():
         T.func_name("kernel")
@@ -97,7 +99,8 @@ def stream_kernel(threads: int, steps: int, lanes: int) -> Any:
     from tvm.script.ir_builder import IRBuilder
     from tvm.tirx.script.builder import ir as T
 
-    from compile.schedules.emit import lanes_at, registers, spread, tasks
+    from compile.schedules.emit import registers, tasks
+    from compile.vectors import lanes_at, spread
 
     with IRBuilder() as builder, T.prim_func():
         T.func_name("kernel")
@@ -120,7 +123,7 @@ def _store_sum(y: Any, sums: Any, slots: list[Any], task: Any, lanes: int) -> No
     """So that no compiler may leave the work out."""
     from tvm.tirx.script.builder import ir as T
 
-    from compile.schedules.emit import lanes_at
+    from compile.vectors import lanes_at
 
     total = sums[slots[0]]
     for slot in slots[1:]:
@@ -131,7 +134,7 @@ def _store_sum(y: Any, sums: Any, slots: list[Any], task: Any, lanes: int) -> No
 def _built(function: Any, target: Any) -> Any:
     import tvm
 
-    from compile.generating import built
+    from compile.machine_code.codegen import built
 
     return built(tvm.IRModule({tvm.ir.GlobalVar("kernel"): function}), target)["kernel"]
 

@@ -58,7 +58,7 @@ def compile_tree(
     cache = cache or default_cache() / "compiled"
 
     def accuracy(manifest: Manifest, folder: Path) -> dict[str, VariantAccuracy]:
-        from nas.variants import measured_variants, test_part
+        from nas.bench.weight_formats import measured_variants, test_part
 
         return measured_variants(manifest, folder, test_part(run, default_cache()), measure)
 

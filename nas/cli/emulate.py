@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from modeltree.tree import ModelTree
-    from nas.emulation import Comparison, EmulatedLink, Row
+    from nas.emulation.methods import Comparison, EmulatedLink, Row
 
 
 def emulate(
@@ -31,9 +31,9 @@ def emulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
 ) -> None:  # fmt: skip
     """Play recorded links to every method: predicted compute, exact transfers, the hindsight oracle as the bound."""
-    from modeltree.scenes import load_trace
-    from nas.emulation import emulate_methods, mean_over, verdicts
-    from nas.sources import read_methods, searched_links
+    from modeltree.link.scenes import load_trace
+    from nas.emulation.methods import emulate_methods, mean_over, verdicts
+    from nas.results.trees import read_methods, searched_links
 
     found = read_methods(paths)
     if trace:

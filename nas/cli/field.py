@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from nas.field.record import FieldRun
-    from nas.report.field_numbers import Tally
+    from nas.field.tally import Tally
 
 
 def field(
@@ -57,7 +57,7 @@ def field(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:  # fmt: skip
     """Play a recorded link to every method, measured: server, shaped link and device in processes of their own."""
-    from modeltree.scenes import load_trace
+    from modeltree.link.scenes import load_trace
     from nas.cli.progress import stages
     from nas.field.config import FieldConfig
     from nas.field.play import play_, prepared, worst_error, write_field
@@ -100,9 +100,8 @@ def field(
 def _print(record: "FieldRun", origin: str) -> None:
     from rich.console import Console
 
-    from nas.report.field_endings import endings
-    from nas.report.field_numbers import tallies
-    from nas.report.field_verdict import field_verdict
+    from nas.field.tally import endings, tallies
+    from nas.field.verdict import field_verdict
 
     found = tallies(record)
     shots = ", ".join(dict.fromkeys(str(len(one.run.shots)) for one in found))
@@ -150,9 +149,8 @@ def over_surgery(one: "Tally", found: "Sequence[Tally]") -> float:
 
 
 def _plain(record: "FieldRun") -> dict[str, Any]:
-    from nas.report.field_endings import endings
-    from nas.report.field_numbers import PARTS, tallies
-    from nas.report.field_verdict import field_verdict
+    from nas.field.tally import PARTS, endings, tallies
+    from nas.field.verdict import field_verdict
 
     found = tallies(record)
     return {

@@ -139,7 +139,7 @@ def picture(session: "Session", seen: Seen, *, ascii_only: bool = False) -> Any:
 
 def link_lines(session: "Session", seen: Seen, *, ascii_only: bool) -> "list[Text]":
     """The estimate, its history, the types, the round trip and the server."""
-    from runtime.watch import LinkWatch
+    from runtime.remote.link_monitor import LinkWatch
 
     assert seen.last is not None
     tree, link = session.device.manifest.tree, session.link

@@ -12,12 +12,12 @@ from nas.cli.progress import stages
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from modeltree.decisions import Decisions
-    from modeltree.traces import Trace
+    from modeltree.link.traces import Trace
+    from modeltree.offloading.decisions import Decisions
     from modeltree.tree import ModelTree
-    from nas.policies.comparing import Outcome, Row
-    from nas.policies.environment import Bandwidths
-    from runtime.policies import Trained
+    from nas.decisions.offloading.compare import Outcome, Row
+    from nas.decisions.offloading.environment import Bandwidths
+    from runtime.selection.policies import Trained
 
 policy = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -58,10 +58,10 @@ def train(
     import torch
 
     from modeltree.errors import ConfigError, unknown
-    from nas.policies import AGENTS
-    from nas.policies.environment import DecisionEnv, Replayed, Uniform
-    from nas.policies.sources import decisions_of, device_energy, parse_sweep, read_tree
-    from runtime.policies import Trained, write_policy
+    from nas.agents import AGENTS
+    from nas.decisions.offloading.environment import DecisionEnv, Replayed, Uniform
+    from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
+    from runtime.selection.policies import Trained, write_policy
 
     if agent not in AGENTS:
         raise unknown("agent", agent, AGENTS)
@@ -122,8 +122,8 @@ def evaluate(
     Times and energy are predicted, accuracy is what the tree holds; on a link, transfers are exact.
     """
     from modeltree.errors import ConfigError
-    from nas.policies.comparing import contenders, over_bandwidths, over_link, rows, write_csv
-    from nas.policies.sources import decisions_of, device_energy, parse_sweep, read_tree
+    from nas.decisions.offloading.compare import contenders, over_bandwidths, over_link, rows, write_csv
+    from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
     from nas.report.policies import write_page
     from runtime.session import TIMEOUT_S
 
@@ -170,7 +170,7 @@ def evaluate(
 
 def _read(paths: "Sequence[Path]", tree: "ModelTree") -> "dict[str, Trained]":
     from modeltree.errors import ConfigError
-    from runtime.policies import read_policy
+    from runtime.selection.policies import read_policy
 
     files = {path.stem: read_policy(path, tree) for path in paths}
     if len(files) < len(paths):
@@ -180,7 +180,7 @@ def _read(paths: "Sequence[Path]", tree: "ModelTree") -> "dict[str, Trained]":
 
 def _trace(link: str | None, sweep: str | None, seed: int, rtt_ms: float | None) -> "Trace | None":
     from modeltree.errors import ConfigError
-    from modeltree.scenes import load_trace
+    from modeltree.link.scenes import load_trace
 
     if link is not None and sweep is not None:
         raise ConfigError("both --link and --sweep are given: the bandwidths come from one of them")
@@ -190,7 +190,7 @@ def _trace(link: str | None, sweep: str | None, seed: int, rtt_ms: float | None)
 def _objective(name: str | None, files: "Mapping[str, Trained]") -> str:
     """The objective by name: what was asked for, or what the policies were trained for."""
     from modeltree.errors import ConfigError
-    from nas.policies.sources import OBJECTIVES
+    from nas.decisions.offloading.inputs import OBJECTIVES
 
     names = {kind: name for name, kind in OBJECTIVES.items()}
     trained = {names.get(one.decisions.objective) for one in files.values()}
@@ -222,7 +222,7 @@ def _print(found: "Sequence[Row]") -> None:
 
 
 def _print_choices(decisions: "Decisions", outcomes: "Mapping[str, Outcome]", names: "Sequence[str]") -> None:
-    from nas.policies.comparing import ranges
+    from nas.decisions.offloading.compare import ranges
 
     for name in names:
         print(f"{name}:")

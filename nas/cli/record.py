@@ -29,11 +29,11 @@ def record(
     import time
 
     from modeltree.errors import ConfigError, NasError
-    from modeltree.traces import write_trace
+    from modeltree.link.traces import write_trace
     from runtime.link.recording import BYTES_PER_MB, RecordConfig, trace_of
     from runtime.link.recording import record as measure
-    from runtime.protocol.token import read_token
-    from runtime.transports import open_transport
+    from runtime.wire.protocol.token import read_token
+    from runtime.wire.transports import open_transport
 
     config = RecordConfig(seconds=seconds, every_ms=every_ms, most_mb=most_mb)
     if out.exists():

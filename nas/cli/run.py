@@ -62,8 +62,8 @@ def run(
     """Classify images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError
     from nas.cli.live import LiveView, Seen
-    from runtime.protocol.token import read_token
     from runtime.session import Session
+    from runtime.wire.protocol.token import read_token
 
     if live and as_json:
         raise ConfigError("--live draws and --json prints lines: pass one of them")

@@ -51,9 +51,9 @@ def serve(
     import threading
 
     from modeltree.errors import ConfigError
-    from runtime.protocol.token import read_token
     from runtime.server.admission import ServerTls
     from runtime.server.serving import ServeConfig, Server
+    from runtime.wire.protocol.token import read_token
 
     if (tls_cert is None) != (tls_key is None) or (client_ca is not None and tls_cert is None):
         raise ConfigError("TLS needs a certificate and its key: pass --tls-cert and --tls-key")

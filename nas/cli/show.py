@@ -23,14 +23,14 @@ def show(
     ),
 ) -> None:
     """Show the tree of a run, what each method is worth, and the verdict; or the tree of a bundle and its libraries."""
-    from runtime.bundle import is_bundle
+    from runtime.execution.bundle import is_bundle
 
     if is_bundle(folder):
         _show_bundle(folder, as_json=as_json, dot=dot, verify=verify)
         return
     if verify:
         raise ConfigError(f"{folder} is not a bundle: --verify checks what nas compile wrote")
-    from nas.run import read_run
+    from nas.results.run_directory import read_run
 
     summary, tree = read_run(folder)
     if as_json:
@@ -42,7 +42,7 @@ def show(
 
 
 def _show_bundle(folder: Path, *, as_json: bool, dot: bool, verify: bool) -> None:
-    from runtime.bundle import Bundle
+    from runtime.execution.bundle import Bundle
 
     bundle = Bundle.open(folder)
     problems = bundle.problems() if verify else []
@@ -112,7 +112,7 @@ def print_run(folder: Path, summary: dict[str, Any], tree: ModelTree) -> None:
     """The tree, the comparison and the verdict at the terminal."""
     from rich.console import Console
 
-    from nas.report.verdict import verdict
+    from nas.results.verdict import verdict
 
     console = Console()
     print(render_text(tree))

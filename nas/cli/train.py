@@ -36,8 +36,10 @@ def train(
     from nas.bases import build, load_weights_
     from nas.cli.search import default_cache
     from nas.data import load_dataset
-    from nas.exits import exit_accuracies, exit_places, save_with_heads, train_jointly
-    from nas.train import recipe
+    from nas.exits.heads import exit_accuracies, save_with_heads
+    from nas.exits.joint import train_jointly
+    from nas.exits.places import exit_places
+    from nas.training.train import recipe
     from transforms import analyse, export
 
     dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or default_cache())

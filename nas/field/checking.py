@@ -10,7 +10,7 @@ from modeltree.errors import ConfigError, NasError
 from modeltree.tree import Handover, ModelTree
 from nas.field.images import FieldImages
 from nas.field.record import Shot
-from runtime.codec import FLOAT_BITS, dequantise, quantise
+from runtime.wire.codec import FLOAT_BITS, dequantise, quantise
 
 TOLERANCES = {"f32": 1e-3}
 """Largest difference that rounding makes, as a share of the largest logit; of other weights see `tolerance_of`."""

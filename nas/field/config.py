@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modeltree.errors import ConfigError, unknown
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from modeltree.units import ms_from_s
-from runtime.driving import SWITCH
+from runtime.selection.branch_selection import SWITCH
 
 LINKS = ("auto", "namespaces", "relay")
 """How the link is made; auto takes namespaces where there is root and `tc`."""

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from modeltree.units import ms_from_s, s_from_ms
-from runtime.bundle import Bundle
-from runtime.device import Device
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
 from runtime.result import Result
 from runtime.session import Session
 

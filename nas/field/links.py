@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from modeltree.errors import ConfigError, NasError
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from nas.field.child import Child
 from nas.field.relaying import RelayTask
 from runtime.link import NamespaceLink, Shape

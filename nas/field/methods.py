@@ -9,8 +9,8 @@ from modeltree.manifest import Manifest
 from modeltree.tree import ModelTree
 from modeltree.units import s_from_ms
 from nas.field.config import NO_SLOWDOWN, PROFILE
-from nas.report.summary import METHODS
-from runtime.bundle import Bundle, is_bundle
+from nas.results.summary import METHODS
+from runtime.execution.bundle import Bundle, is_bundle
 
 
 @dataclass(frozen=True, kw_only=True)

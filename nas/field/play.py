@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from modeltree.emulate import oracle
 from modeltree.files import write_bytes
+from modeltree.link.emulate import oracle
 from modeltree.reward import Reward
 from modeltree.tree import ModelTree
 from nas.field.config import FieldConfig
@@ -19,9 +19,9 @@ from nas.field.methods import Method, find_methods, slowdown_text, subject_of
 from nas.field.record import FieldRun, MethodRun, Shot, encode_field
 from nas.field.replay import Measured, method_run
 from nas.field.turn import play_turn
-from nas.machine import commit, load_average, processor, today
-from runtime.driving import open_driver
+from nas.jobs.machine import commit, load_average, processor, today
 from runtime.link import Shape
+from runtime.selection.branch_selection import open_driver
 
 Progress = Callable[[str, int, int, str], None]
 """(stage, done, of how many, what now)."""
@@ -124,7 +124,7 @@ def field_run(played: Played) -> FieldRun:
 
 def write_field(record: FieldRun, folder: Path) -> list[Path]:
     """Write `field.json` and the page; returns what was written."""
-    from nas.report.field import write_field_report
+    from nas.report.field.page import write_field_report
 
     write_bytes(folder / FIELD_FILE, encode_field(record))
     write_field_report(folder / REPORT_FILE, record)

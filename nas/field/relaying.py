@@ -12,7 +12,7 @@ import time
 import msgspec
 import numpy as np
 
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from runtime.link import Faults, Relay, Shape
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.emulate import Choose, emulate
+from modeltree.link.emulate import Choose, emulate
+from modeltree.link.traces import Trace
 from modeltree.manifest import Manifest
 from modeltree.render import handover_text
-from modeltree.traces import Trace
 from modeltree.tree import BitsFork, ExitFork, ModelTree, Node, by_confidence
 from modeltree.units import s_from_ms
 from nas.field.record import Leaf, MethodRun, Shot
-from runtime.driving import SWITCH, Seen, open_driver
+from runtime.selection.branch_selection import SWITCH, Seen, open_driver
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

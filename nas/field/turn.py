@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from modeltree.units import s_from_ms
 from nas.field.child import Child
 from nas.field.config import PROFILE, FieldConfig, factor_of

@@ -10,10 +10,10 @@ from torch import fx, nn
 from modeltree.errors import NotApplicable
 from modeltree.layers import LayerSpec
 from modeltree.profiles import DeviceProfile
-from nas.prepare import exported_bytes
 from nas.profiling.timing import Timer, timed
+from nas.training.base_network import exported_bytes
 from transforms import TECHNIQUES, Network, analyse, compose, export, technique
-from transforms.describe import module_specs
+from transforms.graph.describe import module_specs
 
 _KEEP_CHANCE = 0.5
 _IMAGES = 16

@@ -7,7 +7,7 @@ from pathlib import Path
 from compile.targets import Target
 from modeltree.errors import ConfigError
 from nas.bench.processes import Child
-from nas.machine import load_average, processor, today, versions
+from nas.jobs.machine import load_average, processor, today, versions
 from nas.profiling.timing import LocalTimer, RemoteTimer, Timer
 
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi")

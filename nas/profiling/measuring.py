@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from modeltree.profiles import DeviceProfile
-from nas.prepare import exported_bytes
 from nas.profiling.fitting import Residual, Sample, fitted, measurements, residuals
 from nas.profiling.stacks import Stack, stacks
 from nas.profiling.timing import Timer, Timings, timed
+from nas.training.base_network import exported_bytes
 from transforms import analyse, export
 
 _JPEG_SIDE, _JPEG_QUALITY = 224, 75

@@ -38,7 +38,7 @@ class LocalTimer:
         self._calls: list[Callable[[], object]] = []
 
     def add(self, program: bytes) -> int:
-        from runtime.library import Library
+        from runtime.execution.library import Library
 
         made = self._compiler.compiled(program)
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """What a run found, for people: a verdict in plain sentences and a self-contained page."""
 
-from nas.report.page import write_report
-from nas.report.verdict import verdict
+from nas.report.search.page import write_report
+from nas.results.verdict import verdict
 
 __all__ = ["verdict", "write_report"]

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from modeltree.files import write_text
 from modeltree.tree import ModelTree
-from nas.emulation import Comparison, EmulatedLink, Row
-from nas.report import cells, charts
-from nas.report.style import CSS
-from nas.report.summary import METHODS, Series
-from nas.report.svg import escape, method_class
+from nas.emulation.methods import Comparison, EmulatedLink, Row
+from nas.report.pieces import cells
+from nas.report.pieces.style import CSS
+from nas.report.pieces.svg import escape, method_class
+from nas.report.search import charts
+from nas.results.summary import METHODS, Series
 
 
 def write_emulation(

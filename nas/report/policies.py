@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from modeltree.decisions import DecisionTable
 from modeltree.files import write_text
-from nas.policies.comparing import Outcome, Row, ranges
-from nas.report import cells
-from nas.report.style import CSS
-from nas.report.svg import Axis, axis, escape, frame, polyline, spread, svg, text, wide
+from modeltree.offloading.decisions import DecisionTable
+from nas.decisions.offloading.compare import Outcome, Row, ranges
+from nas.report.pieces import cells
+from nas.report.pieces.style import CSS
+from nas.report.pieces.svg import Axis, axis, escape, frame, polyline, spread, svg, text, wide
 
 _COLOURS = {"exact": "m-tree", "greedy": "m-surgery", "on_device": "m-device_only", "cloud_only": "m-cloud_jpeg"}
 _OTHERS = ("m-branch", "m-random", "m-egreedy", "m-cloud_raw")

@@ -21,7 +21,7 @@ outage; it is also the worst at telling types apart. Differences are small besid
 import math
 from dataclasses import dataclass
 
-from modeltree.traces import DEFAULT_RTT_MS
+from modeltree.link.traces import DEFAULT_RTT_MS
 from runtime.bandwidth.reading import LATE, PACKET_BYTES, Reading, RoundTrip, Sample
 from runtime.bandwidth.rules import rule
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import ConfigError, DataError
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from modeltree.units import bytes_per_ms, mbps, ms_from_s, s_from_ms
 from runtime.bandwidth import Reading, RoundTrip
-from runtime.transports.interface import BusyError, Exchange, TimedOut, Transport, Unreachable
+from runtime.wire.transports.interface import BusyError, Exchange, TimedOut, Transport, Unreachable
 
 SHARE = 0.4
 """Of an interval, what a probe's bytes should take."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from modeltree.errors import ConfigError
-from modeltree.traces import Trace
+from modeltree.link.traces import Trace
 from modeltree.units import bytes_per_ms, s_from_ms
 
 FOREVER_S = 1e9

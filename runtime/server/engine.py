@@ -18,15 +18,15 @@ from types import TracebackType
 import numpy as np
 
 from modeltree.errors import ConfigError, DataError, NasError, unknown
-from runtime.bundle import Bundle
-from runtime.native import available_cpus
-from runtime.server.choice import chosen_target
+from runtime.execution.bundle import Bundle
+from runtime.execution.native import available_cpus
+from runtime.server.batch_queue import Batch, Request, Retired, Waiting
+from runtime.server.batch_runner import run
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
 from runtime.server.metrics import IMAGES, SECONDS, Metrics
 from runtime.server.model import BundleModel, Model
 from runtime.server.onnx_model import OnnxModel
-from runtime.server.running import run
-from runtime.server.waiting import Batch, Request, Retired, Waiting
+from runtime.server.target_selection import chosen_target
 
 DRAIN_S = 30.0
 BACKENDS = ("tvm", "onnx")

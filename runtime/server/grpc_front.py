@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from modeltree.errors import ConfigError, FormatError
-from runtime.protocol.grpc_tensors import read_tensors, write_tensor
-from runtime.protocol.messages import message, require_grpc
-from runtime.protocol.reasons import KEY
-from runtime.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
-from runtime.protocol.weight import RAW_INPUTS, check_weight
 from runtime.server.admission import Admission, ServerTls
-from runtime.server.desk import Desk, refusal_of
+from runtime.server.request_handler import Desk, refusal_of
+from runtime.wire.protocol.grpc_tensors import read_tensors, write_tensor
+from runtime.wire.protocol.message_size import RAW_INPUTS, check_weight
+from runtime.wire.protocol.messages import message, require_grpc
+from runtime.wire.protocol.reasons import KEY
+from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
 
 _SERVICE = "inference.GRPCInferenceService"
 _HEALTH = "grpc.health.v1.Health"

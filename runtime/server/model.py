@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from modeltree.errors import ConfigError
-from runtime.bundle import Bundle
-from runtime.library import Library
+from runtime.execution.bundle import Bundle
+from runtime.execution.library import Library
 from runtime.server.interface import ModelInfo
 from runtime.server.timing import ServiceTimes
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modeltree.errors import ConfigError, NasError
-from runtime.bundle import Bundle
+from runtime.execution.bundle import Bundle
 from runtime.server.interface import ModelInfo
 from runtime.server.model import info_of
 from runtime.server.timing import ServiceTimes

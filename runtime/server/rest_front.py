@@ -21,13 +21,13 @@ import msgspec
 
 from modeltree.errors import ConfigError, FormatError
 from modeltree.units import s_from_ms
-from runtime.protocol import rest
-from runtime.protocol.patience import PatientSocket
-from runtime.protocol.reasons import KEY, Reason
-from runtime.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
 from runtime.server.admission import Admission, ServerTls, TooLarge
-from runtime.server.desk import Desk, Refusal, refusal_of
 from runtime.server.interface import UnknownModel
+from runtime.server.request_handler import Desk, Refusal, refusal_of
+from runtime.wire.protocol import rest
+from runtime.wire.protocol.deadline_socket import PatientSocket
+from runtime.wire.protocol.reasons import KEY, Reason
+from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
 
 _log = logging.getLogger(__name__)
 _LINGER_S = 1.0

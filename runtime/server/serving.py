@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from modeltree.errors import ConfigError, NasError
 from runtime.server.admission import Admission, Limits, ServerTls
-from runtime.server.desk import Desk
+from runtime.server.bundle_watcher import Watch
 from runtime.server.engine import DRAIN_S, BundleEngine
 from runtime.server.metrics import MetricsServer
-from runtime.server.swap import Watch
+from runtime.server.request_handler import Desk
 
 PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 KEEP_OLD_S = 600.0

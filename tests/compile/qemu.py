@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compile.linking import SHIM_NAME, shim_library
+from compile.machine_code.linking import SHIM_NAME, shim_library
 from compile.targets import TARGETS, Target
 
 HOW_TO_GET_IT = (

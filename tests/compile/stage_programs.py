@@ -3,13 +3,13 @@
 import numpy as np
 from torch import nn
 
-from compile.fusing import folded, fused, pooled
-from compile.layouts import Placed, placed
-from compile.planning import joined, needs_kernel, planned
-from compile.reading import imported, read, simplified
+from compile.formats import format_of
+from compile.graph.fusing import folded, fused, pooled
+from compile.graph.layouts import Placed, placed
+from compile.graph.relax_import import imported, read, simplified
+from compile.graph.stages import Program
+from compile.machine_code.memory_planning import joined, needs_kernel, planned
 from compile.schedules import scheduled
-from compile.schedules.formats import format_of
-from compile.stages import Program
 from compile.targets import Target
 from transforms import export
 

@@ -15,7 +15,7 @@ from compile.targets import TARGETS, load_target
 from modeltree.errors import ConfigError, DataError, FormatError, GraphError
 from modeltree.manifest import library_file
 from modeltree.tree import encode_tree
-from runtime.bundle import Bundle
+from runtime.execution.bundle import Bundle
 
 PI4, SERVER = TARGETS["pi4"], TARGETS["x86-64-v3"]
 

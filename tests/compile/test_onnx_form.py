@@ -9,7 +9,7 @@ from torch import nn
 
 from compile.onnx_form import onnx_form
 from modeltree.errors import GraphError
-from transforms.lifting import export
+from transforms.graph.lifting import export
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime onnxscript")
 

@@ -5,7 +5,7 @@ from operators import CASES, Of, conv3
 from stage_programs import TARGET
 from torch import nn
 
-from compile.elf import read_elf
+from compile.machine_code.elf import read_elf
 from compile.pipeline import PHASES, compile_block
 from compile.targets import TARGETS, host
 from compile.tuning import TuningCache

@@ -53,7 +53,7 @@ def test_what_is_not_finite_is_found_out(library):
 
 
 def test_every_format_has_a_tolerance():
-    from compile.schedules.formats import FORMATS
+    from compile.formats import FORMATS
 
     assert set(TOLERANCES) == set(FORMATS)
     assert TOLERANCES["f32"] == min(TOLERANCES.values())

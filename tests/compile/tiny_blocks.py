@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from compile.linking import link
+from compile.machine_code.linking import link
 from compile.targets import Target
 
 SIZE = 64

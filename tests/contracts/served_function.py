@@ -7,8 +7,8 @@ import numpy as np
 
 from modeltree.errors import NasError
 from runtime.server.admission import Admission, Limits
-from runtime.server.desk import Desk
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
+from runtime.server.request_handler import Desk
 
 SHAPE_IN, CLASSES = (3, 4, 4), 5
 WEIGHTS = np.random.default_rng(3).standard_normal((CLASSES, 48)).astype(np.float32)

@@ -11,14 +11,14 @@ import torch
 from decision_tables import small_decisions
 
 from modeltree.errors import ConfigError
-from nas.policies import AGENTS
-from nas.policies.dqn import DqnConfig, loss_of
-from nas.policies.environment import DecisionEnv
-from nas.policies.evaluate import paper_bandwidths, sweep
-from nas.policies.networks import Stack, follow_
-from nas.policies.replay import Batch, Replay
-from nas.policies.sac import Sac, SacConfig, actor_loss, critic_loss, critic_targets, temperature_loss
-from runtime.policies import Exact, Fixed, Greedy, Trained, cloud_only, on_device
+from nas.agents import AGENTS
+from nas.agents.dqn import DqnConfig, loss_of
+from nas.agents.networks import Stack, follow_
+from nas.agents.replay_buffer import Batch, Replay
+from nas.agents.sac import Sac, SacConfig, actor_loss, critic_loss, critic_targets, temperature_loss
+from nas.decisions.offloading.environment import DecisionEnv
+from nas.decisions.offloading.evaluate import paper_bandwidths, sweep
+from runtime.selection.policies import Exact, Fixed, Greedy, Trained, cloud_only, on_device
 
 STEPS = 3000
 BUDGET_MJ = 240.0

@@ -5,10 +5,10 @@ import pytest
 import torch
 from problems import Size, is_feasible, kept_tree, random_problem, slower_link
 
-from nas.evaluate import Evaluator
-from nas.exact import solve
-from nas.reinforce import Reinforce, ReinforceConfig
-from nas.tabular import egreedy_search, random_search
+from nas.treesearch.evaluator import Evaluator
+from nas.treesearch.exact import solve
+from nas.treesearch.reinforce import Reinforce, ReinforceConfig
+from nas.treesearch.tabular import egreedy_search, random_search
 
 FORKED = Size(levels=2, types=2, units=3, options=2)
 ENDING = Size(levels=3, types=2, units=2, options=2, ends=True)

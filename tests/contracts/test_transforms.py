@@ -10,9 +10,9 @@ from torch import fx, nn
 
 from modeltree.errors import ConfigError, NotApplicable
 from transforms import TECHNIQUES, Network, Unit, analyse, export, technique
-from transforms.describe import module_specs
-from transforms.ksvd import SparseLinear
-from transforms.technique import Samples
+from transforms.graph.describe import module_specs
+from transforms.techniques.ksvd import SparseLinear
+from transforms.techniques.technique import Samples
 
 INPUT = (3, 12, 12)
 KINDS = ("stride1", "stride2", "same_channels", "5x5", "1x1", "depthwise", "pooled", "fc_on_maps", "fc", "last_fc")

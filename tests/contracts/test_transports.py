@@ -19,9 +19,9 @@ import pytest
 from served_function import CLASSES, LIMIT_BYTES, SHAPE_IN, FunctionEngine, dense
 
 from modeltree.errors import ConfigError, DataError
-from runtime.frames import decode, encode
-from runtime.protocol.messages import message
-from runtime.transports import (
+from runtime.wire.frames import decode, encode
+from runtime.wire.protocol.messages import message
+from runtime.wire.transports import (
     BusyError,
     Malformed,
     Refused,
@@ -30,7 +30,7 @@ from runtime.transports import (
     Unreachable,
     open_transport,
 )
-from runtime.transports.in_process import InProcessTransport
+from runtime.wire.transports.in_process import InProcessTransport
 
 SCRIPT = Path(__file__).with_name("served_function.py")
 SCHEMES = {"grpc": "grpc", "rest": "http"}

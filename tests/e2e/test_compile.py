@@ -8,7 +8,7 @@ import tiny_search
 import torch
 from small_networks import INPUT, NETWORKS, model, network, run
 
-from compile.elf import read_elf
+from compile.machine_code.elf import read_elf
 from compile.pipeline import compile_block
 from compile.targets import TARGETS, host
 from compile.verify import verify_block
@@ -16,8 +16,8 @@ from modeltree.errors import NotApplicable
 from nas.bases import BASES, build
 from nas.cli import main
 from nas.search import search
-from runtime.bundle import Bundle
-from runtime.library import Library
+from runtime.execution.bundle import Bundle
+from runtime.execution.library import Library
 from transforms import TECHNIQUES, compose, export
 
 IMAGE = (3, 32, 32)

@@ -15,7 +15,7 @@ import pytest
 from forked_run import FAST_MBPS, SLOW_MBPS, compiled
 
 from modeltree.errors import ConfigError
-from modeltree.traces import Trace, write_trace
+from modeltree.link.traces import Trace, write_trace
 from nas.cli import main
 from nas.field.record import decode_field
 from runtime.link import NamespaceLink

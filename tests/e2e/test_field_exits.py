@@ -9,7 +9,7 @@ from exits_run import EIGHT_BITS, EXIT, FAST_MBPS, FOUR_BITS, SURE, answered, co
 from html_pages import Page
 from PIL import Image
 
-from modeltree.traces import Trace, write_trace
+from modeltree.link.traces import Trace, write_trace
 from nas.cli import main
 from nas.field.record import decode_field
 

@@ -15,24 +15,24 @@ from modeltree.tree import decode_tree
 from nas.cli import main
 from nas.data import load_dataset
 from nas.names import FIXED, METHODS
-from nas.prepare import with_unseen_search
 from nas.search import search
+from nas.training.base_network import with_unseen_search
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """A finished search, and the forest that its blocks were exported from."""
     folder, before, seen = tmp_path_factory.mktemp("e2e"), torch.get_num_threads(), {}
-    import nas.conclude
+    import nas.finalise.select
 
-    export_blocks = nas.conclude.export_blocks
+    export_blocks = nas.finalise.select.export_blocks
 
     def spy(network, forest, branches, blocks):
         seen.update(forest=forest, branches=list(branches))
         return export_blocks(network, forest, branches, blocks)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.conclude, "export_blocks", spy)
+        patch.setattr(nas.finalise.select, "export_blocks", spy)
         told = []
         config = tiny_search.config(tiny_search.given(folder))
         searched = search(

@@ -8,11 +8,11 @@ import tiny_search
 import torch
 from walking import blocks_of, walked
 
-from modeltree.actions import tree_table
+from modeltree.offloading.actions import tree_table
 from modeltree.tree import BitsFork, ExitFork, decode_tree
 from nas.data import load_dataset
-from nas.prepare import with_unseen_search
 from nas.search import search
+from nas.training.base_network import with_unseen_search
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.frames import FRAME_VERSION, decode, encode
+from runtime.wire.frames import FRAME_VERSION, decode, encode
 
 GOLDEN = Path(__file__).parent / f"wire_v{FRAME_VERSION}.json"
 

@@ -25,11 +25,11 @@ from forked_run import (
 )
 
 from compile.onnx_form import onnx_form
-from runtime.bundle import Bundle
-from runtime.device import Device
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
+from runtime.remote.link_monitor import LinkWatch
 from runtime.session import Session
-from runtime.transports import Refused, TransportError, open_transport
-from runtime.watch import LinkWatch
+from runtime.wire.transports import Refused, TransportError, open_transport
 from transforms import export
 
 pytestmark = needs_venv

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from runtime.transports import Malformed, Refused, open_transport
+from runtime.wire.transports import Malformed, Refused, open_transport
 
 X = np.array([[1, 2, 3]], np.float32)
 NUMBERS = {"name": "numbers", "datatype": "FP32", "shape": [-1, 3]}

@@ -11,9 +11,9 @@ import pytest
 import torch
 from environments import environment, needs_venv
 
-from nas.policies.networks import Stack
-from nas.policies.replay import Batch
-from nas.policies.sac import actor_loss, critic_loss, critic_targets, temperature_loss
+from nas.agents.networks import Stack
+from nas.agents.replay_buffer import Batch
+from nas.agents.sac import actor_loss, critic_loss, critic_targets, temperature_loss
 
 pytestmark = needs_venv
 SCRIPT = Path(__file__).with_name("torchrl_losses.py")

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from trees import device_only, exits_tree, forked_tree, types
 
-from modeltree.bandwidth import BandwidthTypes
+from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.render import (
     bytes_text,
     fork_text,

@@ -1,6 +1,6 @@
 """A model tree made by hand: two blocks, two bandwidth types, every kind of ending."""
 
-from modeltree.bandwidth import BandwidthTypes
+from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node
 
 RTT_MS = 10.0

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from modeltree.bandwidth import BandwidthTypes
+from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.manifest import (
     BlockEntry,
     FileEntry,

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 
-from modeltree.bandwidth import BandwidthTypes
-from modeltree.decisions import Decisions, DecisionTable
+from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.offloading.decisions import Decisions, DecisionTable
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node
 
 LAYER_MS = np.array([12.0, 20.0, 20.0, 15.0, 13.0])

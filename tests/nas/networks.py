@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from modeltree.bandwidth import BandwidthTypes
-from modeltree.latency import TransferModel
+from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.link.latency import TransferModel
 from modeltree.profiles import load_profile
 from modeltree.reward import Reward
-from nas.distil import DistilConfig
-from nas.executors import SerialExecutor
-from nas.library import Library, Record, build_library, candidates
-from nas.predictor import Predictor
-from nas.prepare import exported_bytes
-from nas.space import Scenario
+from nas.compression.distillation import DistilConfig
+from nas.compression.library import Library, Record, build_library, candidates
+from nas.compression.predictor import Predictor
+from nas.jobs.executors import SerialExecutor
+from nas.training.base_network import exported_bytes
+from nas.treesearch.space import Scenario
 from transforms import Network, analyse, export, technique
 from transforms.compose import entry
-from transforms.describe import module_specs
+from transforms.graph.describe import module_specs
 
 INPUT = (3, 16, 16)
 CLASSES = 5

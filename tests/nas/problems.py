@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modeltree.layers import LayerSpec
-from nas.problem import (
+from nas.treesearch.problem import (
     ABSORBED,
     CONFIDENT,
     EXIT,

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from coding import coded_table, coding_aware
 from torch import nn
 
 from modeltree.errors import ConfigError
-from nas.coding import coded_table, coding_aware
-from runtime.frames import encode
-from transforms.lifting import export
-from transforms.network import analyse
+from runtime.wire.frames import encode
+from transforms.graph.lifting import export
+from transforms.graph.network import analyse
 
 IMAGES, CLASSES = 24, 5
 

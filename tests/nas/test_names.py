@@ -3,9 +3,9 @@
 import pytest
 
 from nas.config import SearchConfig
-from nas.executors import executor
+from nas.jobs.executors import executor
 from nas.names import ACTIONS, EXECUTORS, FIXED, METHODS, PLAIN_TREE, TECHNIQUE_NAMES
-from nas.report.summary import METHODS as TITLES
+from nas.results.summary import METHODS as TITLES
 from transforms import TECHNIQUES
 
 

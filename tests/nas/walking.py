@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from nas.confidence import entropies
-from runtime.frames import decode, encode
+from nas.exits.thresholds import entropies
+from runtime.wire.frames import decode, encode
 
 
 def blocks_of(folder):

@@ -6,8 +6,8 @@ import time
 import numpy as np
 from bundles import FEATURES, FROM_FOUR, FROM_IMAGE, IMAGE
 
-from runtime.bundle import Bundle
-from runtime.library import Library
+from runtime.execution.bundle import Bundle
+from runtime.execution.library import Library
 from runtime.server.interface import ModelInfo
 from runtime.server.timing import ServiceTimes
 

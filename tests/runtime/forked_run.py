@@ -8,11 +8,11 @@ from torch import nn
 
 from compile.bundle import Wanted, compile_run
 from compile.targets import host
-from modeltree.bandwidth import BandwidthTypes
 from modeltree.files import write_bytes
+from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node, encode_tree
-from nas.prepare import exported_bytes
-from transforms.lifting import export
+from nas.training.base_network import exported_bytes
+from transforms.graph.lifting import export
 
 IMAGE, FEATURES, CLASSES = (3, 12, 12), (8, 6, 6), ("a", "b", "c", "d")
 FIRST, SECOND, FROM_IMAGE = "1" * 20, "2" * 20, "3" * 20

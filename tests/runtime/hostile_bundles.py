@@ -13,8 +13,8 @@ from hostile_messages import flipped
 
 from modeltree.errors import ConfigError, DataError, FormatError, NasError
 from modeltree.manifest import MAX_MANIFEST_BYTES
-from runtime.bundle import Bundle
-from runtime.device import Device
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
 from runtime.server.engine import BundleEngine
 
 MANIFEST = "manifest.json"

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from bundles import FROM_IMAGE, IMAGE
 
-from runtime.frames import encode
-from runtime.protocol.messages import message
+from runtime.wire.frames import encode
+from runtime.wire.protocol.messages import message
 
 TOKEN = "let-me-in"
 X = np.random.default_rng(0).standard_normal((1, *IMAGE), np.float32)

@@ -17,8 +17,8 @@ import numpy as np
 from bundles import FROM_IMAGE
 from hostile_messages import TOKEN, Hostile, X
 
-from runtime.protocol.reasons import KEY, Reason
-from runtime.transports import Transport, open_transport
+from runtime.wire.protocol.reasons import KEY, Reason
+from runtime.wire.transports import Transport, open_transport
 
 CONNECT_S, ANSWER_S = 5.0, 20.0
 _WORDS = {reason.word for reason in Reason} - {Reason.FAILED.word}

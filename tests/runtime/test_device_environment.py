@@ -57,7 +57,7 @@ def test_a_certificate_of_another_authority_is_refused_with_nothing_on_standard_
     with Server(config) as server:
         program = f"""
 from pathlib import Path
-from runtime.transports import Refused, open_transport
+from runtime.wire.transports import Refused, open_transport
 with open_transport({server.urls[0]!r}, ca=Path({str(other.pem)!r})) as transport:
     try:
         transport.probe(64, 20.0)

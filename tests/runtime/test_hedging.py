@@ -14,10 +14,10 @@ from forked_run import FIRST, FROM_IMAGE, IMAGE, SECOND, tree
 
 from modeltree.errors import NasError
 from runtime.bandwidth import ProbePolicy
-from runtime.breaker import Breaker
-from runtime.device import Device
+from runtime.execution.device import Device
+from runtime.remote.circuit_breaker import Breaker
 from runtime.session import Session
-from runtime.transports import Refused, Reply, TimedOut, Unreachable
+from runtime.wire.transports import Refused, Reply, TimedOut, Unreachable
 
 TAGS = {FIRST: 1.0, SECOND: 2.0, FROM_IMAGE: 3.0}
 CLOUD_TAG = 100.0
@@ -338,7 +338,7 @@ def device_with_times(monkeypatch, *spent_s):
             now[0] += times.pop(0)
             return x
 
-    monkeypatch.setattr("runtime.device.Library", Runs)
+    monkeypatch.setattr("runtime.execution.device.Library", Runs)
     block = SimpleNamespace(in_shape=(2,), out_shape=(2,), libraries=[SimpleNamespace(target="host")])
     bundle = SimpleNamespace(
         manifest=SimpleNamespace(blocks={"b": block}), runtime_path=lambda target: None,

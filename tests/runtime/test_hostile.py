@@ -15,10 +15,10 @@ from hostile_server import Served
 from small_bundle import write_small_bundle
 
 from modeltree.errors import FormatError
-from runtime.protocol import rest
-from runtime.protocol.messages import message
-from runtime.protocol.tensors import Tensor
-from runtime.protocol.weight import MAX_WEIGHT_BYTES, RAW_INPUTS, RAW_OUTPUTS, check_weight
+from runtime.wire.protocol import rest
+from runtime.wire.protocol.message_size import MAX_WEIGHT_BYTES, RAW_INPUTS, RAW_OUTPUTS, check_weight
+from runtime.wire.protocol.messages import message
+from runtime.wire.protocol.tensors import Tensor
 
 OF_EACH_KIND = 3
 GROWTH_MB = 400

@@ -22,12 +22,12 @@ from forked_run import (
 )
 
 from modeltree.errors import ConfigError, DataError, NasError
-from runtime.breaker import Breaker
-from runtime.bundle import Bundle
-from runtime.device import Device
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
+from runtime.remote.circuit_breaker import Breaker
 from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.session import Session
-from runtime.transports.in_process import InProcessTransport
+from runtime.wire.transports.in_process import InProcessTransport
 
 
 @pytest.fixture(scope="module")

@@ -29,20 +29,20 @@ from exits_run import (
 )
 from msgspec.structs import replace
 
-from modeltree.decisions import tree_decisions
 from modeltree.errors import ConfigError, FormatError
+from modeltree.offloading.decisions import tree_decisions
 from modeltree.profiles import load_profile
 from modeltree.tree import BandwidthFork
-from runtime.battery import Exhausted
-from runtime.bundle import Bundle
-from runtime.device import Device
-from runtime.driving import ByPolicy, BySwitch, Charge, Driver, Seen, open_driver
-from runtime.leaving import entropy_nats
-from runtime.policies import Dense, Trained, write_policy
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
+from runtime.selection.battery import Exhausted
+from runtime.selection.branch_selection import ByPolicy, BySwitch, Charge, Driver, Seen, open_driver
+from runtime.selection.early_exit import entropy_nats
+from runtime.selection.policies import Dense, Trained, write_policy
 from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.server.serving import ServeConfig, Server
 from runtime.session import Session
-from runtime.transports.in_process import InProcessTransport
+from runtime.wire.transports.in_process import InProcessTransport
 
 SEEDS = range(20)
 AGES_S = 20.0

@@ -12,8 +12,8 @@ from torch import fx, nn
 from modeltree.errors import GraphError, NotApplicable
 from transforms import TECHNIQUES, Network, Unit, analyse, compose, export, technique
 from transforms.compose import entry, folded_layers
-from transforms.describe import module_specs
-from transforms.technique import Variant
+from transforms.graph.describe import module_specs
+from transforms.techniques.technique import Variant
 
 INPUT = (3, 12, 12)
 FIRST, SECOND, THIRD, DEPTHWISE, LAST_CONV, FC, CLASSIFIER = range(7)

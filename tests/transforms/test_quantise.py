@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeltree.errors import ConfigError
-from runtime.codec import dequantise, quantise
+from runtime.wire.codec import dequantise, quantise
 from transforms.quantise import quantised
 
 

@@ -1,0 +1,71 @@
+"""A kernel: one stage as code for one target, in as many shapes of tile as are worth timing.
+
+A rule (`compile.schedules`) makes kernels; tuning picks a tile; planning gives its tensors a place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.ir import PrimType
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from compile.graph.stages import Value
+
+Tile = tuple[tuple[str, int], ...]
+"""Named choices of a schedule, e.g. (("vectors", 2), ("rows", 1), ("columns", 8), ("parallel", 1))."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Numbers that are packed into the library: C-contiguous, as the kernel reads them."""
+
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """What a kernel's parameter points to: `shape` numbers of `dtype`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """One stage on one target.
+
+    key : what its speed depends on, in plain data: kernels with equal keys are the same code.
+    tiles : worth timing, the one to take unseen first.
+    buffers : its parameters in order, the output last. arguments : what is passed for all but the output.
+    body : emits the code with TVM's IR builder, given the tile and one TIR buffer a parameter.
+    """
+
+    name: str
+    key: tuple[Any, ...]
+    tiles: tuple[Tile, ...]
+    buffers: tuple[Buffer, ...]
+    arguments: tuple[Value | Constant, ...]
+    out: Value
+    body: Callable[[dict[str, int], list[Any]], None]
+    macs: int = 0
+
+    def function(self, tile: Tile, *, private: bool = True, name: str = "") -> Any:
+        """The kernel as a TIR function: on raw pointers for an entry to call, or packed, to be timed alone."""
+        with IRBuilder() as builder, T.prim_func(private=private):
+            if private:
+                pointers = [T.arg(buffer.name, T.handle(buffer.dtype)) for buffer in self.buffers]
+                T.func_ret(PrimType("int32"))
+            else:
+                T.func_name(name or self.name)
+                buffers = [T.arg(b.name, T.buffer(b.shape, b.dtype)) for b in self.buffers]
+            T.func_attr({"tirx.noalias": True})
+            if private:
+                buffers = [T.decl_buffer(b.shape, b.dtype, data=p) for b, p in zip(self.buffers, pointers)]
+            self.body(dict(tile), buffers)
+            if private:
+                T.Return(T.int32(0))
+        return builder.get()

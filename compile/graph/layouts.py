@@ -1,0 +1,362 @@
+"""Where every number of a tensor lies: channels in blocks of a vector's width, with room for padding around.
+
+A tensor (batch, channels, height, width) lies in memory as (batch, blocks, top + height + bottom, left + width + right,
+block). A convolution reads its padding from that border (the halo), so no kernel asks where the edge is. Block 1
+without a halo is the plain layout that blocks hand over to each other. Layout changes are stages of their own, put in
+only where a rule cannot read what is there.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compile.graph.stages import Concat, Convolution, Elementwise, Flatten, Pool, Program, Stage, Step, Value, reads
+
+if TYPE_CHECKING:
+    from compile.formats import Format
+
+Halo = tuple[int, int, int, int]
+_CODES = 16
+"""Codes of neighbouring channels that narrow vectors load at once."""
+NO_HALO: Halo = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor lies in memory.
+
+    channels : the logical channel in every physical slot, -1 for padding; as many as blocks * block.
+    halo : zeros around each map, (top, left, bottom, right).
+    dtype : of a number in memory; bf16 is held in uint16, codes in uint8 or int8.
+    """
+
+    channels: tuple[int, ...]
+    block: int
+    height: int
+    width: int
+    halo: Halo = NO_HALO
+    dtype: str = "float32"
+
+    @property
+    def blocks(self) -> int:
+        return len(self.channels) // self.block
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width with the halo."""
+        top, left, bottom, right = self.halo
+        return self.height + top + bottom, self.width + left + right
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Of the buffer."""
+        return (batch, self.blocks, *self.padded, self.block)
+
+    def numbers(self, batch: int) -> int:
+        """float32 numbers in the buffer."""
+        return int(np.prod(self.shape(batch)))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is row-major with nothing added: the layout of a hand-over."""
+        whole = self.channels == tuple(range(len(self.channels))) and self.halo == NO_HALO
+        whole = whole and self.dtype == "float32"
+        return whole and (self.block == 1 or self.height == self.width == 1)
+
+    def reblocked(self, block: int) -> "Layout":
+        """The same memory seen in blocks of another size (only of maps of 1x1 without a halo)."""
+        return replace(self, block=block)
+
+
+def plain(value: Value) -> Layout:
+    """Row-major."""
+    return Layout(tuple(range(value.channels)), 1, *value.area)
+
+
+def blocked(value: Value, block: int, halo: Halo = NO_HALO, dtype: str = "float32") -> Layout:
+    """Channels in blocks, the last one filled up."""
+    slots = -(-value.channels // block) * block
+    channels = tuple(c if c < value.channels else -1 for c in range(slots))
+    return Layout(channels, block, *value.area, halo, dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relayout:
+    """The same tensor, lying otherwise."""
+
+    x: Value
+    out: Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Largest:
+    """The largest absolute number of every image, (batch, 1)."""
+
+    x: Value
+    out: Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantise:
+    """Numbers as integer codes: `offset + levels * x / largest`, rounded; the halo is the code of zero."""
+
+    x: Value
+    largest: Value
+    out: Value
+    levels: int
+    offset: int
+
+
+Placement = Relayout | Largest | Quantise
+"""Stages that placing puts in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Stages with every tensor's layout; tensors that are no maps have none and are row-major."""
+
+    program: Program
+    stages: tuple[Stage | Placement, ...]
+    result: Value
+    layouts: dict[str, Layout]
+
+    def text(self) -> str:
+        """One line a tensor, for dumps."""
+        lines = []
+        for stage in self.stages:
+            layout = self.layouts.get(stage.out.name)
+            lies = f"{layout.blocks} blocks of {layout.block}, halo {layout.halo}" if layout else "row-major"
+            inputs = ", ".join(value.name for value in inputs_of(stage))
+            lines.append(f"{stage.out.name} = {type(stage).__name__}({inputs}): {stage.out.shape} in {lies}")
+        return "\n".join(lines) + "\n"
+
+
+def inputs_of(stage: Stage | Placement) -> tuple[Value, ...]:
+    """Tensors a stage reads."""
+    if isinstance(stage, Quantise):
+        return stage.x, stage.largest
+    return (stage.x,) if isinstance(stage, (Relayout, Largest)) else reads(stage)
+
+
+def placed(program: Program, lanes: int, form: "Format") -> Placed:
+    """Give every tensor a layout, and change it only where a stage cannot read what is there.
+
+    Parameters
+    ----------
+    lanes : the vector width, which is the channel block.
+    form : how feature maps are held, and what convolutions read them as.
+    """
+    return _Placing(program, lanes, form).run()
+
+
+class _Placing:
+    def __init__(self, program: Program, lanes: int, form: "Format") -> None:
+        self.program = program
+        self.lanes, self.form = lanes, form
+        self.halos = _halos(program, codes=form.levels > 0)
+        self.positive: set[str] = set()
+        self.layouts: dict[str, Layout] = {program.input.name: plain(program.input)} if program.input.is_map else {}
+        self.stages: list[Stage | Placement] = []
+        self.copies: dict[tuple[str, Layout], Value] = {}
+
+    def run(self) -> Placed:
+        for stage in self.program.stages:
+            placed = self._place(stage)
+            self.stages.append(placed)
+            if _is_positive(placed, self.positive):
+                self.positive.add(placed.out.name)
+        result = self.program.result
+        if result.name in self.layouts and not self.layouts[result.name].is_plain:
+            result = self._as(result, plain(result))
+        return Placed(program=self.program, stages=tuple(self.stages), result=result, layouts=self.layouts)
+
+    def _place(self, stage: Stage) -> Stage:
+        out = stage.out
+        halo = self.halos.get(out.name, NO_HALO)
+        if isinstance(stage, Convolution):
+            stage = self._coded(stage) if self.form.levels and not is_depthwise(stage) else self._readable(stage)
+            self.layouts[out.name] = blocked(out, self.lanes, halo, self.form.maps)
+            if is_depthwise(stage):
+                channels = self.layouts[stage.x.name].channels
+                self.layouts[out.name] = replace(self.layouts[out.name], channels=channels)
+            return self._with_operands(stage)
+        if isinstance(stage, (Pool, Elementwise)):
+            x = self._in_blocks(stage.x)
+            layout = self.layouts[x.name]
+            self.layouts[out.name] = Layout(layout.channels, layout.block, *out.area, halo, self.form.maps)
+            return self._with_operands(replace(stage, x=x))
+        if isinstance(stage, Concat):
+            return self._concatenated(stage, halo)
+        if isinstance(stage, Flatten):
+            return self._flattened(stage)
+        inputs = tuple(self._as(v, plain(v)) if v.name in self.layouts else v for v in stage.inputs)
+        if out.is_map:
+            self.layouts[out.name] = plain(out)
+        return replace(stage, inputs=inputs)
+
+    def _readable(self, stage: Convolution) -> Convolution:
+        """With an input that can be read: a halo as wide as the padding, whole groups in a block."""
+        layout = self.layouts[stage.x.name]
+        wide = all(there >= wanted for there, wanted in zip(layout.halo, stage.padding))
+        if is_depthwise(stage):
+            held, fits = self.form.maps, layout.block == self.lanes
+        else:
+            held, fits = self.form.reads, layout.block % self.form.group == 0
+        if wide and fits and layout.dtype == held:
+            return stage
+        block = layout.block if layout.block == self.lanes else self._block(stage)
+        halo = tuple(max(a, b) for a, b in zip(layout.halo, stage.padding))
+        channels = layout.channels if layout.block == self.lanes else blocked(stage.x, block).channels
+        wanted = Layout(channels, block, *stage.x.area, halo, held)  # type: ignore[arg-type]
+        return replace(stage, x=self._as(stage.x, wanted))
+
+    def _block(self, stage: Convolution) -> int:
+        """Channels a block, where the input is not in blocks of the vector's width: few where there are few."""
+        if stage.x.channels >= self.lanes or is_depthwise(stage):
+            return self.lanes
+        return 1 if self.form.group == 1 else -(-stage.x.channels // self.form.group) * self.form.group
+
+    def _coded(self, stage: Convolution) -> Convolution:
+        """With an input of integer codes, scaled by every image's largest number."""
+        layout = self.layouts[stage.x.name]
+        x = stage.x
+        if layout.block % self.form.group:
+            x = self._as(x, blocked(x, self._block(stage)))
+            layout = self.layouts[x.name]
+        positive = stage.x.name in self.positive and self.form.offset > 0
+        levels = self.form.levels if positive or not self.form.offset else self.form.offset - 1
+        offset = 0 if positive else self.form.offset
+        wide = self.lanes * self.form.group
+        block = wide if wide <= _CODES and len(layout.channels) % wide == 0 else layout.block
+        key = (x.name, replace(layout, block=block, halo=stage.padding, dtype=self.form.reads))
+        if (x.name, layout) not in self.copies:
+            largest = Value(f"{x.name}_largest", (x.shape[0], 1))
+            self.stages.append(Largest(x=x, out=largest))
+            self.copies[x.name, layout] = largest
+        largest = self.copies[x.name, layout]
+        if key not in self.copies:
+            codes = Value(f"{x.name}_codes{len(self.copies)}", x.shape, self.form.reads)
+            self.layouts[codes.name] = key[1]
+            self.stages.append(Quantise(x=x, largest=largest, out=codes, levels=levels, offset=offset))
+            self.copies[key] = codes
+        return replace(stage, x=self.copies[key], largest=largest, offset=offset)
+
+    def _in_blocks(self, x: Value) -> Value:
+        """In blocks of the vector's width, as maps are held."""
+        layout = self.layouts[x.name]
+        held = layout.block == self.lanes and layout.dtype == self.form.maps
+        return x if held else self._as(x, blocked(x, self.lanes, dtype=self.form.maps))
+
+    def _with_operands(self, stage: Convolution | Pool | Elementwise) -> Convolution | Pool | Elementwise:
+        """Operands of steps in the blocks of the output."""
+        layout = self.layouts[stage.out.name]
+        steps: list[Step] = []
+        for step in stage.steps:
+            if isinstance(step.operand, Value):
+                there = self.layouts[step.operand.name]
+                if (there.channels, there.block) != (layout.channels, layout.block):
+                    step = replace(step, operand=self._as(step.operand, replace(layout, halo=NO_HALO)))
+            steps.append(step)
+        return replace(stage, steps=tuple(steps))
+
+    def _concatenated(self, stage: Concat, halo: Halo) -> Concat:
+        parts: list[Value] = []
+        channels: list[int] = []
+        first = 0
+        for part in stage.parts:
+            layout = self.layouts[part.name]
+            if (layout.block, layout.halo, layout.dtype) != (self.lanes, halo, self.form.maps):
+                part = self._as(part, blocked(part, self.lanes, halo, self.form.maps))
+                layout = self.layouts[part.name]
+            channels += [c + first if c >= 0 else -1 for c in layout.channels]
+            first += part.channels
+            parts.append(part)
+        self.layouts[stage.out.name] = Layout(tuple(channels), self.lanes, *stage.out.area, halo, self.form.maps)
+        return Concat(parts=tuple(parts), out=stage.out)
+
+    def _flattened(self, stage: Flatten) -> Flatten:
+        x, out = stage.x, stage.out
+        layout = self.layouts[x.name]
+        if len(out.shape) != 2 or (len(x.shape) == 2):
+            x = self._as(x, plain(x))
+            if out.is_map:
+                self.layouts[out.name] = plain(out)
+            return Flatten(x=x, out=out)
+        if layout.halo != NO_HALO:
+            layout = replace(layout, halo=NO_HALO)
+            x = self._as(x, layout)
+        height, width = x.area
+        slots = np.array(layout.channels).reshape(layout.blocks, 1, layout.block)
+        pixels = np.arange(height * width).reshape(1, -1, 1)
+        order = np.where(slots >= 0, slots * (height * width) + pixels, -1)
+        self.layouts[out.name] = Layout(
+            tuple(int(i) for i in order.reshape(-1)), layout.block, 1, 1, NO_HALO, layout.dtype
+        )  # fmt: skip
+        return Flatten(x=x, out=out)
+
+    def _as(self, value: Value, layout: Layout) -> Value:
+        """The tensor in that layout: itself if it lies so, the same memory if only the blocks differ, or a copy."""
+        there = self.layouts[value.name]
+        if there == layout:
+            return value
+        key = (value.name, layout)
+        if key not in self.copies:
+            copy = Value(f"{value.name}_{len(self.copies)}", value.shape)
+            self.layouts[copy.name] = layout
+            same = there.is_plain and layout.is_plain
+            self.stages.append((Flatten if same else Relayout)(x=value, out=copy))
+            if value.name in self.positive:
+                self.positive.add(copy.name)
+            self.copies[key] = copy
+        return self.copies[key]
+
+
+def is_depthwise(stage: Convolution) -> bool:
+    """Whether every channel is convolved on its own."""
+    return stage.groups == stage.x.channels == len(stage.weight) and stage.groups > 1 and stage.pool == 1
+
+
+_POSITIVE = ("relu", "relu6", "sigmoid")
+
+
+def _is_positive(stage: Stage, positive: set[str]) -> bool:
+    """Whether a stage's output is known to have no negative number."""
+    steps = getattr(stage, "steps", ())
+    if steps:
+        last = steps[-1]
+        return last.op in _POSITIVE or (last.op == "clip" and last.numbers[0] >= 0)
+    if isinstance(stage, (Pool, Flatten)):
+        return stage.x.name in positive
+    return isinstance(stage, Concat) and all(part.name in positive for part in stage.parts)
+
+
+def _halos(program: Program, *, codes: bool) -> dict[str, Halo]:
+    """The widest padding that any convolution asks of each tensor; parts of a concatenation share theirs.
+
+    codes : convolutions read integer copies with halos of their own; only depthwise ones read the tensor itself.
+    """
+    halos: dict[str, Halo] = {}
+
+    def widen(value: Value, halo: Halo) -> None:
+        there = halos.get(value.name, NO_HALO)
+        halos[value.name] = tuple(max(a, b) for a, b in zip(there, halo))  # type: ignore[assignment]
+
+    for _ in range(len(program.stages)):  # nested concatenations need another round each
+        before = dict(halos)
+        for stage in reversed(program.stages):
+            if isinstance(stage, Convolution):
+                if not codes or is_depthwise(stage):
+                    widen(stage.x, stage.padding)
+            elif isinstance(stage, Concat):
+                for part in stage.parts:
+                    widen(stage.out, halos.get(part.name, NO_HALO))
+                for part in stage.parts:
+                    widen(part, halos.get(stage.out.name, NO_HALO))
+        if halos == before:
+            break
+    return halos
+
+
+def described(layout: Layout) -> tuple[Any, ...]:
+    """What a kernel's speed takes from a layout."""
+    return (layout.blocks, layout.block, layout.height, layout.width, layout.halo, layout.dtype)

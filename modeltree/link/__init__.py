@@ -1,0 +1,1 @@
+"""A link over time: traces, scenes, bandwidth types, transfer times, emulation."""

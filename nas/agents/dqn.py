@@ -1,0 +1,110 @@
+"""Deep Q network: the paper's baseline [Niu 2022, sec. IV; Mnih et al. 2015].
+
+One network gives every action's value Q(s, a) = r + gamma max Q^(s', .); Q^ is a copy that is renewed now and then.
+Actions are the best ones, except for a share epsilon of random ones that falls while it learns.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+import torch
+
+from modeltree.errors import ConfigError
+from nas.agents.networks import Learnt, Stack, adam, check_config, layer_sizes, slow_down_
+from nas.agents.replay_buffer import Batch, Replay, played, spaces
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and a few words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DqnConfig:
+    """How the agent learns. gamma, lr and the five layers are the paper's; it gives no other number.
+
+    steps : in the environment; one update follows each. warmup : the first of them, with random actions and no update.
+    hidden : numbers in a hidden layer. buffer : steps remembered.
+    renew : updates between two copies of the network to the target's.
+    last_epsilon : share of random actions at the end; it falls from 1 in a straight line over `explore` of the steps.
+    last_lr : share of lr that is left at the last update; it falls in a straight line.
+    dueling, begin_at_mean : whether the network is a dueling one (`Stack`), and whether it begins at the rewards' mean
+        (`Replay.level`). Without both, and with last_lr 1, this is the agent of Mnih et al. with Adam.
+    """
+
+    steps: int = 8_000
+    warmup: int = 500
+    batch: int = 128
+    hidden: int = 64
+    layers: int = 5
+    gamma: float = 0.99
+    lr: float = 1e-3
+    renew: int = 200
+    buffer: int = 50_000
+    last_epsilon: float = 0.05
+    explore: float = 0.5
+    last_lr: float = 0.02
+    dueling: bool = True
+    begin_at_mean: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_config(self)
+        if self.renew < 1:
+            raise ConfigError(f"renew is {self.renew}: it must be at least 1 update")
+        if not 0 <= self.last_epsilon <= 1:
+            raise ConfigError(f"last_epsilon is {self.last_epsilon}: it must lie in 0..1")
+        if not 0 < self.explore <= 1:
+            raise ConfigError(f"explore is {self.explore}: it must be above 0 and at most 1")
+
+    def epsilon(self, step: int) -> float:
+        """The share of random actions at a step."""
+        if step < self.warmup:
+            return 1.0
+        return max(self.last_epsilon, 1.0 - (1.0 - self.last_epsilon) * step / (self.explore * self.steps))
+
+
+def loss_of(network: Stack, target: Stack, batch: Batch, gamma: float) -> torch.Tensor:
+    """The mean Huber loss of Q(s, a) against r + gamma max Q^(s', .)."""
+    with torch.no_grad():
+        aim = batch.reward + gamma * (1 - batch.ended) * target(batch.following)[0].amax(dim=-1)
+    taken = network(batch.observation)[0].gather(1, batch.action[:, None])[:, 0]
+    return torch.nn.functional.smooth_l1_loss(taken, aim)
+
+
+def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda done, total, text: None) -> Learnt:
+    """Train on an environment with vectors for observations and numbered actions.
+
+    The same seed gives the same policy on the same machine with the same number of threads, whatever ran before.
+    """
+    inputs, actions = spaces(env)
+    rng = np.random.default_rng(config.seed)
+    sizes = layer_sizes(inputs, config.hidden, config.layers, actions)
+    network = Stack(sizes, generator=torch.Generator().manual_seed(config.seed), dueling=config.dueling)
+    target = copy.deepcopy(network).requires_grad_(False)
+    optimiser = adam(network.parameters(), config.lr)
+    replay, returns = Replay(config.buffer, inputs), []
+
+    @torch.no_grad()
+    def choose(observation: np.ndarray, step: int) -> int:
+        if rng.random() < config.epsilon(step):
+            return int(rng.integers(actions))
+        return int(network(torch.from_numpy(observation)[None])[0, 0].argmax())
+
+    for done, finished in enumerate(played(env, choose, replay, steps=config.steps, seed=config.seed), 1):
+        if done > config.warmup:
+            if config.begin_at_mean and done == config.warmup + 1:
+                level = replay.level(config.gamma)
+                network.lift_(level)
+                target.lift_(level)
+            slow_down_(optimiser, config, done - config.warmup - 1)
+            optimiser.zero_grad()
+            loss_of(network, target, replay.sample(config.batch, rng), config.gamma).backward()
+            optimiser.step()
+            if done % config.renew == 0:
+                target.load_state_dict(network.state_dict())
+        if finished is not None:
+            returns.append(finished)
+            progress(done, config.steps, f"return {finished:.1f}")
+    return Learnt(network=network, returns=tuple(returns))

@@ -1,0 +1,57 @@
+"""Accuracy of composed networks, measured on images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas.compression.library import Choice, Library
+from nas.jobs.executors import Executor
+from transforms import Network, analyse, compose
+
+_BATCH = 128
+
+ChoicePlan = Mapping[int, Choice]
+
+
+def top1(network: nn.Module, images: torch.Tensor, labels: np.ndarray) -> float:
+    """Percent of `images` (n, c, h, w), normalised, whose highest output is their label."""
+    truth = torch.from_numpy(labels)
+    with torch.no_grad():
+        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(_BATCH), truth.split(_BATCH)))
+    return 100.0 * right / len(labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    program: Path
+    library: Library
+    images: torch.Tensor
+    labels: np.ndarray
+
+
+def measure_compositions(
+    program: Path, library: Library, plans: Sequence[ChoicePlan], images: torch.Tensor, labels: np.ndarray,
+    executor: Executor, progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+) -> list[float]:  # fmt: skip
+    """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library."""
+    context = _Context(program=program, library=library, images=images, labels=labels)
+    found = [0.0] * len(plans)
+    progress(0, len(plans), "compositions")
+    for done, (index, accuracy) in enumerate(executor.run(_setup, _measure, context, [dict(p) for p in plans]), 1):
+        found[index] = accuracy
+        progress(done, len(plans), "compositions")
+    return found
+
+
+def _setup(context: _Context) -> tuple[_Context, Network]:
+    return context, analyse(torch.export.load(context.program))
+
+
+def _measure(state: tuple[_Context, Network], plan: dict[int, Choice]) -> float:
+    context, network = state
+    whole = compose(network, 0, len(network.spec.segments), context.library.variants(network, plan))
+    return top1(whole, context.images, context.labels)

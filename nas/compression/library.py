@@ -1,0 +1,241 @@
+"""The variant library: every (unit, technique, rate) distilled once, kept by content, plugged in ever after."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from modeltree.errors import DataError, NotApplicable
+from modeltree.files import write_bytes
+from modeltree.layers import LayerSpec
+from nas.compression.distillation import DistilConfig, distil
+from nas.compression.features import Features, bytes_per_image, write_features
+from nas.jobs.executors import Executor
+from transforms import TECHNIQUES, Network, Variant, analyse, compose, technique
+from transforms.compose import entry
+from transforms.graph.describe import module_specs
+
+_RECIPE = 2  # raise it when distillation changes what a variant comes out as
+_SAMPLES = 512  # images for data-aware starts
+_FEATURE_BYTES = 3 * 2**30
+
+Progress = Callable[[int, int, str], None]
+
+
+class Choice(NamedTuple):
+    """A technique at a rate."""
+
+    technique: str
+    rate: float
+
+    def __str__(self) -> str:
+        return self.technique if self.rate == 1.0 else f"{self.technique}@{self.rate:g}"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a variant.
+
+    error : of its output, relative to the variance of the base unit's, on held-back images.
+    logit_error : of the whole network's output with this variant alone plugged in, relative likewise.
+    drop : points of accuracy lost on the probe images with this variant alone plugged in; may be negative.
+    layers : what it costs on its own.
+    kept : channels that reach its restoring map, 0 if it has none (every technique but pruning).
+    foldable : whether a pruned neighbour in front can fold into it.
+    """
+
+    unit: int
+    technique: str
+    rate: float
+    error: float
+    logit_error: float
+    drop: float
+    seconds: float
+    layers: tuple[LayerSpec, ...]
+    kept: int
+    foldable: bool
+
+    @property
+    def choice(self) -> Choice:
+        """Technique and rate."""
+        return Choice(self.technique, self.rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """Variants of one base network, distilled on one data set."""
+
+    folder: Path
+    records: dict[tuple[int, Choice], Record]
+    declined: dict[tuple[int, Choice], str]
+
+    def variant(self, network: Network, unit: int, choice: Choice) -> Variant:
+        """The distilled variant, as a new module."""
+        module = technique(choice.technique).structure(network.units[unit], choice.rate)
+        path = self.folder / _file_name(unit, choice)
+        try:
+            module.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"variant {path} cannot be read ({reason}): delete it and run again") from error
+        return module.eval()
+
+    def variants(self, network: Network, plan: Mapping[int, Choice]) -> dict[int, nn.Module]:
+        """Modules for a plan: unit index -> choice; units that are not named stay as they are."""
+        return {unit: self.variant(network, unit, choice) for unit, choice in plan.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    program: Path
+    folder: Path
+    fit: Path
+    probe: Path
+    labels: np.ndarray
+    config: DistilConfig
+
+
+def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Path:
+    """Where the variants of a base network (fingerprint) on a data set (fingerprint) live under `root`."""
+    key = json.dumps([_RECIPE, base, data, msgspec.to_builtins(config)])
+    return root / hashlib.sha256(key.encode()).hexdigest()[:20]
+
+
+def candidates(
+    network: Network, names: Iterable[str]
+) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
+    """Every (unit, choice) that applies, and the reasons of those that do not."""
+    applies, declined = [], {}
+    for unit in network.units:
+        for name in names:
+            for rate in technique(name).rates:
+                key = (unit.index, Choice(name, rate))
+                try:
+                    technique(name).structure(unit, rate)
+                    applies.append(key)
+                except NotApplicable as reason:
+                    declined[key] = str(reason)
+    return applies, declined
+
+
+def build_library(
+    network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
+    executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), config: DistilConfig | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> Library:  # fmt: skip
+    """Distil what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
+
+    Parameters
+    ----------
+    program : file with the exported base network that `network` was analysed from; workers read it.
+    fit : (n, c, h, w) normalised images to distil on; fewer are used where features would pass 3 GiB.
+    probe : held-back images and labels to judge variants on.
+    """
+    config = config or DistilConfig()
+    wanted, declined = candidates(network, names)
+    records = {key: record for key in wanted if (record := _read_record(folder, *key)) is not None}
+    missing = [key for key in wanted if key not in records]
+    progress(len(records), len(wanted), "variants")
+    if missing:
+        scratch_root = folder / "scratch"
+        scratch_root.mkdir(parents=True, exist_ok=True)
+        _sweep(scratch_root)
+        with tempfile.TemporaryDirectory(dir=scratch_root, prefix=f"{os.getpid()}-") as scratch:
+            nodes = {n for u, _ in missing for n in (network.units[u].source, network.units[u].output)}
+            nodes |= {place.after for place in network.spec.places}
+            count = max(config.batch_size, min(len(fit), _FEATURE_BYTES // max(bytes_per_image(network), 1)))
+            write_features(network, fit[:count], nodes, Path(scratch) / "fit")
+            write_features(network, probe[0], nodes, Path(scratch) / "probe")
+            context = _Context(
+                program=program, folder=folder, fit=Path(scratch) / "fit", probe=Path(scratch) / "probe",
+                labels=probe[1], config=config,
+            )  # fmt: skip
+            for index, record in executor.run(_setup, _distil_one, context, missing):
+                records[missing[index]] = record
+                progress(len(records), len(wanted), "variants")
+    ordered = {key: records[key] for key in wanted}
+    return Library(folder=folder, records=ordered, declined=declined)
+
+
+def _setup(context: _Context) -> tuple[_Context, Network]:
+    return context, analyse(torch.export.load(context.program))
+
+
+def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Record:
+    context, network = state
+    index, choice = task
+    began = time.perf_counter()
+    unit, fit, probe = network.units[index], Features(context.fit), Features(context.probe)
+    made = technique(choice.technique)
+    target = network.spec.places[-1].after if made.structure(unit, choice.rate).ends_network else unit.output
+    inputs, targets = fit[unit.source], fit[target]
+    start = made.apply(unit, choice.rate, (inputs[:_SAMPLES], targets[:_SAMPLES]))
+    variant, error = distil(start, inputs, targets, (probe[unit.source], probe[target]), context.config)
+    logit_error, drop = _effect(network, index, variant, probe, context.labels)
+    restore = variant.restore
+    record = Record(
+        unit=index,
+        technique=choice.technique,
+        rate=choice.rate,
+        error=error,
+        logit_error=logit_error,
+        drop=drop,
+        seconds=time.perf_counter() - began,
+        layers=tuple(module_specs(variant, unit.in_shape)),
+        kept=restore.in_channels if isinstance(restore, nn.Conv2d) else 0,
+        foldable=entry(variant) is not None,
+    )
+    data = save(variant.state_dict(), metadata={"record": msgspec.json.encode(record).decode()})
+    write_bytes(context.folder / _file_name(index, choice), data)
+    return record
+
+
+def _effect(network: Network, index: int, variant: Variant, probe: Features, labels: np.ndarray) -> tuple[float, float]:
+    """Relative error of the logits and points of accuracy lost, with this variant alone plugged in."""
+    spec = network.spec
+    segment = next(s for s, items in enumerate(spec.segments) if any(spec.items[i].unit == index for i in items))
+    rest = compose(network, segment, len(spec.segments), {index: variant})
+    base = probe[spec.places[-1].after]
+    with torch.no_grad():
+        logits = torch.cat([rest(x) for x in probe[spec.places[segment].after].split(128)])
+    error = float((logits - base).square().mean() / base.var().clamp_min(1e-12))
+    truth = torch.from_numpy(labels)
+    right = (base.argmax(1) == truth).double().mean() - (logits.argmax(1) == truth).double().mean()
+    return error, 100.0 * float(right)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left: folders are named after the process that made them."""
+    if not Path("/proc/self").exists():
+        return
+    for left in folder.iterdir():
+        owner = left.name.split("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _file_name(unit: int, choice: Choice) -> str:
+    return f"{unit:03d}_{choice.technique}_{choice.rate:g}.safetensors"
+
+
+def _read_record(folder: Path, unit: int, choice: Choice) -> Record | None:
+    path = folder / _file_name(unit, choice)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return msgspec.json.decode(file.metadata()["record"], type=Record)
+    except (SafetensorError, KeyError, TypeError, msgspec.MsgspecError):
+        return None  # of an older recipe or damaged: distilled again

@@ -1,0 +1,1 @@
+"""Decision problems over trees and profiles: who decides what, when, and how well."""

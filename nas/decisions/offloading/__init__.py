@@ -1,0 +1,1 @@
+"""Exit, cut and bits as one decision [Niu 2022]."""

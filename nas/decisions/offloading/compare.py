@@ -1,0 +1,140 @@
+"""Several policies on the same bandwidths or the same link: who, what came out, and a row for each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modeltree.errors import ConfigError
+from modeltree.files import write_text
+from modeltree.link.emulate import spread_starts
+from modeltree.link.traces import Trace
+from modeltree.offloading.decisions import Decisions, DecisionTable
+from modeltree.tree import ModelTree
+from modeltree.units import ms_from_us
+from nas.decisions.offloading.evaluate import Sweep, decision_ms, sweep
+from nas.decisions.offloading.replay import Played, play
+from runtime.selection.battery import Battery, stay_ms, worst_mj
+from runtime.selection.policies import Exact, Greedy, Policy, Trained, cloud_only, on_device
+
+RULES = ("exact", "greedy", "on_device", "cloud_only")
+_TIMED = 20
+
+
+Outcome = Sweep | Played
+"""What came out, one entry for every bandwidth of a sweep or every inference on a link."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One policy; means over all inferences, latency and energy over those that end (`answered`, a share).
+
+    share : of the exact rule's rewards. energy_mj : of an inference; spent_mj : of all. gave_up : share of transfers
+    given up among all inferences. decision_us : median time of a choice, measured.
+    """
+
+    name: str
+    reward: float
+    share: float
+    latency_ms: float
+    p95_latency_ms: float
+    accuracy: float
+    energy_mj: float
+    spent_mj: float
+    answered: float
+    gave_up: float
+    decision_us: float
+
+
+def contenders(decisions: Decisions, files: Mapping[str, Trained]) -> dict[str, Policy]:
+    """The rules, as far as the table has actions for them, and what was read from files.
+
+    Raises
+    ------
+    ConfigError : a file is called like a rule.
+    """
+    taken = files.keys() & set(RULES)
+    if taken:
+        raise ConfigError(f"a policy's file is called {min(taken)}, like a rule: rename it")
+    rules: dict[str, Policy] = {"exact": Exact(decisions=decisions), "greedy": Greedy(decisions=decisions)}
+    if not decisions.table.sends.all():
+        rules["on_device"] = on_device(decisions)
+    if decisions.table.sends.any():
+        rules["cloud_only"] = cloud_only(decisions)
+    return rules | dict(files)
+
+
+def over_bandwidths(decisions: Decisions, policies: Mapping[str, Policy], mbps: np.ndarray) -> dict[str, Outcome]:
+    """What every policy chooses at one bandwidth after the other."""
+    return {name: sweep(decisions, one, mbps) for name, one in policies.items()}
+
+
+def over_link(
+    decisions: Decisions, policies: Mapping[str, Policy], tree: ModelTree, trace: Trace, *, inferences: int,
+    timeout_ms: float, battery_mj: float | None = None,
+) -> dict[str, Played]:  # fmt: skip
+    """What every policy makes of a link, inferences spread evenly over it, each policy on a battery of its own.
+
+    A tree that does not say how long rests take on the device gives up no transfer, and takes no battery.
+
+    Raises
+    ------
+    ConfigError : no inference, or a battery that cannot be. DataError : a battery, and the tree does not know enough.
+    """
+    starts_s = spread_starts(trace, inferences)
+    handed = [node.handover.device_ms for node in tree.nodes if node.handover is not None]
+    rest_ms = None if battery_mj is None and 0.0 in handed else stay_ms(tree, decisions.table)
+    played = {}
+    for name, policy in policies.items():
+        battery = None
+        if battery_mj is not None and rest_ms is not None:
+            worst = worst_mj(decisions, rest_ms, timeout_ms=timeout_ms)
+            battery = Battery(budget_mj=battery_mj, inferences=inferences, worst_mj=worst)
+        played[name] = play(decisions, policy, trace, starts_s, stay_ms=rest_ms, timeout_ms=timeout_ms, battery=battery)
+    return played
+
+
+def rows(decisions: Decisions, policies: Mapping[str, Policy], outcomes: Mapping[str, Outcome]) -> list[Row]:
+    """One row a policy, in their order."""
+    exact = float(outcomes["exact"].reward.sum())
+    found = []
+    for name, seen in outcomes.items():
+        ended = np.isfinite(seen.latency_ms)
+        times = seen.latency_ms[ended] if ended.any() else np.array([np.inf])
+        some = seen.mbps[np.linspace(0, len(seen.mbps) - 1, min(_TIMED, len(seen.mbps))).astype(int)]
+        found.append(
+            Row(
+                name=name, reward=float(seen.reward.mean()), share=float(seen.reward.sum()) / exact if exact else 1.0,
+                latency_ms=float(times.mean()), p95_latency_ms=float(np.quantile(times, 0.95)),
+                accuracy=float(seen.accuracy.mean()),
+                energy_mj=float(seen.energy_mj[ended].mean()) if ended.any() else np.inf,
+                spent_mj=float(seen.energy_mj[ended].sum()), answered=float(ended.mean()),
+                gave_up=float(seen.gave_up.mean()) if isinstance(seen, Played) else 0.0,
+                decision_us=decision_ms(decisions, policies[name], some, repeats=_TIMED) / ms_from_us(1.0),
+            )
+        )  # fmt: skip
+    return found
+
+
+def ranges(table: DecisionTable, seen: Outcome) -> list[tuple[float, float, str]]:
+    """(from, to, action in words) of every stretch of a sweep with one choice."""
+    found: list[tuple[float, float, str]] = []
+    for mbps, action in zip(seen.mbps.tolist(), seen.action.tolist()):
+        name = table.name(action)
+        if found and found[-1][2] == name:
+            found[-1] = (found[-1][0], mbps, name)
+        else:
+            found.append((mbps, mbps, name))
+    return found
+
+
+def write_csv(path: Path, table: DecisionTable, outcomes: Mapping[str, Outcome]) -> None:
+    """Every choice of every policy, a line each; whole or not at all."""
+    lines = ["policy,mbps,exit,cut,bits,leaf,latency_ms,energy_mj,accuracy,reward"]
+    for name, seen in outcomes.items():
+        columns = (seen.mbps, seen.action, seen.latency_ms, seen.energy_mj, seen.accuracy, seen.reward)
+        for mbps, action, *numbers in zip(*(column.tolist() for column in columns)):
+            keys = ",".join(map(str, table.keys[action].tolist()))
+            lines.append(f"{name},{mbps:.6g},{keys},{','.join(f'{number:.6g}' for number in numbers)}")
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,1 @@
+"""`nas emulate`: every method over recorded links, the link known or estimated."""

@@ -1,0 +1,202 @@
+"""Early exits and coded hand-overs of a base network: found, trained and measured.
+
+Every exit and every code is judged alone, with the base network in front and behind; the predictor adds their damage to
+that of the variants. What crosses is coded as the runtime codes it, and its size is that of the frame.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+
+from modeltree.errors import DataError
+from modeltree.files import write_bytes
+from modeltree.layers import LayerSpec
+from nas.bases import fingerprint
+from nas.config import SearchConfig
+from nas.exits.bottlenecks import train_bottlenecks
+from nas.exits.catalogue import Coder, KnownCode, KnownEndings, KnownExit
+from nas.exits.heads import load_heads, train_heads
+from nas.exits.places import exit_places
+from nas.exits.thresholds import LOST_BY_CONFIDENCE, calibrate, entropies
+from nas.training.base_network import Prepared
+from runtime.wire.codec import FLOAT_BITS
+from runtime.wire.frames import encode
+from transforms import Network
+from transforms.bottleneck import bottleneck_layers
+from transforms.exits import ExitHead, head_layers
+from transforms.quantise import quantised
+
+_MEASURED = 1  # raise it when what is measured, or how, changes
+_BATCH = 250
+_SIZED = 64  # images whose frames are counted
+
+Progress = Callable[[int, int, str], None]
+
+
+class _Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    exits: tuple[KnownExit, ...]
+    codes: tuple[KnownCode, ...]
+
+
+def learn_endings(config: SearchConfig, prepared: Prepared, folder: Path, progress: Progress) -> KnownEndings:
+    """Find, train and measure what a config asks for; what does not depend on the search is kept in `folder`.
+
+    Heads that came with the weights are taken as they are; others are distilled from the base network.
+
+    Raises
+    ------
+    ConfigError : no such exit. DataError : a file in `folder` is damaged.
+    """
+    network = prepared.network
+    places = exit_places(network, config.exits, base=config.base)
+    given = load_heads(Path(config.weights), network) if config.weights and places else {}
+    heads = {place: given[place] for place in places if place in given}
+    if missing := [place for place in places if place not in heads]:
+        heads |= train_heads(prepared, missing, folder, config.seed, progress)
+    wanted = _bottlenecks(network, config.bottleneck)
+    least = min(config.bits, default=None)
+    coders: dict[tuple[int, int], Coder] = {}
+    if wanted:
+        coders = dict(train_bottlenecks(prepared, wanted, folder, config.seed, progress, bits=least))
+    if not heads and not config.bits and not coders:
+        return KnownEndings()
+    path = folder / f"endings_{_tag(config, heads, coders)}.json"
+    if path.exists():
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=_Measured)
+        except msgspec.MsgspecError as error:
+            raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
+    else:
+        found = _Measured(
+            measure_exits(prepared, heads, config.seed),
+            measure_codes(prepared, config.bits, coders, config.seed, progress),
+        )
+        write_bytes(path, msgspec.json.encode(found))
+    return KnownEndings(exits=found.exits, codes=found.codes, heads=heads, coders=coders)
+
+
+def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) -> tuple[KnownExit, ...]:
+    """Accuracy of every exit on the search images, and the threshold of its confidence, calibrated on half of them."""
+    if not heads:
+        return ()
+    network, places = prepared.network, sorted(heads)
+    images, labels = prepared.search_images(seed)
+    parts = _parts(network, places)
+    outputs: list[list[np.ndarray]] = [[] for _ in range(len(places) + 1)]
+    with torch.no_grad():
+        for x in images.split(_BATCH):
+            for i, (part, place) in enumerate(zip(parts, places)):
+                x = part(x)
+                outputs[i].append(heads[place].eval()(x).numpy())
+            outputs[-1].append(parts[-1](x).numpy())
+    logits = [np.concatenate(one) for one in outputs]
+    right = [one.argmax(1) == labels for one in logits]
+    found = []
+    for i, place in enumerate(places):
+        sure = calibrate(entropies(logits[i]), right[i], right[-1], max_loss=LOST_BY_CONFIDENCE)
+        found.append(
+            KnownExit(
+                exit=i + 1,
+                place=place,
+                drop=100.0 * float(right[-1].mean() - right[i].mean()),
+                entropy=sure.entropy,
+                rate=sure.rate,
+                loss=sure.loss,
+                layers=head_layers(heads[place], network.spec.places[place].shape),
+            )
+        )
+    return tuple(found)
+
+
+def measure_codes(
+    prepared: Prepared, bits: Sequence[int], coders: Mapping[tuple[int, int], Coder], seed: int, progress: Progress
+) -> tuple[KnownCode, ...]:  # fmt: skip
+    """Accuracy and frame size of every place with every width, plain and through its bottlenecks.
+
+    The image itself (place 0) crosses as it is.
+    """
+    network = prepared.network
+    last = len(network.spec.segments)
+    keys: list[tuple[int, int, int]] = [(place, width, 0) for place in range(1, last) for width in bits]
+    keys += [(place, width, kept) for place, kept in coders for width in (*bits, FLOAT_BITS)]
+    keys.sort()
+    if not keys:
+        return ()
+    images, labels = prepared.probe_images(seed)
+    places = sorted({place for place, _, _ in keys})
+    parts = _parts(network, places)
+    rests = {place: network.between(place, last).eval() for place in places}
+    right, plain = dict.fromkeys(keys, 0), 0
+    size: dict[tuple[int, int, int], list[int]] = {key: [] for key in keys}
+    shape: dict[tuple[int, int, int], tuple[int, ...]] = {}
+    done = 0
+    with torch.no_grad():
+        for batch, truth in zip(images.split(_BATCH), torch.from_numpy(labels).split(_BATCH)):
+            x = batch
+            for part, place in zip(parts, places):
+                x = part(x)
+                for key in (key for key in keys if key[0] == place):
+                    _, width, kept = key
+                    encoder, decoder = coders[place, kept] if kept else (nn.Identity(), nn.Identity())
+                    crossing = encoder(x)
+                    shape[key] = tuple(crossing.shape[1:])
+                    for one in crossing[: max(0, _SIZED - len(size[key]))]:
+                        size[key].append(len(encode(np.ascontiguousarray(one[None].numpy()), width)))
+                    seen = decoder(crossing if width == FLOAT_BITS else quantised(crossing, width))
+                    right[key] += int((rests[place](seen).argmax(1) == truth).sum())
+                    done += len(truth)
+                    progress(done, len(keys) * len(labels), "coded hand-overs")
+            plain += int((parts[-1](x).argmax(1) == truth).sum())
+    found = []
+    for key in keys:
+        place, width, kept = key
+        encoder_layers, decoder_layers = _coder_layers(coders, place, kept, network.spec.places[place].shape)
+        found.append(
+            KnownCode(
+                place=place,
+                bits=width,
+                kept=kept,
+                shape=shape[key],
+                bytes=float(np.mean(size[key])),
+                drop=100.0 * (plain - right[key]) / len(labels),
+                encoder=encoder_layers,
+                decoder=decoder_layers,
+            )
+        )
+    return tuple(found)
+
+
+def _parts(network: Network, places: Sequence[int]) -> list[nn.Module]:
+    """The network in parts that end at some places, and what follows the last of them."""
+    ends = [0, *places, len(network.spec.segments)]
+    return [network.between(start, stop).eval() for start, stop in itertools.pairwise(ends)]
+
+
+def _bottlenecks(network: Network, shares: Sequence[float]) -> list[tuple[int, int]]:
+    """(place, channels kept) for every place that has channels to spare."""
+    wanted = []
+    for place in network.spec.places[1:-1]:
+        if len(place.shape) == 3:
+            wanted += [(place.index, kept) for share in shares if (kept := round(share * place.shape[0])) > 0]
+    return wanted
+
+
+def _coder_layers(
+    coders: Mapping[tuple[int, int], Coder], place: int, kept: int, shape: tuple[int, ...]
+) -> tuple[tuple[LayerSpec, ...], tuple[LayerSpec, ...]]:
+    if not kept:
+        return (), ()
+    encoder, decoder = bottleneck_layers(*coders[place, kept], shape)
+    return tuple(encoder), tuple(decoder)
+
+
+def _tag(config: SearchConfig, heads: Mapping[int, ExitHead], coders: Mapping[tuple[int, int], Coder]) -> str:
+    told = [_MEASURED, config.bits, config.seed, [(place, fingerprint(head)) for place, head in sorted(heads.items())]]
+    told += [(key, *map(fingerprint, coder)) for key, coder in sorted(coders.items())]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

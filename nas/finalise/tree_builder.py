@@ -1,0 +1,285 @@
+"""From plans to a `ModelTree`, with every block exported and named by its content."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from modeltree.files import write_bytes
+from modeltree.layers import LayerSpec
+from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
+from nas.bases import fingerprint
+from nas.data import Dataset
+from nas.finalise.finetune import Forest, Rest
+from nas.training.base_network import exported_bytes
+from nas.treesearch.evaluator import Branch, PathOutcome
+from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
+from nas.treesearch.search_spaces import SearchSpaces
+from runtime.wire.codec import FLOAT_BITS
+from transforms import Network, export
+
+IMAGE_BITS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """Content hashes of what was exported.
+
+    blocks, heads : per branch's first part, of its last node's block, and of the head by whose confidence samples leave
+    there. rests : of what the cloud runs.
+    """
+
+    blocks: Mapping[Branch, str] = field(default_factory=dict)
+    heads: Mapping[Branch, str] = field(default_factory=dict)
+    rests: Mapping[Rest, str] = field(default_factory=dict)
+
+
+class TreeBuilder:
+    """Turns plans into trees for one bench; `names` go into every tree's header."""
+
+    def __init__(
+        self, bench: SearchSpaces, cuts: Sequence[int], dataset: Dataset, *, base: str, trace: str
+    ) -> None:  # fmt: skip
+        self.bench, self.cuts = bench, tuple(cuts)
+        self.dataset, self.base, self.trace = dataset, base, trace
+
+    def tree(
+        self,
+        plans: Sequence[Plan | None],
+        seen: Mapping[Branch, PathOutcome],
+        origin: str,
+        exported: Exported | None = None,
+    ) -> ModelTree:
+        """The tree of some plans.
+
+        seen : accuracy per branch, and how many leave where they may; `origin` is `predicted` or `measured`.
+        """
+        grown = _Growing(self, plans, seen, origin, exported or Exported())
+        return self._headed(grown.nodes())
+
+    def jpeg(self, jpeg_bytes: int, accuracy: float) -> ModelTree:
+        """The tree of one node that sends the image as a JPEG."""
+        problem, scenario = self.bench.tree.problem, self.bench.scenario
+        types = tuple(range(scenario.types.count))
+        place = self.bench.network.spec.places[0]
+        device_ms = scenario.device.jpeg_ms(place.shape[1], place.shape[2])
+        cloud_ms = problem.blocks[0].endings[0][0].cloud_ms + scenario.cloud.jpeg_ms(place.shape[1], place.shape[2])
+        times = [scenario.transfer.ms(jpeg_bytes, mbps) for mbps in scenario.types.representative_mbps]
+        transfer_ms = sum(p * t for p, t in zip(scenario.types.initial, times))
+        handover = Handover(place=0, shape=place.shape, bytes=jpeg_bytes, bits=IMAGE_BITS)
+        leaf = Leaf(
+            chance=1.0, latency_ms=device_ms + transfer_ms + cloud_ms, accuracy=accuracy, accuracy_origin="measured"
+        )  # fmt: skip
+        node = Node(
+            id=0, level=0, parent=None, fork=BandwidthFork(types=types), partition=0,
+            segments=problem.blocks[0].places, actions=(), device_ms=device_ms, transfer_ms=transfer_ms,
+            cloud_ms=cloud_ms, handover=handover, leaf=leaf,
+        )  # fmt: skip
+        return self._headed([node])
+
+    def _headed(self, nodes: list[Node]) -> ModelTree:
+        spec, scenario = self.bench.network.spec, self.bench.scenario
+        return ModelTree(
+            base=self.base, input_shape=spec.input_shape, mean=self.dataset.mean, std=self.dataset.std,
+            classes=self.dataset.classes, places=self.cuts,
+            types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
+            cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
+            exits=tuple(known.place for known in self.bench.tree.endings.exits),
+        )  # fmt: skip
+
+
+class _Growing:
+    """Nodes of one tree, one group of equal siblings (see `merged`) a node, and one more where samples may leave."""
+
+    def __init__(
+        self, builder: TreeBuilder, plans: Sequence[Plan | None], seen: Mapping[Branch, PathOutcome], origin: str,
+        exported: Exported,
+    ) -> None:  # fmt: skip
+        self.bench, self.plans, self.seen, self.origin, self.exported = builder.bench, plans, seen, origin, exported
+        self.problem = builder.bench.tree.problem
+        self.groups = {group[0]: group for group in merged(self.problem, plans)}
+        self.branch: dict[int, Branch] = {-1: ()}
+        self.chance: dict[int, float] = {-1: 1.0}
+        self.order: list[tuple[int, bool]] = []  # (first node of a group, whether this is its exit by confidence)
+        self._visit()
+        self.number = {entry: i for i, entry in enumerate(self.order)}
+
+    def _visit(self) -> None:
+        """Walk the groups breadth first."""
+        shape = self.problem.shape
+        waiting = [(node, False) for node in range(shape.first[1]) if node in self.groups]
+        while waiting:
+            self.order += waiting
+            following: list[tuple[int, bool]] = []
+            for node, leaves in waiting:
+                if leaves:
+                    continue
+                above, plan = shape.parent[node], self.plans[node]
+                assert plan is not None
+                self.branch[node] = (*self.branch[above], plan)
+                siblings = list(range(shape.first[1]) if above < 0 else shape.children[above])
+                chances = self.problem.chances(above)
+                stay = 1.0 - self.seen[self.branch[above]].rate if above >= 0 and self._sure(above) else 1.0
+                taken = sum(chances[siblings.index(twin)] for twin in self.groups[node])
+                self.chance[node] = self.chance[above] * stay * taken
+                if not self.problem.ends(shape.level[node], plan):
+                    following += [(node, True)] * self._sure(node)
+                    following += [(child, False) for child in shape.children[node] if child in self.groups]
+            waiting = following
+
+    def _sure(self, node: int) -> bool:
+        """Whether samples may leave behind a node."""
+        return self.problem.ending_of(self.branch[node]).kind == CONFIDENT
+
+    def nodes(self) -> list[Node]:
+        """In breadth-first order."""
+        return [self._leaving(node) if leaves else self._node(node) for node, leaves in self.order]
+
+    def _node(self, node: int) -> Node:
+        problem, shape, branch = self.problem, self.problem.shape, self.branch[node]
+        plan, level, above = branch[-1], shape.level[node], shape.parent[node]
+        block, ending = problem.blocks[level], problem.ending_of(branch)
+        types = tuple(sorted(k for twin in self.groups[node] for k in problem.types(twin)))
+        sends = ending.kind == HAND
+        ends = problem.ends(level, plan)
+        children = [] if ends else [(node, True), *((child, False) for child in shape.children[node])]
+        return Node(
+            id=self.number[node, False],
+            level=level,
+            parent=None if above < 0 else self.number[above, False],
+            fork=_fork(ending, types),
+            partition=plan.partition,
+            segments=block.places,
+            actions=self._actions(block, plan),
+            device_ms=block.device_ms(plan) - (0.0 if ends else ending.device_ms),
+            transfer_ms=problem.transfer_ms(types, ending),
+            cloud_ms=ending.cloud_ms,
+            block=self.exported.blocks.get(branch, ""),
+            handover=self._handover(block.start + plan.partition, ending) if sends else None,
+            leaf=self._leaf(self.chance[node], branch, types) if ends else None,
+            children=tuple(self.number[entry] for entry in children if entry in self.number),
+        )
+
+    def _leaving(self, node: int) -> Node:
+        """The exit by which samples leave behind a node when it is sure of them."""
+        problem, branch = self.problem, self.branch[node]
+        level, ending = self.problem.shape.level[node], problem.ending_of(branch)
+        return Node(
+            id=self.number[node, True],
+            level=level + 1,
+            parent=self.number[node, False],
+            fork=ExitFork(exit=ending.exit, entropy=self.seen[branch].entropy),
+            partition=0,
+            segments=problem.blocks[level + 1].places,
+            actions=(),
+            device_ms=ending.device_ms,
+            block=self.exported.heads.get(branch, ""),
+            leaf=self._leaf(self.chance[node] * self.seen[branch].rate, branch, problem.types(node)),
+        )
+
+    def _actions(self, block: Block, plan: Plan) -> tuple[Action, ...]:
+        actions = []
+        for table, option in zip(block.units, plan.options):
+            choice = self.bench.tree.choices[table.unit][option]
+            name = self.bench.network.units[table.unit].name
+            technique, rate = ("keep", 1.0) if choice is None else choice
+            actions.append(Action(layer=name, technique=technique, rate=rate))
+        return tuple(actions)
+
+    def _handover(self, place: int, ending: Ending) -> Handover:
+        spec, device, endings = self.bench.network.spec, self.bench.scenario.device, self.bench.tree.endings
+        shape = spec.places[place].shape
+        decoder: tuple[LayerSpec, ...] = ()
+        if ending.kept:
+            known = next(one for one in endings.codes_at(place) if (one.bits, one.kept) == ending.code)
+            shape, decoder = known.shape, known.decoder
+        return Handover(
+            place=place, shape=shape, bytes=ending.bytes, bits=IMAGE_BITS if place == 0 else ending.bits,
+            block=self.exported.rests.get(Rest(place, ending.kept), ""),
+            device_ms=device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]),
+        )  # fmt: skip
+
+    def _leaf(self, chance: float, branch: Branch, types: tuple[int, ...]) -> Leaf:
+        problem = self.problem
+        ending = problem.ending_of(branch)
+        latency_ms = sum(problem.blocks[n].device_ms(plan) for n, plan in enumerate(branch))
+        latency_ms += problem.transfer_ms(types, ending) + ending.cloud_ms
+        return Leaf(
+            chance=chance, latency_ms=latency_ms, accuracy=self.seen[branch].accuracy, accuracy_origin=self.origin
+        )
+
+
+def _fork(ending: Ending, types: tuple[int, ...]) -> Fork:
+    if ending.kind == EXIT:
+        return ExitFork(exit=ending.exit, types=types)
+    if ending.bits != FLOAT_BITS:
+        return BitsFork(types=types, bits=ending.bits)
+    return BandwidthFork(types=types)
+
+
+def merged(problem: Problem, plans: Sequence[Plan | None]) -> list[tuple[int, ...]]:
+    """Nodes that exist, in breadth-first order, siblings that do the same all the way down taken together.
+
+    Each group is named by its first node; the others of a group, and all below them, are not in the tree any more.
+    """
+    shape = problem.shape
+    alike: dict[int, tuple[object, ...]] = {}
+    for node in range(len(plans) - 1, -1, -1):
+        alike[node] = (plans[node], *(alike[child] for child in shape.children[node]))
+    groups: list[tuple[int, ...]] = []
+    waiting: list[Sequence[int]] = [range(shape.first[1])]
+    while waiting:
+        following: list[Sequence[int]] = []
+        for siblings in waiting:
+            by_look: dict[tuple[object, ...], list[int]] = {}
+            for node in siblings:
+                if plans[node] is not None:
+                    by_look.setdefault(alike[node], []).append(node)
+            for group in by_look.values():
+                groups.append(tuple(group))
+                following.append(shape.children[group[0]])
+        waiting = following
+    return groups
+
+
+def export_blocks(network: Network, forest: Forest, branches: Sequence[Branch], folder: Path) -> Exported:
+    """Write every device block, head and cloud rest of some branches to `folder/<hash>.pt2`, each content once."""
+    blocks: dict[Branch, str] = {}
+    heads: dict[Branch, str] = {}
+    rests: dict[Rest, str] = {}
+    spec = network.spec
+    for branch in branches:
+        for depth in range(1, len(branch) + 1):
+            prefix = branch[:depth]
+            start, stop, ending = forest.start(prefix), forest.places[prefix], forest.endings[prefix]
+            if prefix not in blocks and (stop > start or ending.kind == EXIT or ending.kept):
+                blocks[prefix] = write_block(forest.node(prefix), spec.places[start].shape, folder)
+            if prefix not in heads and ending.kind == CONFIDENT:
+                heads[prefix] = write_block(forest.head(prefix), spec.places[stop].shape, folder)
+        rest = forest.rest(branch)
+        if rest is not None and rest not in rests:
+            rests[rest] = write_block(forest.cloud[rest], forest.shapes[rest], folder)
+    return Exported(blocks=blocks, heads=heads, rests=rests)
+
+
+def content_hash(module: nn.Module) -> str:
+    """sha256, in hex (20 digits), of a block's code and weights."""
+    code = getattr(module, "code", "") + repr(module)
+    return hashlib.sha256((code + fingerprint(module)).encode()).hexdigest()[:20]
+
+
+def write_block(module: nn.Module, shape: tuple[int, ...], folder: Path) -> str:
+    name = content_hash(module)
+    path = folder / f"{name}.pt2"
+    if not path.exists():
+        with torch.no_grad():
+            write_bytes(path, exported_bytes(export(module, shape)))
+    return name
+
+
+def layers_of(network: Network) -> list[LayerSpec]:
+    """Layers with weights of the base network, in order."""
+    return [layer for item in network.spec.items for layer in item.layers if layer.op in ("conv", "fc")]

@@ -1,0 +1,1 @@
+"""Base networks: prepared, trained, and as teachers."""

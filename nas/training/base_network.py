@@ -1,0 +1,135 @@
+"""From names on a command line to a trained, exported and analysed base network and three sets of images."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from modeltree.errors import DataError
+from modeltree.files import write_bytes
+from modeltree.slicing import slice_blocks
+from nas.bases import build, fingerprint, load_weights_, save_weights
+from nas.config import SearchConfig
+from nas.data import Dataset, ImageSet, load_dataset
+from nas.data.split import stratified
+from nas.training.train import recipe, train
+from transforms import Network, analyse, export
+
+_UNSEEN_SHARE, _UNSEEN_MOST = 0.2, 2000
+_SMALL = 5000
+_FIT_IMAGES = 4000  # for distillation; fine-tuning sees all
+_PROBE_IMAGES = 1000
+_SEARCH_IMAGES = 2000
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A base network ready to be searched.
+
+    program : file of the exported base network.
+    key : fingerprint of the base's weights and of what its variants are distilled and judged on.
+    """
+
+    dataset: Dataset
+    model: nn.Module
+    network: Network
+    program: Path
+    key: tuple[str, str]
+
+    @property
+    def small(self) -> bool:
+        """Whether there are so few training images that fewer steps do."""
+        return len(self.dataset.fit) < _SMALL
+
+    def fit_images(self, seed: int) -> torch.Tensor:
+        """Normalised images to distil on, drawn from the training part."""
+        return self._normalised(self.dataset.fit, _FIT_IMAGES, seed)[0]
+
+    def search_images(self, seed: int, most: int = _SEARCH_IMAGES) -> tuple[torch.Tensor, np.ndarray]:
+        """Normalised images and labels that the search may look at, in an order that mixes the classes."""
+        return self._normalised(self.dataset.search, most, seed)
+
+    def probe_images(self, seed: int) -> tuple[torch.Tensor, np.ndarray]:
+        """The first of `search_images`, to judge single variants on."""
+        return self.search_images(seed, _PROBE_IMAGES)
+
+    def _normalised(self, part: ImageSet, most: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
+        chosen = np.random.default_rng(seed).permutation(len(part))[:most]
+        return self.dataset.normalise(part.images[chosen]), part.labels[chosen]
+
+
+def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress) -> Prepared:
+    """Load data, build the base network, load or train its weights, export and analyse it.
+
+    folder : takes `base.pt2`. cache : takes decoded images and trained base networks.
+
+    Raises
+    ------
+    ConfigError, DataError, GraphError : whatever does not fit, in one line.
+    """
+    dataset = load_dataset(config.data, image_size=config.image_size, seed=config.seed, cache=cache)
+    model = build(config.base, num_classes=len(dataset.classes), image_size=config.image_size, seed=config.seed)
+    if config.weights is not None:
+        load_weights_(model, Path(config.weights))
+        dataset = with_unseen_search(dataset, config.seed)
+    else:
+        model = _trained(model, dataset, config, cache, progress)
+    model.eval()
+    program = folder / "base.pt2"
+    if not program.exists():
+        exported = export(model, (3, config.image_size, config.image_size))
+        write_bytes(program, exported_bytes(exported))
+    network = analyse(torch.export.load(program))
+    roles = "given" if config.weights is not None else "trained"
+    code = hashlib.sha256(network.graph.code.encode()).hexdigest()
+    key = (f"{fingerprint(model)}/{code}", f"{dataset.fingerprint}/{roles}/{config.seed}")
+    return Prepared(dataset=dataset, model=model, network=network, program=program, key=key)
+
+
+def exported_bytes(program: torch.export.ExportedProgram) -> bytes:
+    """The `.pt2` form of an exported program."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
+    """Hold images back from the test part for the search, where the weights came from elsewhere.
+
+    Such weights may have seen every training image, so that accuracy there says nothing; only test images are safe. A
+    fifth of them (2000 at most) goes to the search and is not tested on.
+    """
+    count = min(_UNSEEN_MOST, int(_UNSEEN_SHARE * len(dataset.test)))
+    rest, held = stratified(dataset.test.labels, count, np.random.default_rng(seed))
+    if not len(held):
+        raise DataError(f"{dataset.name} has {len(dataset.test)} test images: give at least 5 a class")
+    test = dataset.test
+    return replace(
+        dataset,
+        search=ImageSet(images=test.images[held], labels=test.labels[held]),
+        test=ImageSet(images=test.images[rest], labels=test.labels[rest]),
+    )
+
+
+def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Path, progress: Progress) -> nn.Module:
+    """The base network trained on this data with the usual recipe, from the cache if it was done before."""
+    how = recipe(dataset, seed=config.seed)
+    kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{how.epochs}.safetensors"
+    if kept.exists():
+        load_weights_(model, kept)
+        return model
+    spec = analyse(export(model, (3, config.image_size, config.image_size))).spec
+    slice_blocks(spec, config.N)  # what cannot be cut as asked is told before the training, not after
+    state = kept.with_suffix(".part")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    trained = train(model, dataset, how, checkpoint=state, progress=progress)
+    save_weights(trained, kept)
+    state.unlink(missing_ok=True)
+    return trained

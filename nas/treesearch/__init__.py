@@ -1,0 +1,1 @@
+"""The search problem in plain numbers, and everything that solves it."""

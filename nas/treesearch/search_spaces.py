@@ -1,0 +1,93 @@
+"""The spaces that all methods search: one over the tree, one over whole branches per bandwidth type."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from modeltree.errors import ConfigError
+from modeltree.link.bandwidth import BandwidthTypes
+from nas.compression.library import Library
+from nas.compression.predictor import Predictor
+from nas.exits.catalogue import KnownEndings
+from nas.treesearch.exact import solve
+from nas.treesearch.space import Scenario, Space, build_space
+from transforms import Network
+
+_DEAREST, _HALVINGS = 1e6, 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpaces:
+    """The tree's space, and one space of whole branches per bandwidth type."""
+
+    network: Network
+    scenario: Scenario
+    tree: Space
+    branches: tuple[Space, ...]
+
+
+def build_search_spaces(
+    network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int], *,
+    single_root: bool, max_loss: float, endings: KnownEndings | None = None,
+) -> SearchSpaces:  # fmt: skip
+    """The spaces that all methods search."""
+    last = len(network.spec.segments)
+    branches = []
+    for mbps in scenario.types.representative_mbps:
+        constant = BandwidthTypes(representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
+        alone = Scenario(
+            device=scenario.device, cloud=scenario.cloud, types=constant, transfer=scenario.transfer,
+            reward=scenario.reward,
+        )  # fmt: skip
+        space = build_space(
+            network, library, predictor, alone, cuts, levels=(0, last), max_loss=max_loss, endings=endings
+        )
+        branches.append(space)
+    tree = build_space(
+        network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss, endings=endings
+    )
+    return SearchSpaces(network=network, scenario=scenario, tree=tree, branches=tuple(branches))
+
+
+def within_energy(bench: SearchSpaces, limit_mj: float) -> SearchSpaces:
+    """The same spaces with a price on energy, the lowest at which the best tree takes `limit_mj` at most.
+
+    A Lagrangian: the price is found by bisection, each time with the exact optimum. Where the optimum jumps over the
+    limit, the tree may take less than it could.
+
+    Raises
+    ------
+    ConfigError : no tree takes so little, or the device's profile says nothing about energy.
+    """
+    problem = bench.tree.problem
+    if not problem.compute_w:
+        raise ConfigError(f"profile {bench.scenario.device.name} has no energy parameters: add them, or set no limit")
+
+    def taken(price: float) -> float:
+        return solve(replace(problem, energy_worth=price)).outcome.energy_mj
+
+    low, high = 0.0, problem.latency_worth / problem.compute_w
+    if taken(low) <= limit_mj:
+        return bench
+    while (least := taken(high)) > limit_mj:
+        if high > _DEAREST:
+            raise ConfigError(f"energy-mj is {limit_mj:g}, but no tree takes less than {least:.3g}: allow that much")
+        low, high = high, 4.0 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if taken(middle) > limit_mj else (low, middle)
+    tree, *branches = (priced(space, high, limit_mj) for space in (bench.tree, *bench.branches))
+    return replace(bench, tree=tree, branches=tuple(branches))
+
+
+def without_endings(bench: SearchSpaces) -> SearchSpaces:
+    """The same spaces, every path going on or handing over plain numbers; a plan of them is one of `bench`, too."""
+    return replace(bench, tree=_plain(bench.tree), branches=tuple(map(_plain, bench.branches)))
+
+
+def _plain(space: Space) -> Space:
+    blocks = tuple(replace(block, endings=tuple(at[:1] for at in block.endings)) for block in space.problem.blocks)
+    return replace(space, problem=replace(space.problem, blocks=blocks))
+
+
+def priced(space: Space, price: float, limit_mj: float) -> Space:
+    return replace(space, problem=replace(space.problem, energy_worth=price, energy_limit_mj=limit_mj))

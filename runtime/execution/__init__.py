@@ -1,0 +1,1 @@
+"""A bundle and its libraries on this machine."""

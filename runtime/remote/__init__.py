@@ -1,0 +1,1 @@
+"""The cloud as a session sees it: calls, their failures, the link's readings."""

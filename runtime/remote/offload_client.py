@@ -1,0 +1,178 @@
+"""The cloud as a session sees it: asked in threads of its own, given up in time, left alone after failures.
+
+Whatever a call ends with goes where it is of use: its bytes and seconds to the link's watcher, success or failure to
+the breaker, the server's own time into what the next call is expected to take.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from modeltree.errors import NasError
+from runtime.remote.circuit_breaker import Breaker
+from runtime.wire.transports.interface import Exchange, Reply, TimedOut, Transport, Unreachable
+
+CALLS_IN_FLIGHT = 4
+"""Calls whose end nobody waits for any more may linger; with so many of them the server is not asked."""
+
+LATE = 3.0
+"""An answer is late after so many times what it should take."""
+
+_SHARE = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class Link(Protocol):
+    """What is asked of the link's watcher (`runtime.remote.link_monitor.LinkWatch`)."""
+
+    def bandwidth_type(self) -> tuple[int, float]:
+        """The bandwidth type now, and the estimate in Mbit/s behind it."""
+
+    def observe(self, exchange: Exchange, *, finished: bool = True) -> None:
+        """A hand-over, or (not `finished`) one that was given up."""
+
+    def expected_s(self, size_bytes: int) -> float | None:
+        """Seconds that so many bytes should take, the round trip included; None while nothing is known."""
+
+
+class Call:
+    """A hand-over under way."""
+
+    def __init__(self, model: str, size_bytes: int, began_s: float) -> None:
+        self.model, self.size_bytes, self.began_s = model, size_bytes, began_s
+        self.future: Future[Reply]
+        self.settled = False
+
+
+class Cloud:
+    """A server behind a transport.
+
+    Parameters
+    ----------
+    probed : somebody calls `probe` while the link is idle; after the link failed, a probe must pass before an inference
+        is risked on it again.
+    clock : seconds, rising.
+    """
+
+    def __init__(
+        self, transport: Transport, link: Link, breaker: Breaker, clock: Callable[[], float], *, probed: bool = False
+    ) -> None:
+        self.transport, self.link, self.breaker, self.clock = transport, link, breaker, clock
+        self.probed = probed
+        self._doubted = False
+        self._server_s: dict[str, float] = {}
+        self._usual_s: dict[str, float] = {}  # from sending to the answer, of calls that were answered
+        self._threads = ThreadPoolExecutor(CALLS_IN_FLIGHT, thread_name_prefix="nas-handover")
+        self._in_flight: set[Future[Reply]] = set()
+        self._lock = threading.Lock()
+
+    def why_not(self) -> str | None:
+        """Why it is not asked just now; None where it may be."""
+        if not self.breaker.closed:
+            return f"the server failed {self.breaker.failures} times in a row and is left alone for a while"
+        if self._doubted and self.probed:
+            return "the link failed, and no probe has passed since"
+        if self.calls >= CALLS_IN_FLIGHT:
+            return f"{CALLS_IN_FLIGHT} calls to the server are still unanswered"
+        return None
+
+    @property
+    def calls(self) -> int:
+        """How many are under way."""
+        with self._lock:
+            self._in_flight = {call for call in self._in_flight if not call.done()}
+            return len(self._in_flight)
+
+    def expected_s(self, model: str, size_bytes: int) -> float | None:
+        """Seconds until an answer should be there; None while the link or the model is not known."""
+        link_s, server_s = self.link.expected_s(size_bytes), self._server_s.get(model)
+        return None if link_s is None or server_s is None else link_s + server_s
+
+    def ask(self, model: str, x: np.ndarray, *, bits: int, timeout_s: float, shape_out: tuple[int, ...]) -> Call:
+        """Begin a hand-over; `Call.future` brings the reply or a `NasError`.
+
+        Raises
+        ------
+        Unreachable : this was closed, or the machine has no thread left.
+        """
+        call = Call(model, max(1, x.size * bits // 8), self.clock())
+        try:
+            call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
+        except RuntimeError as error:
+            raise Unreachable(f"no thread for the call ({error}): if the session was closed, open another") from error
+        with self._lock:
+            self._in_flight.add(call.future)
+        return call
+
+    def give_up(self, call: Call) -> None:
+        """Nobody waits for it any more; that is the server's or the link's fault, unless there was too little time."""
+        self._settle(call, None, TimedOut("given up"))
+
+    def probe(self, send: Callable[[Transport], bool | None]) -> bool | None:
+        """Let `send` try the link, and draw the conclusion: an inference may be risked again, or not.
+
+        send : sends a probe if one is due; whether it was answered, or None if none was sent, which is also returned.
+        """
+        if not self.breaker.closed:
+            return None
+        try:
+            passed = send(self.transport)
+        except Exception:
+            _log.exception("a probe failed in a way that none should")
+            passed = False
+        if passed is not None:
+            self._doubted = not passed
+            if not passed:
+                self.breaker.failed()
+        return passed
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the link failed last, and nothing has passed since."""
+        return self._doubted
+
+    def close(self) -> None:
+        """Close the connection; calls in flight are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.transport.close()
+
+    def _run(self, call: Call, x: np.ndarray, bits: int, timeout_s: float, shape_out: tuple[int, ...]) -> Reply:
+        try:
+            reply = self.transport.infer(call.model, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+        except NasError as error:
+            self._settle(call, None, error)
+            raise
+        except Exception as error:
+            self._settle(call, None, NasError(str(error)))
+            raise NasError(f"the call failed: {type(error).__name__}: {error}") from error
+        self._settle(call, reply, None)
+        return reply
+
+    def _settle(self, call: Call, reply: Reply | None, error: NasError | None) -> None:
+        """Note how a call ended, once."""
+        with self._lock:
+            if call.settled:
+                return
+            call.settled = True
+        if reply is not None:
+            for means, new_s in ((self._server_s, reply.server_s), (self._usual_s, reply.seconds)):
+                before_s = means.get(call.model, new_s)
+                means[call.model] = before_s + _SHARE * (new_s - before_s)
+            self._doubted = False
+            self.breaker.succeeded()
+            self.link.observe(reply)
+            return
+        spent_s = self.clock() - call.began_s
+        if isinstance(error, TimedOut):
+            given_up = Exchange(sent_bytes=call.size_bytes, received_bytes=0, seconds=spent_s, server_s=0.0)
+            self.link.observe(given_up, finished=False)
+            if spent_s < LATE * self._usual_s.get(call.model, 0.0):
+                return  # the deadline was near, and nobody failed
+        self.breaker.failed(call.began_s)
+        if isinstance(error, TimedOut | Unreachable):
+            self._doubted = True

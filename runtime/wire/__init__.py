@@ -1,0 +1,1 @@
+"""What crosses: codes, frames, protocol, transports."""

@@ -1,0 +1,239 @@
+"""A frame: one tensor on its way from device to cloud, as self-describing bytes. docs/wire.md specifies every one.
+
+    header ── sizes of the tensor ── payload ── CRC-32
+
+The receiver says what it expects before it looks, so that a frame never decides how much memory is taken. A checksum
+tells damage, not malice: everything behind it is checked as well.
+"""
+
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from modeltree.errors import ConfigError, DataError
+from runtime.wire.codec import (
+    FLOAT_BITS,
+    Codes,
+    FrameError,
+    Method,
+    dequantise,
+    extremes,
+    pack,
+    packed_bytes,
+    quantise,
+    unpack,
+)
+
+__all__ = ["FRAME_VERSION", "FrameError", "Header", "decode", "encode", "largest_frame_bytes", "read_header"]
+
+FRAME_VERSION = 1
+MAX_NUMBERS = 2**28
+MAX_RANK = 8
+PIXEL_BITS = 8
+_MAGIC = b"NMF"
+_FIXED = struct.Struct("<3sBBBBBffI")
+_CHECKSUM = struct.Struct("<I")
+_FEATURES, _PIXELS = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a frame says of itself.
+
+    shape : sizes, batch first. pixels : whether it holds uint8 pixels (else float32). bits : of a number, 32 where
+    floats are as they are. lo, step : a number is `lo + step * code`; 0 and 1 for pixels and 32 bits.
+    """
+
+    shape: tuple[int, ...]
+    pixels: bool
+    method: Method
+    bits: int
+    lo: float
+    step: float
+    payload_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of header and sizes; the payload begins here."""
+        return _FIXED.size + 4 * len(self.shape)
+
+    def encoded(self) -> bytes:
+        kind = _PIXELS if self.pixels else _FEATURES
+        fixed = _FIXED.pack(
+            _MAGIC, FRAME_VERSION, kind, self.method, self.bits, len(self.shape), self.lo, self.step, self.payload_bytes
+        )
+        return fixed + struct.pack(f"<{len(self.shape)}I", *self.shape)
+
+
+def encode(x: np.ndarray, bits: int) -> bytes:
+    """A tensor as a frame. The same tensor gives the same bytes (for one version of zlib).
+
+    Parameters
+    ----------
+    x : (batch, ...), float32 features or uint8 pixels; 1 to 8 dimensions, any strides.
+    bits : of a number on the wire: 1 to 16 quantises, 32 does not; 8 for pixels.
+
+    Raises
+    ------
+    ConfigError : `bits` does not go with `x`. DataError : `x` has another type or more numbers than a frame takes, or
+        holds NaN or infinity.
+    """
+    if not 1 <= x.ndim <= MAX_RANK or not 1 <= x.size <= MAX_NUMBERS:
+        raise DataError(
+            f"tensor is {x.shape}: it must have 1 to {MAX_RANK} dimensions and 1 to {MAX_NUMBERS} numbers; reshape it"
+        )
+    pixels, lo, step = x.dtype == np.uint8, 0.0, 1.0
+    payload: bytes | memoryview
+    if pixels:
+        if bits != PIXEL_BITS:
+            raise ConfigError(f"bits is {bits}: uint8 pixels must have {PIXEL_BITS}; pass that, or float32")
+        method, payload = pack(x, bits)
+    elif bits == FLOAT_BITS:
+        extremes(x)
+        method, payload = Method.PACKED, np.ascontiguousarray(x, "<f4").reshape(-1).view(np.uint8).data
+    else:
+        codes = quantise(x, bits)
+        lo, step = float(codes.lo), float(codes.step)
+        method, payload = pack(codes.q, bits)
+    header = Header(
+        shape=x.shape, pixels=pixels, method=method, bits=bits, lo=lo, step=step, payload_bytes=len(payload)
+    ).encoded()
+    return b"".join([header, payload, _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(header)))])
+
+
+def decode(frame: bytes | bytearray | memoryview, *, shape: Sequence[int], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """The tensor in a frame; a new array, every number finite.
+
+    Takes at most 12 bytes a number and 64 KiB beside the result, whatever the frame says of itself.
+
+    Parameters
+    ----------
+    shape : that the receiver expects, batch first. dtype : likewise; float32 features or uint8 pixels.
+
+    Raises
+    ------
+    FrameError : the frame is not whole, not of this version, holds another tensor than expected, or contradicts
+        itself; `reason` says which. ConfigError : no frame has such a shape or type.
+    """
+    limit = largest_frame_bytes(shape, dtype)
+    view = memoryview(frame).cast("B")
+    if len(view) > limit:
+        raise FrameError(
+            f"frame has {len(view)} bytes: one of {tuple(shape)} has {limit} at most; encode what is asked for",
+            reason="length",
+        )
+    header = read_header(view)
+    found, wanted = np.dtype(np.uint8 if header.pixels else np.float32), np.dtype(dtype)
+    if header.shape != tuple(shape) or found != wanted:
+        raise FrameError(
+            f"frame holds {found} {header.shape}: {wanted} {tuple(shape)} is expected; hand over at the place agreed",
+            reason="shape",
+        )
+    payload = view[header.size_bytes : -_CHECKSUM.size]
+    if header.bits == FLOAT_BITS:
+        return _floats(payload).reshape(header.shape)
+    q = unpack(payload, header.method, header.bits, math.prod(header.shape)).reshape(header.shape)
+    if header.pixels:
+        return q.copy()
+    return dequantise(Codes(q=q, lo=np.float32(header.lo), step=np.float32(header.step), bits=header.bits))
+
+
+def read_header(frame: bytes | bytearray | memoryview) -> Header:
+    """What a whole, undamaged frame says of itself. Takes no memory to speak of; the payload is not looked into.
+
+    Raises
+    ------
+    FrameError : see `decode`.
+    """
+    header = _parsed(memoryview(frame).cast("B"))
+    _check(header)
+    return header
+
+
+def largest_frame_bytes(shape: Sequence[int], dtype: DTypeLike = np.float32) -> int:
+    """The most bytes that a frame with such a tensor has: where a transport may stop reading.
+
+    Raises
+    ------
+    ConfigError : no frame has such a shape or type.
+    """
+    numbers, kind = math.prod(shape), np.dtype(dtype)
+    if not 1 <= len(shape) <= MAX_RANK or min(shape) < 1 or numbers > MAX_NUMBERS:
+        raise ConfigError(
+            f"shape is {tuple(shape)}: it must be 1 to {MAX_RANK} sizes of 1 or more, {MAX_NUMBERS} numbers at most"
+        )
+    if kind not in (np.float32, np.uint8):
+        raise ConfigError(f"type is {kind}: a frame holds float32 or uint8; pass one of them")
+    return _FIXED.size + 4 * len(shape) + kind.itemsize * numbers + _CHECKSUM.size
+
+
+def _parsed(frame: memoryview) -> Header:
+    """The header of a frame that is as long as it says and has its checksum."""
+    least = _FIXED.size + _CHECKSUM.size
+    if len(frame) < least:
+        raise FrameError(f"frame has {len(frame)} bytes: it must have {least} or more; send it whole", reason="length")
+    magic, version, kind, method, bits, rank, lo, step, payload_bytes = _FIXED.unpack_from(frame)
+    if magic != _MAGIC:
+        raise FrameError(f"frame begins with {magic!r}: it must begin with {_MAGIC!r}; send a frame", reason="magic")
+    if version != FRAME_VERSION:
+        raise FrameError(
+            f"frame has version {version}: {FRAME_VERSION} is read here; use the same release on both ends",
+            reason="version",
+        )
+    whole = least + 4 * rank + payload_bytes
+    if len(frame) != whole:
+        raise FrameError(f"frame has {len(frame)} bytes: it says {whole}; send it whole, alone", reason="length")
+    if zlib.crc32(frame[: -_CHECKSUM.size]) != _CHECKSUM.unpack(frame[-_CHECKSUM.size :])[0]:
+        raise FrameError("frame has another checksum than its bytes: it was damaged; send it again", reason="checksum")
+    if kind not in (_FEATURES, _PIXELS) or method not in tuple(Method) or not 1 <= rank <= MAX_RANK:
+        raise FrameError(
+            f"frame has kind {kind}, method {method}, {rank} dimensions: they must be 0 or 1, 0 or 1, 1..{MAX_RANK}; "
+            "encode it again",
+            reason="header",
+        )
+    return Header(
+        shape=struct.unpack_from(f"<{rank}I", frame, _FIXED.size), pixels=kind == _PIXELS, method=Method(method),
+        bits=bits, lo=lo, step=step, payload_bytes=payload_bytes,
+    )  # fmt: skip
+
+
+def _check(header: Header) -> None:
+    """Whether a header agrees with itself.
+
+    Raises
+    ------
+    FrameError : it does not.
+    """
+    numbers, bits = math.prod(header.shape), header.bits
+    if min(header.shape) < 1 or numbers > MAX_NUMBERS:
+        raise _wrong(f"shape {header.shape}", f"sizes of 1 or more, {MAX_NUMBERS} numbers at most")
+    plain = header.pixels or bits == FLOAT_BITS
+    if not (bits == PIXEL_BITS if header.pixels else bits == FLOAT_BITS or 1 <= bits <= 16):
+        raise _wrong(f"bits {bits}", f"{PIXEL_BITS} for pixels, 1..16 or {FLOAT_BITS} for features")
+    if plain and (header.lo, header.step) != (0, 1):
+        raise _wrong(f"lo {header.lo} and step {header.step}", "0 and 1, since it is not quantised")
+    if not (math.isfinite(header.lo) and math.isfinite(header.step) and header.step >= 0):
+        raise _wrong(f"lo {header.lo} and step {header.step}", "finite, and step not negative")
+    most = 4 * numbers if bits == FLOAT_BITS else packed_bytes(numbers, bits)
+    if header.method is Method.DEFLATED and (bits == FLOAT_BITS or header.payload_bytes >= most):
+        raise _wrong(f"{header.payload_bytes} deflated bytes of {bits} bits", f"packed, or fewer than {most}")
+    if header.method is Method.PACKED and header.payload_bytes != most:
+        raise _wrong(f"{header.payload_bytes} packed bytes of {bits} bits", str(most))
+
+
+def _wrong(what: str, must: str) -> FrameError:
+    return FrameError(f"frame has {what}: it must be {must}; encode it again", reason="header")
+
+
+def _floats(payload: memoryview) -> np.ndarray:
+    x = np.frombuffer(payload, "<f4").astype(np.float32)
+    try:
+        extremes(x)
+    except DataError as error:
+        raise FrameError(f"frame holds what none may: {error}") from error
+    return x

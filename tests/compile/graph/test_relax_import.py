@@ -1,0 +1,130 @@
+"""From exported programs to stages."""
+
+import pytest
+import torch
+from operators import Of, conv3
+from stage_programs import kinds, read_from
+from torch import nn
+
+from compile.graph.relax_import import imported
+from compile.graph.stages import UNARY, Concat, Convolution, Elementwise, Flatten, Other, Pool
+from modeltree.errors import GraphError
+from transforms import export
+
+
+def test_a_convolution_is_read_with_all_its_numbers():
+    layer = nn.Conv2d(6, 8, (3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, bias=False)
+    (stage,) = read_from(layer, (6, 9, 20)).stages
+    assert isinstance(stage, Convolution)
+    assert (stage.stride, stage.padding, stage.dilation, stage.groups) == ((2, 1), (1, 2, 1, 2), (1, 2), 2)
+    assert torch.equal(torch.from_numpy(stage.weight), layer.weight)
+    assert stage.conv_area == stage.out.area == (5, 16)
+    assert stage.macs == 5 * 16 * 8 * 3 * 3 * 5
+
+
+def test_a_dense_layer_is_a_convolution_of_one_number():
+    layer = nn.Linear(6, 4, bias=False)
+    (stage,) = read_from(layer, (6,)).stages
+    assert isinstance(stage, Convolution)
+    assert torch.equal(torch.from_numpy(stage.weight[:, :, 0, 0]), layer.weight)
+    assert stage.macs == 24
+
+
+def test_a_window_that_hangs_over_the_edge_becomes_padding():
+    (stage,) = read_from(nn.MaxPool2d(3, 2, ceil_mode=True), (4, 10, 9)).stages
+    assert isinstance(stage, Pool)
+    assert stage.padding == (0, 0, 1, 0)
+    assert stage.out.area == (5, 4)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_an_average_says_whether_padding_counts(counts):
+    (stage,) = read_from(nn.AvgPool2d(3, 2, padding=1, count_include_pad=counts), (4, 9, 9)).stages
+    assert isinstance(stage, Pool)
+    assert (stage.kind, stage.counts_padding) == ("avg", counts)
+
+
+def test_a_mean_over_the_map_is_one_window():
+    (stage,) = read_from(Of(lambda x: x.mean((2, 3))), (4, 5, 6)).stages
+    assert isinstance(stage, Pool)
+    assert (stage.kernel, stage.out.shape) == ((5, 6), (1, 4))
+
+
+def test_dropout_is_gone_and_batch_norm_is_arithmetic():
+    program = read_from(nn.Sequential(nn.Dropout(), nn.BatchNorm2d(4), nn.Dropout()), (4, 3, 3))
+    assert set(kinds(program)) == {"Elementwise"}
+    assert {step.op for stage in program.stages for step in stage.steps} <= {"subtract", "multiply", "add"}
+
+
+def test_what_has_no_stage_becomes_other_and_names_the_tensors_it_reads():
+    program = read_from(Of(lambda x, a: a(x) * x.sum(1, keepdim=True), a=conv3(4, 4)), (4, 5, 5))
+    stage = program.stages[-1]
+    assert isinstance(stage, Other)
+    assert stage.name == "multiply"
+    assert [value.name for value in stage.inputs] == [program.stages[1].out.name, program.stages[2].out.name]
+
+
+def test_a_split_becomes_slices():
+    program = read_from(Of(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), (6, 3, 3))
+    assert kinds(program) == ["Other", "Other", "Concat"]
+    assert [stage.out.shape for stage in program.stages] == [(1, 3, 3, 3), (1, 3, 3, 3), (1, 6, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x: x.flatten(1), Flatten), (lambda x: torch.relu(x), Elementwise), (lambda x: x / 4, Elementwise),
+        (lambda x: torch.cat([x, x], 1), Concat), (lambda x: torch.cat([x, x], 2), Other),
+        (lambda x: x.softmax(1), Other), (lambda x: x.mean(2), Other),
+        (lambda x: x * x.mean((2, 3), keepdim=True), Other),
+    ],
+)  # fmt: skip
+def test_a_call_is_read_as_the_stage_that_knows_it(function, kind):
+    assert isinstance(read_from(Of(function), (4, 6, 6)).stages[-1], kind)
+
+
+@pytest.mark.parametrize(
+    ("layer", "op"),
+    [
+        (nn.ReLU(), "relu"), (nn.ReLU6(), "relu6"), (nn.Sigmoid(), "sigmoid"), (nn.Tanh(), "tanh"),
+        (nn.GELU(), "gelu"), (nn.LeakyReLU(0.2), "leaky_relu"), (nn.Hardtanh(-2, 3), "clip"),
+        (Of(lambda x: -x), "negative"),
+    ],
+)  # fmt: skip
+def test_an_activation_is_read_as_a_step(layer, op):
+    (stage,) = read_from(layer, (4, 3, 3)).stages
+    assert op in UNARY
+    assert op in {step.op for step in stage.steps} or (op == "relu6" and stage.steps[0].numbers == (0, 6))
+
+
+def test_the_batch_is_the_one_asked_for():
+    program = read_from(nn.Conv2d(3, 4, 3), (3, 5, 5), batch=7)
+    assert program.input.shape == (7, 3, 5, 5)
+    assert program.result.shape == (7, 4, 3, 3)
+
+
+def test_a_program_of_another_fixed_batch_is_refused():
+    fixed = torch.export.export(nn.ReLU(), (torch.zeros(2, 3),))
+    with pytest.raises(GraphError, match="batches of 2, not 1"):
+        imported(fixed, 1)
+
+
+def test_an_average_with_its_own_divisor_is_refused_since_tvm_forgets_it():
+    with pytest.raises(GraphError, match="divisor of its own"):
+        imported(export(nn.AvgPool2d(2, divisor_override=3), (4, 6, 6)), 1)
+
+
+def test_an_operator_that_tvm_does_not_know_is_named():
+    with pytest.raises(GraphError, match="adaptive_max_pool2d"):
+        imported(export(nn.AdaptiveMaxPool2d(1), (4, 6, 6)), 1)
+
+
+def test_a_block_with_two_inputs_is_refused():
+    both = torch.export.export(Of(lambda x: x[0] + x[1]), ((torch.zeros(2, 3), torch.zeros(2, 3)),))
+    with pytest.raises(GraphError, match="2 inputs"):
+        imported(both, 2)
+
+
+def test_a_block_that_ignores_its_input_is_refused():
+    with pytest.raises(GraphError, match="depends on its input"):
+        read_from(Of(lambda x: torch.ones(2, 3)), (3,))

@@ -1,0 +1,355 @@
+"""The report: a page that needs nothing but itself and trusts no name, and a verdict that says when not to split."""
+
+import copy
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+from html_pages import Page
+from msgspec.structs import replace
+
+from modeltree.errors import FormatError
+from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node
+from nas.report import verdict, write_report
+from nas.report.pieces.svg import Axis, axis, place_label, spread, wide
+from nas.report.search.drawing import draw_tree
+
+EVIL = "</text></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;'"
+
+
+def node(number, parent, bandwidth_types, **rest):
+    level = 0 if parent is None else 1
+    fields = {"partition": 2, "segments": 2, "actions": (), "device_ms": 10.0} | rest
+    return Node(id=number, level=level, parent=parent, fork=BandwidthFork(types=bandwidth_types), **fields)
+
+
+def leaf(chance):
+    return Leaf(chance=chance, latency_ms=40.0, accuracy=90.0, accuracy_origin="measured")
+
+
+def small_tree(*, place=1):
+    half = (0.5, 0.5)
+    types = BandwidthTypes(representative_mbps=(1.0, 8.0), edges_mbps=(4.0,), transition=(half, half), initial=half)
+    pruned = Action(layer="conv2d", technique="prune", rate=0.5)
+    handover = Handover(place=place, shape=(64, 8, 8), bytes=16384, bits=32)
+    nodes = (
+        node(0, None, (0,), actions=(pruned,), children=(2, 3)),
+        node(1, None, (1,), partition=1, handover=handover, transfer_ms=27.0, cloud_ms=1.0, leaf=leaf(0.5)),
+        node(2, 0, (0,), leaf=leaf(0.25)),
+        node(3, 0, (1,), leaf=leaf(0.25)),
+    )
+    return ModelTree(
+        base="vgg11", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3,
+        classes=("a", "b"), places=(0, 2, 4), types=types, rtt_ms=25.0,
+        device="pi4", cloud="gpu", trace="4g", nodes=nodes,
+    )  # fmt: skip
+
+
+def test_exits_by_confidence_and_bits_are_on_the_drawing():
+    """Of the half that is slow four fifths leave through the head."""
+    tree = small_tree()
+    few = BitsFork(types=(1,), bits=4)
+    crossing = node(1, None, (1,), partition=1, handover=replace(tree.nodes[1].handover, bits=4), leaf=leaf(0.5))
+    nodes = (
+        replace(tree.nodes[0], children=(2, 3, 4)), replace(crossing, fork=few),
+        replace(tree.nodes[2], leaf=leaf(0.05)), replace(tree.nodes[3], leaf=leaf(0.05)),
+        replace(tree.nodes[3], id=4, fork=ExitFork(exit=1, entropy=0.25), leaf=leaf(0.4)),
+    )  # fmt: skip
+    drawing = draw_tree(replace(tree, nodes=nodes, exits=(1,)))
+    ElementTree.fromstring(drawing)
+    words = Page(drawing).text
+    for said in ("exit 1 if entropy <= 0.25 (80 %)", "Head 1", "type 1: at least 4 Mbit/s, 4 bits", "4 bits a number"):
+        assert said in words
+
+
+def method(name, reward, latency_ms, accuracy, **rest):
+    along = {"latency_ms": latency_ms, "p95_latency_ms": 2 * latency_ms, "accuracy": accuracy, "reward": reward}
+    return {
+        "method": name, "reward": reward, "latency_ms": latency_ms, "accuracy": accuracy, "accuracy_origin": "measured",
+        "latency_origin": "predicted", "predicted_reward": reward, "predicted_accuracy": accuracy, "evaluations": 10,
+        "seconds": 1.5, "along_trace": along,
+    } | rest  # fmt: skip
+
+
+def full_summary():
+    """A run where the tree wins: 40 ms against 100, 80 and 60; rewards by eq. 7 with the paper's weights."""
+    return {
+        "version": 1,
+        "config": {"base": "vgg11", "K": 2, "seed": 0, "reward": {"latency_weight": 300.0}},
+        "scenario": {
+            "trace": "4g", "trace_origin": "synthetic", "rtt_ms": 25.0, "bandwidth_mbps": [1.0, 8.0],
+            "edges_mbps": [4.0], "device": "pi4", "device_origin": "fitted", "cloud": "gpu", "cloud_origin": "fitted",
+        },
+        "base": {"name": "vgg11", "accuracy": 92.0, "macs": 153_000_000, "layers": 11, "places": [0, 2, 4]},
+        "methods": [
+            method("device_only", 324.0, 100.0, 92.0),
+            method("cloud_raw", 270.0, 190.0, 92.0),
+            method("cloud_jpeg", 346.0, 60.0, 91.0),
+            method("surgery", 336.0, 80.0, 92.0),
+            method("branch", 350.0, 50.0, 90.0),
+            method("tree", 356.0, 40.0, 90.0),
+            method("random", 351.0, 45.0, 89.0, accuracy_origin="predicted", along_trace=None),
+            method("egreedy", 352.0, 44.0, 89.0, accuracy_origin="predicted", along_trace=None),
+        ],
+        "exact": {"reward": 357.1, "latency_ms": 39.0, "accuracy": 90.2, "found_percent": 99.7, "seconds": 0.1},
+        "oracle_along_trace": {"latency_ms": 35.0, "reward": 360.0},
+        "curves": {
+            "tree": [[1, 300.0], [50, 350.0], [1000, 356.0]], "random": [[1, 290.0], [900, 351.0]],
+            "egreedy": [[7, 352.0]],
+        },
+        "predictor": {"points": [[90.0, 89.5], [80.0, 78.0]], "rank_correlation": 0.97, "mean_error": 1.25},
+        "branches": [{"leaf": i, "latency_ms": 40.0 + i, "accuracy": 90.0, "chance": 0.5} for i in (1, 2)],
+        "along_trace": {
+            "time_s": [0.0, 1.0, 2.0], "bandwidth_mbps": [1.0, 8.0, 2.0],
+            "latency_ms": {"tree": [30.0, 50.0, 40.0], "surgery": [80.0, 80.0, 80.0]},
+        },
+        "dropped": [{"layer": "linear", "choice": "ksvd@0.25", "why": "saves no time on this device"}],
+        "finetuning": {"before": 85.0, "after": 90.0, "base": 92.0, "steps": 400},
+        "seconds": {"base": 1.0, "search": 20.0, "total": 30.0},
+        "provenance": {"commit": "abc123", "versions": {"torch": "2.13.0"}, "machine": "laptop", "date": "2026-01-01"},
+    }  # fmt: skip
+
+
+def bare_summary():
+    """Everything that may be missing is None."""
+    summary = full_summary()
+    nullable = ("exact", "oracle_along_trace", "predictor", "along_trace", "finetuning")
+    summary |= dict.fromkeys(nullable) | {"curves": {}, "branches": [], "dropped": [], "seconds": {}, "provenance": {}}
+    summary["methods"] = [entry | {"along_trace": None} for entry in summary["methods"]]
+    return summary
+
+
+def written(tmp_path, summary, tree=None):
+    html = write_report(tmp_path, summary, tree or small_tree()).read_text(encoding="utf-8")
+    for drawing in re.findall(r"<svg.*?</svg>", html, re.S):
+        ElementTree.fromstring(drawing)
+    return html, Page(html)
+
+
+def test_the_report_is_one_whole_file(tmp_path):
+    path = write_report(tmp_path / "run", full_summary(), small_tree())
+    assert path == tmp_path / "run" / "report.html"
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("summary", [full_summary(), bare_summary()], ids=["full", "bare"])
+def test_the_page_needs_nothing_but_itself(tmp_path, summary):
+    html, page = written(tmp_path, summary)
+    assert not re.findall(r"https?:|url\(|@import|//[a-z]", html)
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "base"}
+    assert not page.attributes & {"src", "href"}
+
+
+def test_every_section_is_there_and_seed_0_too(tmp_path):
+    _, page = written(tmp_path, full_summary())
+    for title in ("The tree", "Compared with the alternatives", "Search", "Accuracy against latency", "Along the trace",
+                  "Can the accuracy predictor be trusted?", "Fine-tuning the tree", "Dropped before the search",
+                  "Where the time went", "Configuration and provenance"):  # fmt: skip
+        assert title in page.text
+    for fact in ("prune@0.5", "ksvd@0.25", "place 1", "16.4 kB", "abc123", "153 million MACs", "0.970", "1.25 points"):
+        assert fact in page.text
+    assert re.search(r"seed\s+0\s", page.text)
+    for kind in ("measured", "predicted", "simulated"):
+        assert kind in page.text
+
+
+def test_missing_parts_leave_no_empty_section(tmp_path):
+    _, page = written(tmp_path, bare_summary())
+    assert "mean latency" not in page.text
+    for title in ("Search ", "Along the trace ", "trusted?", "Fine-tuning", "Dropped", "Where the time went"):
+        assert title not in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+@pytest.mark.parametrize("left", [[], ["tree"], ["device_only"], ["random", "cloud_raw"], ["egreedy"]])
+def test_any_method_may_be_absent(tmp_path, left):
+    summary = full_summary()
+    summary["methods"] = [entry for entry in summary["methods"] if entry["method"] in left]
+    _, page = written(tmp_path, summary)
+    assert "The tree" in page.text
+    assert 2 <= len(verdict(summary)) <= 5
+
+
+def test_numbers_that_are_not_numbers_become_dashes(tmp_path):
+    summary = full_summary()
+    summary["predictor"] |= {"rank_correlation": math.nan, "points": [[math.nan, 1.0], [90.0, 89.0]]}
+    summary["methods"][0] |= {"reward": math.nan, "latency_ms": math.inf}
+    summary["along_trace"]["latency_ms"]["tree"] = [math.nan, 1.0, 2.0]
+    html, _ = written(tmp_path, summary)
+    assert "Rank correlation –" in html
+    assert not re.search(r"\b(nan|inf)\b", re.sub(r"<style>.*?</style>", "", html, flags=re.S))
+
+
+def test_hostile_names_stay_text(tmp_path):
+    def poison(value):
+        if isinstance(value, dict):
+            return {key: poison(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [poison(inner) for inner in value]
+        return value + EVIL if isinstance(value, str) else value
+
+    summary = poison(full_summary())
+    summary["config"][EVIL] = [EVIL, {EVIL: EVIL}]
+    summary["curves"][EVIL] = [[1, 300.0], [10, 310.0]]
+    summary["along_trace"]["latency_ms"][EVIL] = [1.0, 2.0, 3.0]
+    summary["seconds"][EVIL] = 3.0
+    summary["methods"] += full_summary()["methods"]
+    tree = small_tree()
+    first = msgspec.structs.replace(
+        tree.nodes[0], actions=(Action(layer=EVIL, technique=EVIL), Action(layer="a", technique="<b>"))
+    )
+    tree = msgspec.structs.replace(tree, base=EVIL, device=EVIL, cloud=EVIL, trace=EVIL, nodes=(first, *tree.nodes[1:]))
+    html, page = written(tmp_path, summary, tree)
+    assert "<script" not in html
+    assert not page.tags & {"script", "img"}
+    assert "onerror" not in page.attributes
+    assert "alert(1)" in page.text
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"version": 2}, "version"),
+        ({"methods": [{"method": "tree"}]}, "methods"),
+        ({"curves": {"tree": [["x", 1]]}}, "curves"),
+        ({"branches": 7}, "branches"),
+    ],
+)
+def test_what_is_not_a_summary_is_refused(tmp_path, change, where):
+    with pytest.raises(FormatError, match=where):
+        write_report(tmp_path, full_summary() | change, small_tree())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tree_of_many_leaves_and_long_names_can_be_drawn(tmp_path):
+    tree = small_tree()
+    many = tuple(Action(layer=f"a_very_long_layer_name_{i}", technique="prune", rate=0.5) for i in range(40))
+    tree = msgspec.structs.replace(tree, nodes=(msgspec.structs.replace(tree.nodes[0], actions=many), *tree.nodes[1:]))
+    html, page = written(tmp_path, full_summary(), tree)
+    assert "and 32 lines more" in page.text
+    assert html.count("a_very_long_layer_name_39") == 2  # the tooltip and the text
+
+
+def rewarded(**rewards):
+    """The full summary with other rewards (also along the trace); the methods that are not named stay."""
+    summary = copy.deepcopy(full_summary())
+    for entry in summary["methods"]:
+        entry["reward"] = entry["predicted_reward"] = rewards.get(entry["method"], entry["reward"])
+        if entry["along_trace"]:
+            entry["along_trace"]["reward"] = entry["reward"]
+    return summary
+
+
+def test_the_verdict_when_the_tree_wins():
+    assert verdict(full_summary(), small_tree()) == [
+        "The model tree is the best choice: 40 ms at 90.0 % accuracy (reward 356.0).",
+        "Compared with device-only (100 ms), the tree has 60 % less latency and 2.0 points less accuracy; compared "
+        "with surgery (80 ms), 50 % less latency and 2.0 points less accuracy; compared with cloud with JPEG (60 ms), "
+        "33 % less latency and 1.0 points less accuracy.",
+        "The search came within 0.3 % of the predictor's exact optimum (357.1).",
+        "Latencies are predicted from the profiles of pi4 and gpu, not timed on them; accuracies are measured on test "
+        "images.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "says"),
+    [
+        ({"device_only": 390.0}, "Splitting does not help here: keep everything on the device, 100 ms"),
+        ({"device_only": 355.6}, "Splitting does not help here: keep everything on the device"),
+        ({"cloud_jpeg": 390.0}, "Splitting does not help here: send the image to the cloud as a JPEG, 60 ms"),
+        ({"cloud_raw": 390.0}, "Splitting does not help here: send the raw image to the cloud, 190 ms"),
+        ({"surgery": 390.0}, "Cutting the network without compressing it (surgery) is the best choice: 80 ms"),
+        ({"branch": 390.0}, "The branch, chosen once at the start, is the best choice: 50 ms"),
+        ({"branch": 356.1}, "The tree only ties with the branch, as changing its mind under way gains nothing"),
+    ],
+)
+def test_the_verdict_names_the_simplest_best_choice(rewards, says):
+    sentences = verdict(rewarded(**rewards), small_tree())
+    assert sentences[0].startswith(says)
+    assert 2 <= len(sentences) <= 5
+
+
+def test_a_tie_on_a_steady_link_says_that_the_link_hardly_varies():
+    summary = rewarded(branch=355.8)
+    summary["scenario"]["bandwidth_mbps"] = [7.0, 8.0]
+    assert "the link hardly varies (7 to 8 Mbit/s)" in verdict(summary)[0]
+
+
+def test_a_jpeg_that_beats_the_tree_is_said_even_when_something_else_is_best():
+    caveat = verdict(rewarded(device_only=390.0, cloud_jpeg=380.0))[1]
+    assert "Sending a JPEG to the cloud also beats the tree (reward 380.0 to 356.0)" in caveat
+    assert "the tree reaches 40 ms at 90.0 % (reward 356.0)" in caveat
+
+
+def test_another_winner_along_the_trace_is_said():
+    summary = full_summary()
+    summary["methods"][2]["along_trace"]["reward"] = 370.0
+    assert verdict(summary)[1] == "Simulated along the trace, cloud with JPEG comes out ahead by 14.0 reward points."
+
+
+def test_a_tree_that_never_splits_is_said():
+    assert "either stays on the device or sends the image" in verdict(full_summary(), small_tree(place=0))[0]
+    tree = small_tree()
+    stays = msgspec.structs.replace(tree.nodes[1], handover=None)
+    tree = msgspec.structs.replace(tree, nodes=(tree.nodes[0], stays, *tree.nodes[2:]))
+    assert "all of its gain is compression on the device" in verdict(full_summary(), tree)[0]
+
+
+def test_the_search_is_judged_against_the_optimum_and_its_rivals():
+    found = full_summary()
+    found["exact"]["found_percent"] = 100.0
+    assert "The search found the predictor's exact optimum (reward 357.1)." in verdict(found)
+    beaten = rewarded(random=358.0)
+    beaten["exact"] = None
+    assert "Random search found a better tree: give the controllers a larger budget." in verdict(beaten)
+
+
+def test_slower_and_better_is_said_as_such():
+    summary = full_summary()
+    summary["methods"][5] |= {"latency_ms": 400.0, "accuracy": 93.5}
+    price = next(sentence for sentence in verdict(summary) if sentence.startswith("Compared"))
+    assert "device-only (100 ms), the tree has 4 times the latency and 1.5 points more accuracy" in price
+
+
+def test_predicted_accuracy_is_never_called_measured():
+    summary = full_summary()
+    summary["methods"][5]["accuracy_origin"] = "predicted"
+    assert "measured only where it says so" in verdict(summary)[-1]
+    for entry in summary["methods"]:
+        entry["accuracy_origin"] = "predicted"
+    assert "accuracies are predicted as well" in verdict(summary)[-1]
+
+
+def test_axes_have_round_ticks_and_map_their_ends():
+    straight = Axis(lo=0.0, hi=10.0, start=100.0, stop=200.0)
+    assert (straight(0.0), straight(5.0), straight(10.0)) == (100.0, 150.0, 200.0)
+    assert straight.ticks(5) == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    bent = Axis(lo=1.0, hi=1000.0, start=0.0, stop=300.0, log=True)
+    np.testing.assert_allclose([bent(1.0), bent(10.0), bent(1000.0)], [0.0, 100.0, 300.0])
+    np.testing.assert_allclose(bent.ticks(), [1.0, 10.0, 100.0, 1000.0])
+
+
+def test_an_axis_over_one_value_or_none_still_maps():
+    for values in ([], [7.0], [math.nan, math.inf]):
+        for log in (False, True):
+            made = axis(values, 0.0, 100.0, log=log)
+            assert made.lo < made.hi
+            assert made.ticks()
+    assert not wide([])
+    assert wide([1.0, 100.0])
+    assert not wide([0.0, 100.0])
+
+
+def test_labels_are_spread_apart_and_placed_beside_each_other():
+    assert spread([10.0, 11.0, 50.0], 15.0, 0.0, 60.0) == [10.0, 25.0, 50.0]
+    assert spread([59.0, 60.0], 15.0, 0.0, 60.0) == [45.0, 60.0]
+    taken = []
+    for _ in range(3):
+        place_label(100.0, 100.0, "label", taken, (0.0, 0.0, 200.0, 200.0))
+    boxes = [(a, b) for i, a in enumerate(taken) for b in taken[:i]]
+    assert all(a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] for a, b in boxes)
