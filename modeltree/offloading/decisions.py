@@ -2,8 +2,8 @@
 
 A `DecisionTable` (modeltree.offloading.actions) holds what was measured once; `Decisions` adds the link's round trip,
 the energy model, the objective and a budget, and answers for a bandwidth: latency, energy, reward, the exact best
-action. All that does not depend on the bandwidth is computed once, so that the paper's 189 actions (3 exits, 21 cuts, 3 widths) take
-microseconds.
+action. All that does not depend on the bandwidth is computed once, so that the paper's 189 actions (3 exits, 21 cuts,
+3 widths) take microseconds.
 
 The paper's bandwidths are MB/s, ours Mbit/s: 10 MB/s are 80.
 """
