@@ -1,6 +1,6 @@
 """The compiler: an exported block in, one self-contained shared library out.
 
-Read `PHASES` top to bottom. The first half is Relax, where anything can be said; then stages, which say what our
+Read `PHASES` top to bottom: torch's core operators, where little can be misread; then stages, which say what our
 schedules know; then memory, code and a library. `dump` writes what each phase leaves behind.
 """
 
@@ -16,7 +16,8 @@ from compile.formats import format_of
 from compile.graph.fusing import folded, fused, pooled
 from compile.graph.kernels import Kernel, Tile
 from compile.graph.layouts import Placed, placed
-from compile.graph.relax_import import imported, read, simplified
+from compile.graph.reading import read
+from compile.graph.core_form import CoreForm, core_form
 from compile.graph.stages import Program
 from compile.machine_code.codegen import generated
 from compile.machine_code.linking import link
@@ -40,7 +41,7 @@ class Work:
     cache: TuningCache
     listing: bool
     device: RemoteDevice | None = None
-    relax: Any = None
+    core: CoreForm | None = None
     stages: Program | None = None
     placed: Placed | None = None
     kernels: list[Kernel] = field(default_factory=list)
@@ -65,21 +66,16 @@ class CompiledBlock:
     kernels: tuple[str, ...] = ()
 
 
-def _import(work: Work) -> str:
-    """Relax, with weights as constants and the batch fixed."""
-    work.relax = imported(work.program, work.batch)
-    return str(work.relax.script())
-
-
 def _simplify(work: Work) -> str:
-    """Batch norm as arithmetic, dropout gone, constants computed."""
-    work.relax = simplified(work.relax)
-    return str(work.relax.script())
+    """torch's core operators on known shapes, constants computed."""
+    work.core = core_form(work.program, work.batch)
+    return work.core.text()
 
 
 def _read(work: Work) -> str:
-    """Stages in place of Relax calls."""
-    work.stages = read(work.relax)
+    """Stages in place of operators."""
+    assert work.core
+    work.stages = read(work.core)
     return work.stages.text()
 
 
@@ -159,7 +155,6 @@ def _link(work: Work) -> str:
 
 
 PHASES: tuple[tuple[str, Callable[[Work], str]], ...] = (
-    ("import", _import),
     ("simplify", _simplify),
     ("read", _read),
     ("fold", _fold),
@@ -199,7 +194,7 @@ def compile_block(
 
     Raises
     ------
-    GraphError : the block cannot be brought into Relax, or TVM has no loops for one of its operators.
+    GraphError : an operator that is not known to be right; the error names its layer.
     ConfigError : an unknown weight format, one that the target cannot run, or a batch below 1.
     """
     format_of(weights, target)

@@ -4,7 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from compile.graph.stages import Concat, Convolution, Elementwise, Flatten, Pool, Program, Stage, Step, Value, users
+from compile.graph.stages import (
+    Convolution,
+    Elementwise,
+    Map,
+    Pool,
+    Product,
+    Program,
+    Rows,
+    Stage,
+    Step,
+    Value,
+    users,
+)
 
 
 def folded(program: Program) -> Program:
@@ -46,15 +58,18 @@ def _merged(program: Program, merge: object) -> Program:
 
 def _ways(stage: Stage) -> list[Stage]:
     """A stage as it is and, where its first step is symmetric, with its two tensors changed over."""
-    if isinstance(stage, (Concat, Flatten)) or not hasattr(stage, "x"):
+    if not isinstance(stage, (Elementwise, Map, Pool)):
         return []
     ways: list[Stage] = [stage]
-    if isinstance(stage, Elementwise):
+    if isinstance(stage, (Elementwise, Map)):
         first = stage.steps[0]
-        if isinstance(first.operand, Value) and first.op != "subtract":
-            swapped = replace(first, operand=stage.x)
+        if isinstance(first.operand, Value) and first.operand.shape == stage.x.shape and first.op != "divide":
+            swapped = replace(first, op=_SWAPPED.get(first.op, first.op), operand=stage.x)
             ways.append(replace(stage, x=first.operand, steps=(swapped, *stage.steps[1:])))
     return ways
+
+
+_SWAPPED = {"subtract": "subtract_from", "subtract_from": "subtract", "divide_into": "divide"}
 
 
 def _fold(producer: Stage, consumer: Stage) -> Stage | None:
@@ -81,9 +96,13 @@ _AFFINE = ("add", "subtract", "multiply")
 
 
 def _attach(producer: Stage, consumer: Stage) -> Stage | None:
-    if not isinstance(producer, (Convolution, Pool, Elementwise)) or not isinstance(consumer, Elementwise):
+    on_maps = isinstance(producer, (Convolution, Pool, Elementwise)) and isinstance(consumer, Elementwise)
+    on_rows = isinstance(producer, (Product, Rows, Map)) and isinstance(consumer, Map)
+    if not on_maps and not on_rows:
         return None
     if isinstance(producer, Convolution) and producer.pool > 1:
+        return None
+    if isinstance(producer, Rows) and producer.length != producer.out.shape[-1]:
         return None
     if any(step.operand == producer.out for step in consumer.steps if isinstance(step.operand, Value)):
         return None

@@ -11,7 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compile.graph.stages import Concat, Convolution, Elementwise, Flatten, Pool, Program, Stage, Step, Value, reads
+from compile.graph.stages import (
+    Concat,
+    Convolution,
+    Elementwise,
+    Flatten,
+    Gather,
+    Loops,
+    Map,
+    Operand,
+    Pool,
+    Product,
+    Program,
+    Rows,
+    Stage,
+    Step,
+    Value,
+    reads,
+)
 
 if TYPE_CHECKING:
     from compile.formats import Format
@@ -154,6 +171,7 @@ class _Placing:
         self.program = program
         self.lanes, self.form = lanes, form
         self.halos = _halos(program, codes=form.levels > 0)
+        self.in_blocks = _read_in_blocks(program)
         self.positive: set[str] = set()
         self.layouts: dict[str, Layout] = {program.input.name: plain(program.input)} if program.input.is_map else {}
         self.stages: list[Stage | Placement] = []
@@ -189,10 +207,38 @@ class _Placing:
             return self._concatenated(stage, halo)
         if isinstance(stage, Flatten):
             return self._flattened(stage)
-        inputs = tuple(self._as(v, plain(v)) if v.name in self.layouts else v for v in stage.inputs)
+        if isinstance(stage, Gather):
+            return self._gathered(stage, halo)
         if out.is_map:
             self.layouts[out.name] = plain(out)
-        return replace(stage, inputs=inputs)
+        return self._on_rows(stage)
+
+    def _gathered(self, stage: Gather, halo: Halo) -> Gather:
+        """Numbers are taken from wherever they lie, and laid where their first reader in blocks wants them."""
+        out, narrow = stage.out, self.form.maps != "float32"
+        parts = tuple(self._row_major(part) if narrow and isinstance(part, Value) else part for part in stage.parts)
+        if out.is_map:
+            wanted = self.in_blocks.get(out.name, 0) if not narrow else 0
+            self.layouts[out.name] = blocked(out, self.lanes, halo) if wanted else plain(out)
+        return replace(stage, parts=parts)
+
+    def _on_rows(self, stage: Product | Map | Rows | Loops) -> Stage:
+        """With every tensor row-major."""
+        if isinstance(stage, Loops):
+            inputs = tuple(self._row_major(v) if isinstance(v, Value) else v for v in stage.inputs)
+            return replace(stage, inputs=inputs)
+        steps = tuple(
+            replace(step, operand=self._row_major(step.operand)) if isinstance(step.operand, Value) else step
+            for step in stage.steps
+        )
+        if not isinstance(stage, Product):
+            return replace(stage, x=self._row_major(stage.x), steps=steps)
+        x = replace(stage.x, value=self._row_major(stage.x.value))
+        y = replace(stage.y, value=self._row_major(stage.y.value)) if isinstance(stage.y, Operand) else stage.y
+        return replace(stage, x=x, y=y, steps=steps)
+
+    def _row_major(self, value: Value) -> Value:
+        return self._as(value, plain(value)) if value.name in self.layouts else value
 
     def _readable(self, stage: Convolution) -> Convolution:
         """With an input that can be read: a halo as wide as the padding, whole groups in a block."""
@@ -254,8 +300,11 @@ class _Placing:
         for step in stage.steps:
             if isinstance(step.operand, Value):
                 there = self.layouts[step.operand.name]
-                if (there.channels, there.block) != (layout.channels, layout.block):
-                    step = replace(step, operand=self._as(step.operand, replace(layout, halo=NO_HALO)))
+                height, width = step.operand.area
+                one = step.operand.channels == 1 < stage.out.channels
+                if not one and (there.channels, there.block) != (layout.channels, layout.block):
+                    wanted = replace(layout, halo=NO_HALO, height=height, width=width)
+                    step = replace(step, operand=self._as(step.operand, wanted))
             steps.append(step)
         return replace(stage, steps=tuple(steps))
 
@@ -276,12 +325,12 @@ class _Placing:
 
     def _flattened(self, stage: Flatten) -> Flatten:
         x, out = stage.x, stage.out
-        layout = self.layouts[x.name]
-        if len(out.shape) != 2 or (len(x.shape) == 2):
-            x = self._as(x, plain(x))
+        if len(out.shape) != 2 or len(x.shape) != 4 or x.shape[0] != out.shape[0] or not out.is_map:
+            x = self._row_major(x)
             if out.is_map:
                 self.layouts[out.name] = plain(out)
             return Flatten(x=x, out=out)
+        layout = self.layouts[x.name]
         if layout.halo != NO_HALO:
             layout = replace(layout, halo=NO_HALO)
             x = self._as(x, layout)
@@ -355,6 +404,16 @@ def _halos(program: Program, *, codes: bool) -> dict[str, Halo]:
         if halos == before:
             break
     return halos
+
+
+def _read_in_blocks(program: Program) -> dict[str, int]:
+    """How many stages read each tensor in blocks of channels."""
+    found: dict[str, int] = {}
+    for stage in program.stages:
+        if isinstance(stage, (Convolution, Pool, Elementwise, Concat)):
+            for value in reads(stage):
+                found[value.name] = found.get(value.name, 0) + 1
+    return found
 
 
 def described(layout: Layout) -> tuple[Any, ...]:

@@ -1,13 +1,11 @@
 """What a block computes, as stages: few kinds, every shape a number, constants as arrays.
 
-The lowering goes from Relax, which can say everything, to stages, which say what our schedules know, and keeps what
-they do not know as an `Other`. Tensors are (batch, channels, height, width); a matrix (batch, features) has height and
-width 1. A convolution or a pooling carries the element-wise steps that follow it (its epilogue).
+Maps are (batch, channels, height, width); a matrix (batch, features) has height and width 1. Everything else (tokens,
+windows, heads) is row-major. Convolutions, poolings, products and rows carry the element-wise steps that follow them
+(their epilogue).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Any
-
+from dataclasses import dataclass, replace
 import numpy as np
 
 UNARY = (
@@ -20,9 +18,17 @@ UNARY = (
     "leaky_relu",
     "clip",
     "negative",
+    "hardswish",
+    "gelu_tanh",
+    "elu",
+    "softplus",
+    "abs",
 )
-BINARY = ("add", "subtract", "multiply", "maximum", "minimum")
+BINARY = ("add", "subtract", "subtract_from", "multiply", "maximum", "minimum")
 """Element-wise operations a step may be. All are finite where their input is: padding channels stay harmless."""
+
+ROW_MAJOR = (*UNARY, *BINARY, "divide", "divide_into", "exp", "sqrt", "rsqrt", "reciprocal")
+"""What a step may be on a row-major tensor, where nothing is padding."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Value:
 class Step:
     """One element-wise operation on what came before.
 
-    operand : of a binary one: another tensor of the same shape, one number a channel, or one number.
+    operand : of a binary one: another tensor of the same shape, one number a channel, or one number; for maps also a
+        tensor of one number a channel and image, or of one a pixel; on row-major tensors whatever broadcasts.
     numbers : parameters of a unary one (limits of `clip`, slope of `leaky_relu`).
     """
 
@@ -135,34 +142,95 @@ class Flatten:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Other:
-    """What no rule knows: a call of Relax on its own, lowered by TVM's legalisation and the default schedule.
+class Gather:
+    """Numbers of other tensors in another order: every movement of data, whatever it was called.
 
-    inputs : tensors the call reads. call : the Relax call; `operands[i]` is the variable that stands for `inputs[i]`.
+    parts : tensors, and constants. table : for every number of `out`, its place in the parts laid end to end; -1 is
+        `fill`.
     """
 
-    inputs: tuple[Value, ...]
+    parts: tuple[Value | np.ndarray, ...]
     out: Value
-    call: Any
-    operands: tuple[Any, ...] = field(default=())
+    table: np.ndarray
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """Matrices inside a tensor: number (row, column) of matrix b lies at offsets[b] + row * rows + column * columns."""
+
+    value: Value
+    offsets: np.ndarray
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """Matrix products: out[b] = x[b] @ y[b]. `y` is a constant (k, n) where it is one for all.
+
+    extent : (matrices, m, n, k). steps : epilogue, on row-major tensors.
+    """
+
+    x: Operand
+    y: Operand | np.ndarray
+    out: Value
+    extent: tuple[int, int, int, int]
+    steps: tuple[Step, ...] = ()
 
     @property
-    def name(self) -> str:
-        return str(self.call.op.name).replace("relax.", "").replace(".", "_")
+    def macs(self) -> int:
+        return int(np.prod(self.extent))
 
 
-Stage = Convolution | Pool | Elementwise | Concat | Flatten | Other
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Steps on a row-major tensor; operands broadcast as in numpy."""
+
+    x: Value
+    out: Value
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """`softmax`, `log_softmax` or `normalise` (less the mean, over the deviation) of every row of `length` numbers."""
+
+    x: Value
+    out: Value
+    kind: str
+    length: int
+    epsilon: float = 0.0
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loops:
+    """Plain loops over row-major tensors, for what is rare.
+
+    op : a name of `compile.schedules.loops`. numbers : its parameters, e.g. (outer, length, inner) of a reduction.
+    """
+
+    inputs: tuple[Value | np.ndarray, ...]
+    out: Value
+    op: str
+    numbers: tuple[int | float, ...] = ()
+
+
+Stage = Convolution | Pool | Elementwise | Concat | Flatten | Gather | Product | Map | Rows | Loops
 
 
 def reads(stage: Stage) -> tuple[Value, ...]:
     """Tensors a stage reads, in order."""
-    if isinstance(stage, Concat):
-        return stage.parts
-    if isinstance(stage, Other):
-        return stage.inputs
+    if isinstance(stage, (Concat, Gather)):
+        return tuple(part for part in stage.parts if isinstance(part, Value))
+    if isinstance(stage, Loops):
+        return tuple(part for part in stage.inputs if isinstance(part, Value))
+    operands = tuple(s.operand for s in getattr(stage, "steps", ()) if isinstance(s.operand, Value))
+    if isinstance(stage, Product):
+        return (stage.x.value, *((stage.y.value,) if isinstance(stage.y, Operand) else ()), *operands)
     scale = getattr(stage, "largest", None)
-    more = () if scale is None else (scale,)
-    return (stage.x, *more, *(s.operand for s in getattr(stage, "steps", ()) if isinstance(s.operand, Value)))
+    return (stage.x, *(() if scale is None else (scale,)), *operands)
 
 
 def users(stages: list[Stage]) -> dict[str, list[Stage]]:
@@ -203,8 +271,12 @@ def _detail(stage: Stage) -> str:
             parts.append(f"pool={stage.pool}")
     if isinstance(stage, Pool):
         parts.append(f"{stage.kind} kernel={stage.kernel} stride={stage.stride} padding={stage.padding}")
-    if isinstance(stage, Other):
-        parts.append(stage.name)
+    if isinstance(stage, Loops):
+        parts.append(stage.op)
+    if isinstance(stage, Product):
+        parts.append(f"matrices, m, n, k = {stage.extent}")
+    if isinstance(stage, Rows):
+        parts.append(f"{stage.kind} of {stage.length}")
     steps = getattr(stage, "steps", ())
     if steps:
         parts.append("then " + " ".join(step.op for step in steps))

@@ -4,15 +4,18 @@ from typing import Any
 
 from compile.graph.kernels import Kernel
 from compile.graph.layouts import Largest, Layout, Placement, Quantise, Relayout
-from compile.graph.stages import Concat, Convolution, Elementwise, Other, Pool, Stage
+from compile.graph.stages import Concat, Convolution, Elementwise, Gather, Loops, Map, Pool, Product, Rows, Stage
 from compile.schedules.concatenation import concatenation
 from compile.schedules.convolution import convolution
-from compile.schedules.default import default
 from compile.schedules.depthwise import depthwise
 from compile.schedules.elementwise import elementwise
+from compile.schedules.gathering import gathering
+from compile.schedules.loops import loops
 from compile.schedules.pooling import pooling
+from compile.schedules.product import product
 from compile.schedules.quantise import largest, quantise
 from compile.schedules.relayout import relayout
+from compile.schedules.rows import rows, steps_on_rows
 from compile.targets import Target
 from modeltree.errors import GraphError
 
@@ -24,7 +27,11 @@ RULES: dict[type, tuple[Any, ...]] = {
     Relayout: (relayout,),
     Largest: (largest,),
     Quantise: (quantise,),
-    Other: (default,),
+    Gather: (gathering,),
+    Product: (product,),
+    Map: (steps_on_rows,),
+    Rows: (rows,),
+    Loops: (loops,),
 }
 """For every kind of stage, the rules to ask, the most special first."""
 

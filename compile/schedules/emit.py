@@ -84,7 +84,9 @@ def step_key(steps: Sequence[Step], layouts: dict[str, Layout]) -> tuple[Any, ..
     for step in steps:
         operand: Any = step.operand
         if isinstance(operand, Value):
-            operand = ("tensor", layouts[operand.name].halo, layouts[operand.name].dtype)
+            layout = layouts[operand.name]
+            operand = ("tensor", layout.halo, layout.dtype, (layout.height, layout.width), len(operand.shape) and
+                       operand.shape[1] == 1)
         elif isinstance(operand, np.ndarray):
             operand = "channels"
         key.append((step.op, operand, step.numbers))
@@ -102,23 +104,37 @@ class Epilogue:
 
     def __init__(self, steps: Sequence[Step], buffers: Sequence[Any], layouts: dict[str, Layout], lanes: int) -> None:
         self.lanes = lanes
-        self.work: list[tuple[Step, Any, tuple[int, int]]] = []
+        self.work: list[tuple[Step, Any, Layout | None]] = []
         rest = iter(buffers)
         for step in steps:
             buffer = next(rest) if isinstance(step.operand, (np.ndarray, Value)) else None
-            halo = layouts[step.operand.name].halo[:2] if isinstance(step.operand, Value) else (0, 0)
-            self.work.append((step, buffer, halo))
+            layout = layouts[step.operand.name] if isinstance(step.operand, Value) else None
+            self.work.append((step, buffer, layout))
 
     def __call__(self, vector: Any, batch: Any, block: Any, row: Any, column: Any) -> Any:
-        for step, buffer, (top, left) in self.work:
-            if isinstance(step.operand, Value):
-                other = load(buffer, batch, block, row + top, column + left, self.lanes)
+        for step, buffer, layout in self.work:
+            if layout is not None:
+                other = _operand(step, buffer, layout, (batch, block, row, column), self.lanes)
             elif isinstance(step.operand, np.ndarray):
                 other = buffer[lanes_at(block * self.lanes, self.lanes)]
             else:
                 other = None if step.operand is None else spread(float(step.operand), self.lanes)
             vector = applied(step, vector, other, self.lanes)
         return vector
+
+
+def _operand(step: Step, buffer: Any, layout: Layout, at: tuple[Any, Any, Any, Any], lanes: int) -> Any:
+    """A tensor's vector at a position: its own, that of its only place, or its only channel in every lane."""
+    batch, block, row, column = at
+    assert isinstance(step.operand, Value)
+    if layout.height == layout.width == 1:
+        row, column = 0, 0
+    row, column = row + layout.halo[0], column + layout.halo[1]
+    if step.operand.channels > 1 or len(layout.channels) == lanes == 1:
+        return load(buffer, batch, block, row, column, lanes)
+    first = layout.channels.index(0)
+    number = buffer[batch, first // layout.block, row, column, first % layout.block]
+    return spread(widened(number, str(buffer.dtype), 1), lanes)
 
 
 def applied(step: Step, x: Any, other: Any, lanes: int) -> Any:
@@ -146,13 +162,67 @@ def applied(step: Step, x: Any, other: Any, lanes: int) -> Any:
         return spread(2.0, lanes) * _sigmoid(spread(2.0, lanes) * x, lanes) - spread(1.0, lanes)
     if step.op == "gelu":
         return spread(0.5, lanes) * x * (spread(1.0, lanes) + _erf(x * spread(0.7071067811865476, lanes), lanes))
+    return _rarer(step, x, lanes)
+
+
+def _rarer(step: Step, x: Any, lanes: int) -> Any:
+    """Steps that few networks have."""
+    zero, one = spread(0.0, lanes), spread(1.0, lanes)
+    if step.op == "hardswish":
+        inside = tirx.Min(tirx.Max(x + spread(3.0, lanes), zero), spread(6.0, lanes))
+        return x * inside * spread(1 / 6, lanes)
+    if step.op == "gelu_tanh":  # x * (1 + tanh(a)) / 2 is x * sigmoid(2 a)
+        inner = x + spread(0.044715, lanes) * x * x * x
+        return x * _sigmoid(spread(1.5957691216057308, lanes) * inner, lanes)
+    if step.op == "elu":
+        alpha, scale, slope = (spread(number, lanes) for number in step.numbers)
+        below = alpha * (exp(tirx.Min(x, zero) * slope, lanes) - one)
+        return scale * tirx.Select(x > zero, x, below)
+    if step.op == "softplus":  # log(1 + e**x) = max(x, 0) + log(1 + e**-|x|), the logarithm of what is 1 to 2
+        beta, threshold = step.numbers
+        scaled = x * spread(beta, lanes)
+        size = tirx.Max(scaled, zero - scaled)
+        soft = (tirx.Max(scaled, zero) + _log_one_to_two(exp(zero - size, lanes), lanes)) * spread(1 / beta, lanes)
+        return tirx.Select(scaled > spread(threshold, lanes), x, soft)
+    if step.op == "abs":
+        return tirx.Max(x, zero - x)
+    if step.op == "exp":
+        return _unclipped_exp(x, lanes)
+    if step.op in ("sqrt", "rsqrt"):
+        root = T.sqrt(x)
+        return root if step.op == "sqrt" else one / root
+    if step.op == "reciprocal":
+        return one / x
     raise AssertionError(f"no code for step {step.op}")
+
+
+def _unclipped_exp(x: Any, lanes: int) -> Any:
+    """`exp` with 0 and infinity where float32 has them."""
+    low, high = spread(-_EXP_LIMIT, lanes), spread(88.722, lanes)
+    middle = exp(tirx.Min(x, spread(_EXP_LIMIT, lanes)), lanes)
+    above = exp(x - spread(2.0, lanes), lanes) * spread(7.38905609893065, lanes)
+    found = tirx.Select(x > spread(_EXP_LIMIT, lanes), above, middle)
+    found = tirx.Select(x > high, spread(float("inf"), lanes), found)
+    return tirx.Select(x < low, spread(0.0, lanes), found)
+
+
+def _log_one_to_two(x: Any, lanes: int) -> Any:
+    """log(1 + x) for 0 <= x <= 1, by 2 atanh(x / (2 + x)); relative error below 4e-7."""
+    z = x / (x + spread(2.0, lanes))
+    square = z * z
+    total = spread(1 / 13, lanes)
+    for power in (11, 9, 7, 5, 3, 1):
+        total = total * square + spread(1 / power, lanes)
+    return spread(2.0, lanes) * z * total
 
 
 _BINARY = {
     "add": lambda x, y: x + y,
     "subtract": lambda x, y: x - y,
+    "subtract_from": lambda x, y: y - x,
     "multiply": lambda x, y: x * y,
+    "divide": lambda x, y: x / y,
+    "divide_into": lambda x, y: y / x,
     "maximum": tirx.Max,
     "minimum": tirx.Min,
 }

@@ -44,29 +44,23 @@ def program(name):
         return export(CASES[name].network(name), CASES[name].shape)
 
 
-REAL_IMPORT, REAL_SIMPLIFY = pipeline.imported, pipeline.simplified
+REAL_CORE_FORM = pipeline.core_form
 
 
 @functools.cache
-def imported(exported, batch):
-    return REAL_IMPORT(exported, batch)
-
-
-@functools.cache
-def simplified(module):
-    return REAL_SIMPLIFY(module)
+def core_form(exported, batch):
+    return REAL_CORE_FORM(exported, batch)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Each program goes into Relax once for all targets; any tile is taken, not the fastest: all get their turn."""
+    """Each program is brought into core form once for all targets; any tile is taken, not the fastest: all get their turn."""
 
     def any_of(kernel, target):
         return {kernel.tiles[zlib.crc32(repr(kernel.key).encode()) % len(kernel.tiles)]: 0.0}
 
     monkeypatch.setattr("compile.tuning.timed", any_of)
-    monkeypatch.setattr(pipeline, "imported", imported)
-    monkeypatch.setattr(pipeline, "simplified", simplified)
+    monkeypatch.setattr(pipeline, "core_form", core_form)
 
 
 def assert_agrees(
