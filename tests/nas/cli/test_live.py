@@ -309,7 +309,7 @@ def test_a_live_run_imports_no_torch(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code = f"""
     import json, sys
-    sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
+    sys.path.insert(0, {str(Path(__file__).parents[1])!r})
     sys.argv = ["nas", "run", "bundle", {str(tmp_path / "a.png")!r}, "--live", "--server", "grpc://x"]
     import numpy as np
     from types import SimpleNamespace
