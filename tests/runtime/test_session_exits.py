@@ -28,6 +28,7 @@ from exits_run import (
     threshold,
     tree,
 )
+from in_process_transport import InProcessTransport
 from msgspec.structs import replace
 
 from modeltree.errors import ConfigError, FormatError
@@ -45,7 +46,6 @@ from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.server.serving import ServeConfig, Server
 from runtime.session import Session
 from runtime.wire.transports import open_transport
-from runtime.wire.transports.in_process import InProcessTransport
 
 SEEDS = range(20)
 AGES_S = 20.0
