@@ -166,7 +166,7 @@ class Session:
         """
         started = self.clock()
         deadline = None if deadline_ms is None else started + deadline_ms / 1e3
-        x, pixels = self.device.normalised(image)
+        x, pixels = self.device.entering(image)
         walk = Walk(parts=Parts(), tree=self.device.manifest.tree, x=x)
         if self.mode == "only-cloud":
             output = self._from_cloud(x, pixels, walk, deadline)
