@@ -89,11 +89,10 @@ class Dataset:
         ------
         DataError : the images are not uint8, or not of that shape.
         """
+        if str(images.dtype).removeprefix("torch.") != "uint8" or images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"images are {images.dtype} {tuple(images.shape)} but must be uint8 (n, 3, h, w)")
         if isinstance(images, np.ndarray):
             return torch.from_numpy(self.preprocessing.normalised(images))
-        pixels = images
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise DataError(f"images are {pixels.dtype} {tuple(pixels.shape)} but must be uint8 (n, 3, h, w)")
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255.0
-        scale = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255.0
-        return (pixels.float() - mean) / scale
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1) * 255.0
+        scale = torch.tensor(self.std, device=images.device).view(3, 1, 1) * 255.0
+        return (images.float() - mean) / scale
