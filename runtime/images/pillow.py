@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 """What is read; Pillow knows far more, each with a parser of its own."""
 
-_LARGEST_PIXELS = 2**27
-"""What is decoded at most, 400 MB in colours; a JPEG counts as what it is read at."""
+_LARGEST_PIXELS = 2**26
+"""What is decoded at most, 268 MB as Pillow keeps it; a JPEG counts as what it is read at."""
 
 _ORIENTATION = 0x0112
 
@@ -49,7 +49,7 @@ def read_file(source: Path | bytes, preprocessing: Preprocessing, name: str) -> 
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
             side = round(2 * max(preprocessing.height, preprocessing.width) / preprocessing.rule.crop)
             picture.draft(None, (side, side))
-            return _plain(_upright(picture), preprocessing, name)
+            return _plain(_upright(picture, name), preprocessing, name)
 
 
 def read_picture(picture: "Image", preprocessing: Preprocessing) -> np.ndarray:
@@ -61,7 +61,7 @@ def read_picture(picture: "Image", preprocessing: Preprocessing) -> np.ndarray:
     """
     name = str(getattr(picture, "filename", "")) or "of Pillow"
     with _boundary(name):
-        return _plain(_upright(picture), preprocessing, name)
+        return _plain(_upright(picture, name), preprocessing, name)
 
 
 def resized_by_pillow(pixels: np.ndarray, height: int, width: int, box: Box, kind: Filter) -> np.ndarray:
@@ -97,13 +97,13 @@ def _boundary(name: str) -> Iterator[None]:
         raise DataError(f"cannot read image {name}: {reason}: mend or remove it") from error
 
 
-def _upright(picture: "Image") -> "Image":
+def _upright(picture: "Image", name: str) -> "Image":
     """Turned as its EXIF says; an orientation that there is not counts as upright."""
     from PIL.Image import Transpose
 
     width, height = picture.size
     if width * height > _LARGEST_PIXELS:
-        raise DataError(f"it is {width} x {height}: at most {_LARGEST_PIXELS} pixels are decoded, scale it down")
+        raise DataError(f"image {name} is {width} x {height}: at most {_LARGEST_PIXELS} pixels are read, scale it down")
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
         6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
