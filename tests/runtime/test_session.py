@@ -226,7 +226,7 @@ def test_modes_and_servers_that_do_not_fit_are_refused(bundle):
 
 
 @pytest.mark.parametrize("wrong", [
-    np.zeros((3, 11, 12), np.uint8), np.zeros(IMAGE, np.float64), np.full(IMAGE, np.nan, np.float32),
+    np.zeros((11, 12, 2), np.uint8), np.zeros(IMAGE, np.float64), np.full(IMAGE, np.nan, np.float32),
     np.zeros(5, np.uint8),
 ])  # fmt: skip
 def test_an_image_that_does_not_fit_is_refused_with_what_must_be(opened, wrong):
