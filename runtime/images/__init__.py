@@ -4,7 +4,7 @@ Numpy alone does arrays of pixels; files and Pillow's own images need Pillow, ca
 """
 
 from runtime.images.folders import SUFFIXES, image_files
-from runtime.images.inputs import Picture, entering, pixels_of
+from runtime.images.inputs import Picture, Pictures, entering, pixels_of
 from runtime.images.streams import frames
 
-__all__ = ["SUFFIXES", "Picture", "entering", "frames", "image_files", "pixels_of"]
+__all__ = ["SUFFIXES", "Picture", "Pictures", "entering", "frames", "image_files", "pixels_of"]

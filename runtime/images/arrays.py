@@ -40,7 +40,8 @@ def pixels_of_array(array: np.ndarray, preprocessing: Preprocessing) -> np.ndarr
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in _KNOWN or not array.size:
         raise DataError(
             f"the image is {array.dtype} {array.shape}: an array must be uint8 or uint16, (height, width), (height, "
-            f"width, c) or (c, height, width) with c of 1, 3 or 4; or float32 {preprocessing.shape}, normalised already"
+            "width, c) or (c, height, width) with c of 1, 3 or 4; or float32 "
+            f"{preprocessing.shape}, normalised already. Several at a time are a list of them"
         )
     return scaled(coloured(array, preprocessing.rule.channels), preprocessing)
 

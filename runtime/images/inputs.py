@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Picture = Union[str, os.PathLike[str], bytes, bytearray, memoryview, np.ndarray, "Image"]
 """A file's name, the bytes of a JPEG, PNG, WebP, BMP or PPM, an array of pixels, or an image of Pillow's."""
 
+Pictures = list[Picture] | tuple[Picture, ...]
+"""Several at a time."""
+
 
 def pixels_of(picture: Picture, preprocessing: Preprocessing, *, name: str = "") -> np.ndarray:
     """A picture as the network's pixels: upright, cut and scaled by the rule, its channels in the network's order.

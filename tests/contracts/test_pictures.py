@@ -18,6 +18,7 @@ from nas.data import load_dataset
 from nas.field.images import field_images
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.options import SessionOptions
 from runtime.server.interface import Answer, ModelInfo
 from runtime.session import Session
 
@@ -73,7 +74,9 @@ def opened(tmp_path_factory):
         def expected_s(self, size_bytes):
             return None
 
-    with Session(Device(Bundle.open(bundle)), Link(), InProcessTransport(Engine()), hedge=False) as session:
+    with Session(
+        Device(Bundle.open(bundle)), Link(), InProcessTransport(Engine()), SessionOptions(hedge=False, timeout_s=60.0)
+    ) as session:
         yield session, entered
 
 
