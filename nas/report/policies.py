@@ -56,7 +56,7 @@ def lines_chart(
     rows = [
         {"name": key(name), "title": name, "x": float(at), "y": float(value)}
         for name, values in lines.items()
-        for at, value in charts.thin(list(zip(xs, values, strict=True)))
+        for at, value in charts.thin(list(zip(xs, values, strict=True)), charts.MAX_ROWS // len(lines))
         if np.isfinite(value)
     ]
     told = [charts.tip("title:N", "policy"), charts.tip("x:Q", x_title),

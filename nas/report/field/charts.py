@@ -85,7 +85,7 @@ def distribution_rows(tallies: Sequence[Tally]) -> Rows:
     return [
         {"name": key(one.name), "title": one.title, "ms": ms, "percent": 100 * (i + 1) / one.total_ms.size}
         for one in tallies
-        for i, ms in charts.thin(list(enumerate(sorted(one.total_ms.tolist()))))
+        for i, ms in charts.thin(list(enumerate(sorted(one.total_ms.tolist()))), charts.MAX_ROWS // (2 * len(tallies)))
         if ms > 0 or not positive
     ]
 
@@ -238,7 +238,7 @@ def latency_rows(tallies: Sequence[Tally]) -> Rows:
         {"name": key(one.name), "title": one.title, "time_s": shot.start_s, "ms": shot.total_ms,
          "leaf": shot.nodes[-1] if shot.nodes else None, "answered": shot.answered_by}
         for one in tallies
-        for shot in charts.thin(one.run.shots)
+        for shot in charts.thin(one.run.shots, charts.MAX_ROWS // len(tallies))
         if math.isfinite(shot.start_s) and usable(shot.total_ms)
     ]  # fmt: skip
 

@@ -19,6 +19,9 @@ from nas.report.pieces.colours import colours, key
 MAX_POINTS = 1000
 """A line has no more points than this; more would hardly be seen, even in a stretch."""
 
+MAX_ROWS = 3000
+"""Of a chart that has a row for every point of every line, so that its page stays small."""
+
 WIDTH = 600
 """Of a chart before a page gives it its own; charts one above the other must agree on it."""
 
@@ -68,7 +71,9 @@ def chart(picture: alt.TopLevelMixin, *, label: str, names: Sequence[tuple[str, 
 
 def specification(picture: alt.TopLevelMixin, names: Sequence[str] = (), *, left: int = LEFT) -> Spec:
     """The Vega-Lite that a page holds: the picture, our style, and the switches' parameter if it has `names`."""
-    spec: Spec = picture.to_dict()
+    texts: dict[str, str] = {}
+    spec: Spec = _named(picture.to_dict(), texts)
+    spec["datasets"] = {name: json.loads(text) for text, name in texts.items()}
     axis_y = {**_CONFIG["axisY"], "minExtent": left, "maxExtent": left, "titleX": -left, "labelLimit": left - 8}
     spec["config"] = {**_CONFIG, "axisY": axis_y}
     if names:
@@ -85,8 +90,11 @@ def as_svg(picture: alt.TopLevelMixin, names: Sequence[str] = (), *, left: int =
 
 
 def rows(values: Iterable[Mapping[str, Any]]) -> alt.Data:
-    """Data of a chart; numbers that are not finite become nothing."""
-    return alt.Data(values=[{name: _plain(value) for name, value in row.items()} for row in values])
+    """Data of a chart; numbers that are not finite become nothing.
+
+    As one text, because Altair copies and checks data row by row whenever it copies a chart; `specification` reads it.
+    """
+    return alt.Data(values=json.dumps([{name: _plain(value) for name, value in row.items()} for row in values]))
 
 
 def tip(field: str, title: str, form: str = "") -> alt.Tooltip:
@@ -146,6 +154,17 @@ def thin(points: Sequence[T], most: int = MAX_POINTS) -> list[T]:
     """At most about so many of them, evenly, the last one included."""
     step = math.ceil(len(points) / most)
     return list(points) if step <= 1 else [*points[:-1:step], points[-1]]
+
+
+def _named(part: Any, texts: dict[str, str]) -> Any:
+    """A part of a specification with a name instead of each text of data; `texts` becomes text -> name."""
+    if isinstance(part, list):
+        return [_named(one, texts) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if isinstance(part.get("values"), str):
+        return {"name": texts.setdefault(part["values"], f"data{len(texts)}")}
+    return {name: _named(inner, texts) for name, inner in part.items()}
 
 
 def _plain(value: Any) -> Any:

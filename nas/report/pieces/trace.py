@@ -27,7 +27,10 @@ def time_axis(stretch: alt.Parameter, title: str | None = None) -> alt.X:
 
 
 def link_panel(
-    time_s: Sequence[float], mbps: Sequence[float], edges_mbps: Sequence[float], stretch: alt.Parameter,
+    time_s: Sequence[float],
+    mbps: Sequence[float],
+    edges_mbps: Sequence[float],
+    stretch: alt.Parameter,
     title: str = "bandwidth in Mbit/s",
 ) -> charts.Panel:
     """The bandwidth, with the edges of its types as dashed lines; `stretch` is chosen on it.
