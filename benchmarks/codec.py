@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compile.program_file import read_program
 from modeltree.tree import decode_tree
 from nas.jobs.machine import load_average, processor, today
 from runtime.images import image_files, pixels_of
@@ -60,7 +61,7 @@ HEAD = "raw | bytes | fewer | payload | entropy | excess | deflated | encode us 
 def feature_maps(run: Path, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """What crosses at every place behind the image, and the image as it was; (images, ...) each."""
     tree = decode_tree((run / "tree.json").read_bytes(), str(run / "tree.json"))
-    network = analyse(torch.export.load(run / "base.pt2"))
+    network = analyse(read_program(run / "base.pt2"))
     yield "0 pixels", images
     x = torch.from_numpy(tree.preprocessing.normalised(images))
     for place in network.spec.places[1:-1]:
