@@ -18,8 +18,9 @@ from nas.config import SearchConfig
 from nas.data import ImageSet
 from nas.data.jpeg import jpeg_round_trip
 from nas.finalise.action_tree import Menu
-from nas.finalise.finetune import FinetuneConfig, Forest, Progress, calibrate_, complete_paths, finetune_, forest_seen
+from nas.finalise.finetune import FinetuneConfig, Forest, complete_paths, finetune_, forest_seen, set_thresholds_
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
+from nas.jobs.progress import Progress
 from nas.names import ACTIONS, PLAIN_TREE
 from nas.results.run_directory import Run
 from nas.training.base_network import Prepared
@@ -198,7 +199,7 @@ def _measure(
             "jpeg_bytes": jpeg_bytes,
         }
         write_text(reference, json.dumps(found))
-    calibrate_(forest, *judged)
+    set_thresholds_(forest, *judged)
     found["search"] = list(forest_seen(forest, [judged]).values())
     told = _told(_batches(prepared, test), -(-len(test) // _BATCH), progress)
     found["test"] = list(forest_seen(forest, told).values())
