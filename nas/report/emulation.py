@@ -6,11 +6,12 @@ from pathlib import Path
 from modeltree.files import write_text
 from modeltree.tree import ModelTree
 from nas.emulation.methods import Comparison, EmulatedLink, Row
+from nas.names import TITLES
 from nas.report.pieces import cells
 from nas.report.pieces.style import CSS
 from nas.report.pieces.svg import escape, method_class
 from nas.report.search import charts
-from nas.results.summary import METHODS, Series
+from nas.results.summary import Series
 
 
 def write_emulation(
@@ -81,7 +82,7 @@ def _table(seen: Comparison, measure: str) -> str:
 
 def _row(row: Row, seen: Comparison, *, estimated: bool) -> str:
     bound = row is seen.oracle
-    title = "Bound: hindsight oracle" if bound else METHODS.get(row.method, row.method)
+    title = "Bound: hindsight oracle" if bound else TITLES.get(row.method, row.method)
     shown = [
         cells.ms(row.latency_ms), cells.ms(row.p95_latency_ms), cells.percent(row.accuracy), cells.plain(row.reward),
         f"{100 * row.handed_over:.1f} %", "" if bound else _signed(row.over_percent(seen.oracle)),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from modeltree.render import ms_text
+from nas.names import STRATEGIES, TITLES
 from nas.report.pieces.svg import (
     Axis,
     Box,
@@ -19,7 +20,7 @@ from nas.report.pieces.svg import (
     text,
     wide,
 )
-from nas.results.summary import METHODS, STRATEGIES, Branch, Method, Predictor, Series
+from nas.results.summary import Branch, Method, Predictor, Series
 
 MAX_POINTS = 600
 """A line has no more points than this; more would not be seen."""
@@ -158,7 +159,7 @@ def _latency_panel(rows: Sequence[tuple[float, ...]], names: Sequence[str], x: A
         mean = ms_text(sum(values) / len(values))
         classes = f"line {method_class(name)}" + ("" if name == "tree" else " thin")
         parts.append(polyline(pixels, classes))
-        tags.append((f"{METHODS.get(name, name)} {mean}", pixels[-1][1], method_class(name)))
+        tags.append((f"{TITLES.get(name, name)} {mean}", pixels[-1][1], method_class(name)))
     for (title, _, classes), py in zip(tags, spread([tag[1] for tag in tags], 16, 196, 420), strict=True):
         parts.append(text(x.stop + 8, py + 4, title, f"tag {classes}"))
     return parts
