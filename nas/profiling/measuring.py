@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from compile.program_file import program_bytes
 from modeltree.profiles import DeviceProfile
 from nas.jobs.progress import StageProgress, silent_stages
 from nas.profiling.fitting import Residual, Sample, fitted, measurements, residuals
 from nas.profiling.stacks import Stack, stacks
 from nas.profiling.timing import Timer, Timings, timed
-from nas.training.base_network import exported_bytes
 from transforms import analyse, export
 
 _JPEG_SIDE, _JPEG_QUALITY = 224, 75
@@ -51,7 +51,7 @@ def profiled(
         progress("compile", done, len(wanted), stack.name)
         program = export(stack.module, stack.input_shape)
         described.append(_layers(program))
-        numbers.append(timer.add(exported_bytes(program)))
+        numbers.append(timer.add(program_bytes(program)))
     progress("compile", len(wanted), len(wanted), "")
     taken: Timings = timed(
         timer, numbers, rounds=rounds, burst_s=burst_s, rng=rng,
