@@ -60,7 +60,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
 
 
 def _unwrapped(value: object, path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    notes = []
+    notes: list[str] = []
     for _ in range(3):
         inner = next((key for key in _HOLDERS if isinstance(value, dict) and isinstance(value.get(key), dict)), None)
         if inner is None:

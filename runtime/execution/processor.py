@@ -4,11 +4,11 @@ A library of another processor ends a process with an illegal instruction, so a 
 features) what it needs, and what it does not say clearly is refused.
 """
 
+import importlib
 import os
 import platform
 import struct
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from modeltree.errors import ConfigError, unknown
@@ -132,10 +132,9 @@ def _kernel_flags() -> frozenset[str]:
 def _numpy_features() -> dict[str, bool]:
     """The kernel's name -> whether the processor has it, for what this numpy knows of this architecture."""
     try:
-        from numpy._core._multiarray_umath import __cpu_features__ as known
-    except ImportError:
+        known = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+    except (ImportError, AttributeError):
         return {}
-    assert isinstance(known, Mapping)
     ours = "ASIMD" if _machine() in ("aarch64", "armv7l") else "SSE"
     if not known.get(ours, known.get("NEON", False)):  # a numpy that asks nothing here
         return {}
