@@ -61,7 +61,7 @@ def run(
 ) -> None:
     """Classify images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError
-    from nas.cli.display.live import LiveView, Seen
+    from nas.cli.display.live import Answers, LiveView
     from runtime.session import Session
     from runtime.wire.protocol.token import read_token
 
@@ -71,7 +71,7 @@ def run(
     if not files:
         raise ConfigError(f"there is no image in {', '.join(map(str, images))}: known are {', '.join(_SUFFIXES)}")
     token = None if token_file is None else read_token(token_file)
-    seen = Seen()
+    seen = Answers()
     with Session.open(
         bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
         certificate=tls_cert, key=tls_key, frames=frames, hedge=hedge, policy=policy,
