@@ -24,6 +24,8 @@ _HEALTH = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = 1, 2
 _FOREVER_S = 1e6
 """What grpcio gives as the time left where there is no deadline lies above."""
+_CUT_S = 10.0
+"""What cutting may take after the grace."""
 _HANDSHAKE_S = 3.0
 """From a connection's first packet to HTTP/2's first frame: TLS takes two or three round trips."""
 _SPARE_THREADS = 4
@@ -79,7 +81,7 @@ class GrpcFront:
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no more connections, let what is being answered end within a time, then cut. May be called again."""
-        self._server.stop(grace_s).wait()
+        self._server.stop(grace_s).wait(grace_s + _CUT_S)
         self._arrivals.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -62,8 +62,8 @@ class RequestReader:
         self._events = _Events()
         self._parser: Any = None
 
-    def wait(self) -> bool:
-        """Wait for the first byte of a request; False if the other end has closed."""
+    def begins(self) -> bool:
+        """Wait for the first byte of a request, as long as the connection allows; False if the other end has closed."""
         while True:
             self._ahead = self._ahead.lstrip(b"\r\n")
             if self._ahead:

@@ -21,6 +21,7 @@ from runtime.wire.protocol import rest
 from runtime.wire.protocol.deadline_socket import PatientSocket
 
 _log = logging.getLogger(__name__)
+_END_S = 10.0
 _LINGER_S = 1.0
 _LINGER_BYTES = 64 * 2**20
 _BACKLOG = 128
@@ -60,7 +61,7 @@ class RestFront:
         with contextlib.suppress(OSError):  # was never started, or has ended
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes `accept`
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_END_S)
         self._socket.close()
         self._connections.drain(time.monotonic() + grace_s)
 
@@ -123,7 +124,7 @@ class _Peer:
         self._shake_hands()
         while self._open:
             self._patient.until = time.monotonic() + self._limits.idle_s
-            if not self._reader.wait():
+            if not self._reader.begins():
                 return
             begun = time.monotonic()
             self._patient.until = begun + self._limits.read_s
@@ -192,7 +193,7 @@ class _Peer:
         if not isinstance(self._sock, ssl.SSLSocket):
             return
         try:
-            self._patient.wait()
+            self._patient.time_left()
             self._sock.do_handshake()
         except ssl.SSLError:
             self._linger()  # so that the alert arrives that says what is wrong with the device's certificate

@@ -21,7 +21,7 @@ class PatientSocket:
         self.sock, self.until, self._clock = sock, until, clock
         self.sent_bytes = self.received_bytes = 0
 
-    def wait(self) -> socket.socket:
+    def time_left(self) -> socket.socket:
         """The socket, with the time that is left as its timeout.
 
         Raises
@@ -35,18 +35,18 @@ class PatientSocket:
 
     def sendall(self, data: bytes) -> None:
         """Send all of it before the moment."""
-        self.wait().sendall(data)
+        self.time_left().sendall(data)
         self.sent_bytes += len(data)
 
     def recv(self, most: int) -> bytes:
         """So many bytes at most, once there are some; none where the other end has closed."""
-        data = self.wait().recv(most)
+        data = self.time_left().recv(most)
         self.received_bytes += len(data)
         return data
 
     def recv_into(self, buffer: Any) -> int:
         """As `recv`, into a buffer; how many bytes."""
-        count = self.wait().recv_into(buffer)
+        count = self.time_left().recv_into(buffer)
         self.received_bytes += count
         return count
 
