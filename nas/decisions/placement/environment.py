@@ -1,7 +1,7 @@
 """The placement problem as a Gymnasium environment [Li 2023, sec. 4.1], one slot a step.
 
     state    c_m and tau_m of every block, the rate to every server, the remaining energy (eq. 11); d_m too, which is
-             the same in every slot. tau_m is not in the paper's state, though its reward depends on it: the agent sees it
+             the same in every slot. tau_m is not in the paper's state; its reward depends on it, so ours sees it
     action   a host for every block, MultiDiscrete; 0 is the device
     reward   eq. 14 in seconds
 
@@ -26,7 +26,7 @@ def observation_size(world: World) -> int:
     return 3 * world.blocks + world.servers + 1
 
 
-class _Episodes:
+class Episodes:
     """`count` episodes side by side; all arrays begin with (count,)."""
 
     def __init__(self, world: World, count: int) -> None:
@@ -44,7 +44,7 @@ class _Episodes:
         self.distances = np.where(which[:, None], self.world.distances_m(self.count, rng), self.distances)
         self.at = np.where(which, 0, self.at)
         self.energy_j = np.where(which, self.world.battery_j, self.energy_j)
-        self.slots = draw_slots(self.world, self.distances, rng)
+        self.slots = draw_slots(self.world, self.delays.chain, self.distances, rng)
 
     def observe(self) -> np.ndarray:
         """(count, numbers), float32, within -2..2; see `STATES`."""
@@ -75,7 +75,7 @@ class PlacementEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, world: World | None = None, **parameters: Any) -> None:
         self.world = World(**parameters) if world is None else world
-        self.episodes = _Episodes(self.world, 1)
+        self.episodes = Episodes(self.world, 1)
         self.observation_space = gymnasium.spaces.Box(-2.0, 2.0, (observation_size(self.world),), np.float32)
         self.action_space = gymnasium.spaces.MultiDiscrete([self.world.hosts] * self.world.blocks)
 
@@ -101,7 +101,7 @@ class PlacementVectorEnv(gymnasium.vector.VectorEnv):
 
     def __init__(self, num_envs: int = 1, world: World | None = None, **parameters: Any) -> None:
         self.world = World(**parameters) if world is None else world
-        self.num_envs, self.episodes = num_envs, _Episodes(self.world, num_envs)
+        self.num_envs, self.episodes = num_envs, Episodes(self.world, num_envs)
         self.single_observation_space = gymnasium.spaces.Box(-2.0, 2.0, (observation_size(self.world),), np.float32)
         self.single_action_space = gymnasium.spaces.MultiDiscrete([self.world.hosts] * self.world.blocks)
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -8,8 +8,8 @@ which delays come out near the paper's (about 30 s a slot for VGG16 in 6 blocks 
 How load couples tasks is left open too, although the release rate and "load" enter its figures and its greedy
 baseline. All tasks of a slot follow the slot's placement, and whoever serves several gives each an equal share:
 
-    "work"    (the default, the plainest reading we know that brings both in) a task is always at one block of its chain,
-              so the tasks of a slot are spread over the hosts as their work is: a block on host n takes
+    "work"    (the default, the plainest reading we know that brings both in) a task is always at one block of its
+              chain, so the tasks of a slot are spread over the hosts as their work is: a block on host n takes
               tasks_n * (share of the chain's work that is on n) times its time alone
     "blocks"  every block of the chain counts as a task of its own: tasks_n * (blocks on n) times its time alone
     "none"    eqs. 3, 5 and 6 as they are written: every task alone in the world
@@ -135,9 +135,9 @@ class Slots:
         return len(self.cycles)
 
 
-def draw_slots(world: World, distances_m: np.ndarray, rng: np.random.Generator) -> Slots:
-    """One slot for every row of `distances_m`, (B, N)."""
-    count, chain = len(distances_m), world.chain()
+def draw_slots(world: World, chain: Blocks, distances_m: np.ndarray, rng: np.random.Generator) -> Slots:
+    """One slot for every row of `distances_m`, (B, N); `chain` is the world's."""
+    count = len(distances_m)
     varied = 1 + world.spread * rng.uniform(-1, 1, (count, 1))
     return Slots(
         cycles=world.cycles_per_operation * chain.operations * varied,
