@@ -5,7 +5,6 @@ Actions are the best ones, except for a share epsilon of random ones that falls 
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gymnasium
@@ -15,9 +14,7 @@ import torch
 from modeltree.errors import ConfigError
 from nas.agents.networks import Learnt, Stack, adam, check_config, layer_sizes, slow_down_
 from nas.agents.replay_buffer import Batch, Replay, played, spaces
-
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a few words."""
+from nas.jobs.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ def loss_of(network: Stack, target: Stack, batch: Batch, gamma: float) -> torch.
     return torch.nn.functional.smooth_l1_loss(taken, aim)
 
 
-def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda done, total, text: None) -> Learnt:
+def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = silent) -> Learnt:
     """Train on an environment with vectors for observations and numbered actions.
 
     The same seed gives the same policy on the same machine with the same number of threads, whatever ran before.
