@@ -1,6 +1,8 @@
-"""Our environments in Gymnasium's registry, by name, without importing them."""
+"""Our environments in Gymnasium's registry, by name, without importing them.
 
-from typing import Any
+Gymnasium calls `register_environments` when it is imported, by the entry point in pyproject.toml; `import nas` does so
+where Gymnasium was imported first. Nothing here imports torch, nor Gymnasium by itself.
+"""
 
 ENVIRONMENTS = {
     "nas/Placement-v0": (
@@ -11,8 +13,10 @@ ENVIRONMENTS = {
 """Where each lives: one at a time, and vectorised."""
 
 
-def register(gymnasium: Any) -> None:
+def register_environments() -> None:
     """Make them known, once."""
+    import gymnasium
+
     for name, (single, vector) in ENVIRONMENTS.items():
         if name not in gymnasium.registry:
             gymnasium.register(name, entry_point=single, vector_entry_point=vector)

@@ -13,8 +13,8 @@ from nas.decisions.placement.delays import KAPPA, Delays
 from nas.decisions.placement.environment import PlacementEnv, PlacementVectorEnv
 from nas.decisions.placement.exact import bound, exact
 from nas.decisions.placement.planners import PLANNERS
+from nas.decisions.registration import register_environments
 from nas.decisions.placement.world import COUPLINGS, Slots, World, draw_slots
-from nas.decisions.registration import register
 
 SMALL = {"blocks": 4, "servers": 2, "slots": 5}
 
@@ -78,7 +78,7 @@ def test_rates_stay_within_the_papers():
 
 
 def test_the_environment_keeps_gymnasiums_contract():
-    register(gymnasium)
+    register_environments()
     env = gymnasium.make("nas/Placement-v0", **SMALL)
     check_env(env.unwrapped, skip_render_check=True)
     vector = gymnasium.make_vec("nas/Placement-v0", num_envs=3, vectorization_mode="vector_entry_point", **SMALL)
