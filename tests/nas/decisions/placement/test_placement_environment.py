@@ -13,8 +13,8 @@ from nas.decisions.placement.delays import KAPPA, Delays
 from nas.decisions.placement.environment import PlacementEnv, PlacementVectorEnv
 from nas.decisions.placement.exact import bound, exact
 from nas.decisions.placement.planners import PLANNERS
-from nas.decisions.registration import register_environments
 from nas.decisions.placement.world import COUPLINGS, Slots, World, draw_slots
+from nas.decisions.registration import register_environments
 
 SMALL = {"blocks": 4, "servers": 2, "slots": 5}
 
