@@ -1,5 +1,6 @@
 """`nas train`: train a base network, with early exits if asked for, and write its weights."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -47,8 +48,8 @@ def train(
     shape = (3, image_size, image_size)
     places = exit_places(analyse(export(network, shape)), exits, base=base)
     config = replace(recipe(dataset, epochs=epochs, seed=seed), bf16=bf16)
-    if start is not None:
-        load_weights_(network, start)
+    if start is not None and (notes := load_weights_(network, start)):
+        print(f"nas: {start}: {', '.join(notes)}", file=sys.stderr)
     if lr is not None or start is not None:
         config = replace(config, lr=lr if lr is not None else config.lr / 2)
     state = out.with_name(out.name + ".part")
