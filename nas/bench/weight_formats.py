@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from compile.targets import Target
+from modeltree.emulate import sure_exits
 from modeltree.errors import ConfigError
-from modeltree.link.emulate import sure_exits
 from modeltree.manifest import Manifest, VariantAccuracy
 from modeltree.tree import ExitFork, ModelTree, Node, by_confidence
 from nas.config import SearchConfig

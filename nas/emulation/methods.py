@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from modeltree.emulate import Emulation, emulate, oracle, spread_starts
 from modeltree.errors import ConfigError, unknown
-from modeltree.link.emulate import Emulation, emulate, oracle, spread_starts
 from modeltree.link.traces import Trace
 from modeltree.reward import Reward
 from modeltree.tree import ExitFork, ModelTree, Node

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from modeltree.emulate import oracle
 from modeltree.files import write_bytes
-from modeltree.link.emulate import oracle
 from modeltree.reward import Reward
 from modeltree.tree import ModelTree
 from nas.field.config import FieldConfig
@@ -26,7 +26,7 @@ from runtime.selection.branch_selection import open_driver
 Progress = Callable[[str, int, int, str], None]
 """(stage, done, of how many, what now)."""
 
-FIELD_FILE, REPORT_FILE = "field.json", "field.html"
+FIELD_FILE = "field.json"
 
 
 @dataclass(kw_only=True)
@@ -122,13 +122,10 @@ def field_run(played: Played) -> FieldRun:
     )  # fmt: skip
 
 
-def write_field(record: FieldRun, folder: Path) -> list[Path]:
-    """Write `field.json` and the page; returns what was written."""
-    from nas.report.field.page import write_field_report
-
+def write_field(record: FieldRun, folder: Path) -> Path:
+    """Write `field.json`; returns where it is."""
     write_bytes(folder / FIELD_FILE, encode_field(record))
-    write_field_report(folder / REPORT_FILE, record)
-    return [folder / FIELD_FILE, folder / REPORT_FILE]
+    return folder / FIELD_FILE
 
 
 def worst_error(runs: Sequence[MethodRun]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.link.emulate import Choose, emulate
+from modeltree.emulate import Choose, emulate
 from modeltree.link.traces import Trace
 from modeltree.manifest import Manifest
 from modeltree.render import handover_text

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modeltree.link.emulate import emulate, oracle, spread_starts
+from modeltree.emulate import emulate, oracle, spread_starts
 from modeltree.link.traces import Trace
 from nas.compression.predictor import Quality
 from nas.config import SearchConfig

@@ -20,6 +20,7 @@ from forked_run import (
     normalised,
     wanted,
 )
+from in_process_transport import InProcessTransport
 
 from modeltree.errors import ConfigError, DataError, NasError
 from runtime.execution.bundle import Bundle
@@ -27,7 +28,6 @@ from runtime.execution.device import Device
 from runtime.remote.circuit_breaker import Breaker
 from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.session import Session
-from runtime.wire.transports.in_process import InProcessTransport
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from exits_run import (
     threshold,
     tree,
 )
+from in_process_transport import InProcessTransport
 from msgspec.structs import replace
 
 from modeltree.errors import ConfigError, FormatError
@@ -42,7 +43,6 @@ from runtime.selection.policies import Dense, Trained, write_policy
 from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.server.serving import ServeConfig, Server
 from runtime.session import Session
-from runtime.wire.transports.in_process import InProcessTransport
 
 SEEDS = range(20)
 AGES_S = 20.0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from modeltree.emulate import spread_starts
 from modeltree.errors import ConfigError
 from modeltree.files import write_text
-from modeltree.link.emulate import spread_starts
 from modeltree.link.traces import Trace
 from modeltree.offloading.decisions import Decisions, DecisionTable
 from modeltree.tree import ModelTree

@@ -16,8 +16,8 @@ from trees import (
     tree_of,
 )
 
+from modeltree.emulate import emulate, oracle, ranks, spread_starts, sure_exits
 from modeltree.errors import ConfigError
-from modeltree.link.emulate import emulate, oracle, ranks, spread_starts, sure_exits
 from modeltree.link.traces import Trace
 from modeltree.reward import Reward
 from modeltree.tree import ExitFork
