@@ -3,6 +3,7 @@
 Each is imported when it is asked for, so that `import nas` costs nothing and needs no torch.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,23 @@ def __getattr__(name: str) -> Any:
             f"nas has no attribute {name!r}: it has {', '.join(__all__)}; import others from their files"
         )
     return getattr(import_module(_HOMES[name]), name)
+
+
+def register_environments() -> None:
+    """Make `nas/TaskStream-v0` known to Gymnasium: `import gymnasium` calls it, by our entry point."""
+    import gymnasium
+
+    name = "nas/TaskStream-v0"
+    if name not in gymnasium.registry:
+        home = "nas.decisions.streams"
+        gymnasium.register(
+            name, entry_point=f"{home}.environment:TaskStreamEnv",
+            vector_entry_point=f"{home}.vector:TaskStreamVectorEnv",
+        )  # fmt: skip
+
+
+if "gymnasium" in sys.modules:  # that was imported first, perhaps without our entry point
+    register_environments()
 
 
 def __dir__() -> list[str]:

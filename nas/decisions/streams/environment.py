@@ -14,8 +14,9 @@ import numpy as np
 from modeltree.errors import ConfigError
 from modeltree.streams.costs import MOST_IMAGES, StreamCosts, load_costs
 from modeltree.streams.gain import Gain
-from modeltree.streams.system import PAPER_MBPS, Played, Seen, StreamSystem, Timeline
+from modeltree.streams.system import PAPER_MBPS, Played, StreamSystem, Timeline
 from modeltree.streams.tasks import Arrivals, Task
+from runtime.stream.learned import Observer
 
 COSTS = "alexnet_exits4"
 """The shipped costs: the paper's network with its four exits, trained and measured here."""
@@ -34,30 +35,6 @@ def setting(
     table = (costs or shipped_costs()).table()
     system = StreamSystem(table=table, mbps=mbps, gain=Gain(alpha=alpha, beta=beta), strict=strict)
     return system, Arrivals(p=p, k=k, devices=devices, slot_ms=slot_ms)
-
-
-class Observer:
-    """What a learning planner sees of a task, as three numbers within -1..1 [Song 2021, sec. III-B].
-
-    (D_n, tau_n - max(t_h^s - t_n^a, 0), max(t_(n-1)^f - t_n^a, 0)): the size over the largest, and times over the
-    longest deadline; what is later still can be in time for nobody and counts as that.
-    """
-
-    def __init__(self, longest_ms: float) -> None:
-        self.longest_ms = longest_ms
-
-    def __call__(self, images: Any, left_ms: Any, wait_ms: Any) -> np.ndarray:
-        """(..., 3), float32."""
-        columns = (
-            np.asarray(images) / MOST_IMAGES,
-            np.clip(np.asarray(left_ms) / self.longest_ms, -1.0, 1.0),
-            np.clip(np.asarray(wait_ms) / self.longest_ms, 0.0, 1.0),
-        )
-        return np.stack(columns, -1).astype(np.float32)
-
-    def of(self, seen: Seen) -> np.ndarray:
-        """(3,), float32, of what a planner sees."""
-        return self(seen.images, seen.deadline_ms - seen.device_wait_ms, seen.server_wait_ms)
 
 
 class TaskStreamEnv(gymnasium.Env[np.ndarray, np.int64]):

@@ -11,7 +11,8 @@ from modeltree.errors import ConfigError
 from modeltree.streams.costs import MOST_IMAGES
 from modeltree.streams.system import EPSILON_MS
 from modeltree.units import bytes_per_ms
-from nas.decisions.streams.environment import Observer, setting
+from nas.decisions.streams.environment import setting
+from runtime.stream.learned import Observer
 
 
 class TaskStreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
