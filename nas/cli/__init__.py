@@ -9,6 +9,7 @@ from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
 from nas.cli.emulate import emulate
 from nas.cli.field import field
+from nas.cli.place import place
 from nas.cli.policy import policy
 from nas.cli.profile import profile
 from nas.cli.record import record
@@ -35,6 +36,7 @@ app.command()(run)
 app.command()(emulate)
 app.command()(field)
 app.command()(record)
+app.command()(place)
 app.add_typer(policy, name="policy")
 
 INTERRUPTED = 130

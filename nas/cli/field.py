@@ -58,7 +58,7 @@ def field(
 ) -> None:  # fmt: skip
     """Play a recorded link to every method, measured: server, shaped link and device in processes of their own."""
     from modeltree.link.scenes import load_trace
-    from nas.cli.progress import stages
+    from nas.cli.display.progress import stages
     from nas.field.config import FieldConfig
     from nas.field.play import play_, prepared, worst_error, write_field
     from nas.report.field.page import write_field_report

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modeltree.units import ms_from_s
-from nas.cli.progress import stages
+from nas.cli.display.progress import stages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from modeltree.tree import ModelTree
-    from nas.cli.live import LiveView
+    from nas.cli.display.live import LiveView
     from runtime.result import Result
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
@@ -61,7 +61,7 @@ def run(
 ) -> None:
     """Classify images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError
-    from nas.cli.live import LiveView, Seen
+    from nas.cli.display.live import LiveView, Seen
     from runtime.session import Session
     from runtime.wire.protocol.token import read_token
 
@@ -118,7 +118,7 @@ def _print(tree: "ModelTree", file: str, result: "Result", *, as_json: bool) -> 
 
 def _wait(until_s: float, view: "LiveView | None") -> None:
     """Sleep, in steps that keep the picture up to date."""
-    from nas.cli.live import UPDATES_PER_S
+    from nas.cli.display.live import UPDATES_PER_S
 
     while (left_s := until_s - time.perf_counter()) > 0:
         time.sleep(left_s if view is None else min(left_s, 1 / UPDATES_PER_S))

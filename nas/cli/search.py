@@ -79,7 +79,7 @@ def search(
     )  # fmt: skip
     folder = out or Path("runs") / f"{_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
 
-    from nas.cli.progress import stages
+    from nas.cli.display.progress import stages
     from nas.search import search as run_search
 
     with stages(quiet=as_json) as progress:

@@ -14,11 +14,11 @@ from modeltree.reward import Reward
 from modeltree.tree import ModelTree
 from nas.field.config import FieldConfig
 from nas.field.images import FieldImages, field_images
-from nas.field.links import chosen_link
 from nas.field.methods import Method, find_methods, slowdown_text, subject_of
+from nas.field.processes.links import chosen_link
+from nas.field.processes.turn import play_turn
 from nas.field.record import FieldRun, MethodRun, Shot, encode_field
 from nas.field.replay import Measured, method_run
-from nas.field.turn import play_turn
 from nas.jobs.machine import commit, load_average, processor, today
 from runtime.link import Shape
 from runtime.selection.branch_selection import open_driver

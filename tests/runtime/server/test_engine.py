@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bundles import FROM_FOUR, FROM_IMAGE, IMAGE
 from engine_callers import SHAPES, Fake, alone, close, images, occupied, pair, until
+from prometheus_client import generate_latest
 from small_bundle import BATCHES, write_small_bundle
 
 from modeltree.errors import ConfigError, DataError, NasError
@@ -47,9 +48,9 @@ def test_every_answer_under_load_is_the_librarys_own(folder, callers, workers, e
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(ask, range(500)))
         assert engine.waiting == (0, 0)
-        text = engine.metrics.text()
-    assert f'nas_requests_total{{model="{FROM_IMAGE}",outcome="ok"}} 250' in text
-    assert "nas_ready 1" in text
+        text = generate_latest(engine.metrics).decode()
+    assert f'nas_requests_total{{model="{FROM_IMAGE}",outcome="ok"}} 250.0' in text
+    assert "nas_ready 1.0" in text
 
 
 def test_models_are_the_rests_of_the_bundle_with_their_shapes(folder):

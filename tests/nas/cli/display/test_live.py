@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import exits_run
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from modeltree.link.bandwidth import BandwidthTypes
 from nas.cli import main
-from nas.cli.live import LAST, UPDATES_PER_S, LiveView, Seen, picture, quantiles, tree_lines
+from nas.cli.display.live import LAST, UPDATES_PER_S, LiveView, Seen, picture, quantiles, tree_lines
 from runtime.remote.link_monitor import LinkWatch
 from runtime.result import Parts, Result
 from runtime.wire.transports.interface import Exchange
@@ -309,7 +310,7 @@ def test_a_live_run_imports_no_torch(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code = f"""
     import json, sys
-    sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
+    sys.path.insert(0, {str(Path(__file__).parents[2])!r})
     sys.argv = ["nas", "run", "bundle", {str(tmp_path / "a.png")!r}, "--live", "--server", "grpc://x"]
     import numpy as np
     from types import SimpleNamespace

@@ -10,12 +10,12 @@ import numpy as np
 
 from modeltree.link.traces import Trace
 from modeltree.units import s_from_ms
-from nas.field.child import Child
 from nas.field.config import PROFILE, FieldConfig, factor_of
-from nas.field.device import Line, Task
 from nas.field.images import FieldImages
-from nas.field.links import START_S, opened_link, port_of
 from nas.field.methods import Method, predicted_s
+from nas.field.processes.child import Child
+from nas.field.processes.device import Line, Task
+from nas.field.processes.links import START_S, opened_link, port_of
 from nas.field.record import Shot
 from nas.field.replay import Measured
 
@@ -50,7 +50,7 @@ def play_turn(
             server = Child("server", "nas.cli:main", *words, "--workers", "1", "--drain-s", "1", within=laid.server)
             stack.enter_context(server)
             url = laid.lay(port_of(server.line(START_S)))
-        device = stack.enter_context(Child("device", "nas.field.device:main", within=laid.device))
+        device = stack.enter_context(Child("device", "nas.field.processes.device:main", within=laid.device))
         device.say(msgspec.to_builtins(_task(method, config, url, pixels)))
         device.heard(START_S)
         begins_s = time.monotonic() + _LEAD_S

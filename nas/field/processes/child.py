@@ -25,7 +25,7 @@ class Child:
 
     Parameters
     ----------
-    name : for errors. call : module and function, `nas.field.device:main`. arguments : its `sys.argv[1:]`.
+    name : for errors. call : module and function, `nas.field.processes.device:main`. arguments : its `sys.argv[1:]`.
     within : puts a command in front of the command line, as `ip netns exec` is; () for none.
     """
 
@@ -33,9 +33,8 @@ class Child:
         self.name = name
         module, _, function = call.partition(":")
         # A session of its own: Ctrl-C at the terminal is ours alone, and we end it in order.
-        code = (
-            f"from nas.field.child import die_with_parent as first; from {module} import {function} as f; first(); f()"
-        )
+        first = "from nas.field.processes.child import die_with_parent as first"
+        code = f"{first}; from {module} import {function} as f; first(); f()"
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by end()
         self._process = subprocess.Popen(
             [*within, sys.executable, "-u", "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -15,8 +15,8 @@ import msgspec
 
 from modeltree.errors import ConfigError, NasError
 from modeltree.link.traces import Trace
-from nas.field.child import Child
-from nas.field.relaying import RelayTask
+from nas.field.processes.child import Child
+from nas.field.processes.relaying import RelayTask
 from runtime.link import NamespaceLink, Shape
 
 START_S = 60.0
@@ -63,7 +63,9 @@ class RelayLink:
             bandwidth_mbps=tuple(trace.bandwidth_mbps.tolist()), end_s=trace.end_s, rtt_ms=trace.rtt_ms,
             offset_s=self._offset_s,
         )  # fmt: skip
-        self._child = self._stack.enter_context(Child("relay", "nas.field.relaying:main", within=self._within))
+        self._child = self._stack.enter_context(
+            Child("relay", "nas.field.processes.relaying:main", within=self._within)
+        )
         self._child.say(msgspec.to_builtins(task))
         return f"grpc://127.0.0.1:{self._child.heard(START_S)}"
 
