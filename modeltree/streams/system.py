@@ -7,8 +7,10 @@ For task n, of which task h was the one before on the same device:
     t_n^e = max(t_n^s + t_n^tr, t_(n-1)^f)    the server begins
     t_n^f = t_n^e + t_n^edge                  the answer
 
-The server is first come first served in the order of the tasks, and a task that ends on its device waits its turn, too:
-that is the paper's model, `strict`. Without it such a task is done when its device is, as in what we run for real.
+The server is first come first served in the order of the tasks, a task that ends on its device waits its turn, too, and
+what one device sends does not hold up what it sends next: that is the paper's model, `strict`. Without it a task that
+ends on its device is done when the device is, a device sends one task after the other, and the server takes them as
+they reach it: what we run for real (`runtime.stream`).
 """
 
 import math
@@ -32,12 +34,15 @@ EPSILON_MS = 1e-6
 """By how much an answer may pass its deadline: sums of floats differ by less."""
 
 
+_FORGOTTEN_MS = 60_000.0
+
+
 class Seen(NamedTuple):
     """What a planner sees when a task arrives.
 
     deadline_ms : tau. device_wait_ms : max(t_h^s - t_n^a, 0); server_wait_ms : max(t_(n-1)^f - t_n^a, 0).
     mbps : of the device's link now. others_ms : how long the other devices still compute; empty where nobody knows.
-    device : which one it is, among `others_ms` and itself.
+    device : which one it is, among `others_ms` and itself. link_wait_ms : how long the device still sends others.
     """
 
     images: int
@@ -47,6 +52,7 @@ class Seen(NamedTuple):
     mbps: float = PAPER_MBPS
     others_ms: tuple[float, ...] = ()
     device: int = 0
+    link_wait_ms: float = 0.0
 
 
 class Planner(Protocol):
@@ -107,7 +113,8 @@ class StreamSystem:
     def finish_ms(self, seen: Seen) -> np.ndarray:
         """(actions,): T_n = t_n^f - t_n^a of every action at the bandwidth that is seen; 0 for action 0."""
         device_ms, server_ms = self.device_ms[seen.images], self.server_ms[seen.images]
-        ready = seen.device_wait_ms + device_ms + self.transfer_ms(seen.images, seen.mbps)
+        sends = np.maximum(seen.device_wait_ms + device_ms, np.where(self.passes, seen.link_wait_ms, 0.0))
+        ready = sends + self.transfer_ms(seen.images, seen.mbps)
         begins = np.where(self.passes, np.maximum(ready, seen.server_wait_ms), ready)
         finish = begins + server_ms
         finish[0] = 0.0
@@ -144,17 +151,26 @@ class Timeline:
     def __init__(self, system: StreamSystem, devices: int) -> None:
         self.system = system
         self.device_free_ms = [-math.inf] * devices
+        self.link_free_ms = [-math.inf] * devices
         self.server_free_ms = -math.inf
+        self._served: list[tuple[float, float, float]] = []  # (reaches, serves, ends) of the server's tasks
 
     def seen(self, task: Task) -> Seen:
         """What a planner sees of a task that arrives."""
-        waits = [max(free - task.arrival_ms, 0.0) for free in self.device_free_ms]
+        now = task.arrival_ms
+        waits = [max(free - now, 0.0) for free in self.device_free_ms]
         system = self.system
-        mbps = system.mbps if system.trace is None else system.trace.at(s_from_ms(task.arrival_ms))
+        mbps = system.mbps if system.trace is None else system.trace.at(s_from_ms(now))
+        if system.strict:
+            server_wait_ms = max(self.server_free_ms - now, 0.0)
+        else:  # what has reached it, as a server knows its queue
+            left = [ends - max(serves, now) for reaches, serves, ends in self._served if reaches <= now < ends]
+            server_wait_ms = math.fsum(left)
         return Seen(
             images=task.images, deadline_ms=task.deadline_ms, device_wait_ms=waits[task.device],
-            server_wait_ms=max(self.server_free_ms - task.arrival_ms, 0.0), mbps=mbps,
-            others_ms=(*waits[: task.device], *waits[task.device + 1 :]), device=task.device,
+            server_wait_ms=server_wait_ms, mbps=mbps, device=task.device,
+            others_ms=(*waits[: task.device], *waits[task.device + 1 :]),
+            link_wait_ms=0.0 if system.strict else max(self.link_free_ms[task.device] - now, 0.0),
         )  # fmt: skip
 
     def step_(self, task: Task, action: int) -> Played:
@@ -164,19 +180,40 @@ class Timeline:
         if not action:
             return Played(task, 0, begins, begins, begins, begins, begins, 0.0)
         sends = begins + float(system.device_ms[task.images, action])
-        sent = float(system.sent_bytes[task.images, action])
+        self.device_free_ms[task.device] = sends
+        reaches = self._sent_(task, action, sends)
+        server_ms = float(system.server_ms[task.images, action])
+        serves = self._served_(reaches, server_ms) if system.passes[action] else reaches
+        ends = serves + server_ms
+        in_time = ends <= task.arrival_ms + task.deadline_ms + EPSILON_MS
+        return Played(task, action, begins, sends, reaches, serves, ends, float(system.gains[action]) * in_time)
+
+    def _sent_(self, task: Task, action: int, sends: float) -> float:
+        """When the server has it all."""
+        system, sent = self.system, float(self.system.sent_bytes[task.images, action])
+        if not system.strict and sent:
+            sends = max(sends, self.link_free_ms[task.device])
         if system.trace is None:
             reaches = sends + sent / bytes_per_ms(system.mbps)
         else:
             reaches = sends + system.trace.transfer_ms(sent, s_from_ms(sends))
-        passes = bool(system.passes[action])
-        serves = max(reaches, self.server_free_ms) if passes else reaches
-        ends = serves + float(system.server_ms[task.images, action])
-        self.device_free_ms[task.device] = sends
-        if passes:
-            self.server_free_ms = ends
-        in_time = ends <= task.arrival_ms + task.deadline_ms + EPSILON_MS
-        return Played(task, action, begins, sends, reaches, serves, ends, float(system.gains[action]) * in_time)
+        if sent:
+            self.link_free_ms[task.device] = reaches
+        return reaches
+
+    def _served_(self, reaches: float, server_ms: float) -> float:
+        """When the server begins: behind the task before, or, not `strict`, in the first gap from when it is there."""
+        if self.system.strict:
+            serves = max(reaches, self.server_free_ms)
+            self.server_free_ms = serves + server_ms
+            return serves
+        serves = reaches
+        for _, other, ends in sorted(self._served, key=lambda one: one[1]):
+            if serves + server_ms > other and serves < ends:
+                serves = ends
+        self._served = [one for one in self._served if one[2] > reaches - _FORGOTTEN_MS]
+        self._served.append((reaches, serves, serves + server_ms))
+        return serves
 
 
 def play(system: StreamSystem, tasks: Sequence[Task], planner: Planner, *, devices: int) -> list[Played]:

@@ -89,7 +89,7 @@ class DdqnConfig(DqnConfig):
     lr: float = 3e-3
     buffer: int = 100_000
     renew: int = 500
-    every: int = 2
+    every: int = 3
     last_epsilon: float = 0.02
     dueling: bool = False
     double: bool = True

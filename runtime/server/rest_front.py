@@ -27,7 +27,7 @@ from runtime.server.request_handler import Desk, Refusal, refusal_of
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.deadline_socket import PatientSocket
 from runtime.wire.protocol.reasons import KEY, Reason
-from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
+from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, WAITING, X, checksum
 
 _log = logging.getLogger(__name__)
 _LINGER_S = 1.0
@@ -244,7 +244,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         binary = asked.wants_binary()
         reply = rest.InferReply(
             model_name=name, model_version=VERSION, id=asked.id,
-            parameters={SECONDS: answered.seconds, CHECKSUM: checksum(answered.tensors)},
+            parameters={
+                SECONDS: answered.seconds, WAITING: answered.waiting_s, CHECKSUM: checksum(answered.tensors),
+            },
             outputs=[rest.describe(one, binary=binary) for one in answered.tensors],
         )  # fmt: skip
         whole, header_length = rest.joined(reply, [one.data for one in answered.tensors] if binary else [])
