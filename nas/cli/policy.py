@@ -125,7 +125,7 @@ def evaluate(
     from nas.decisions.offloading.compare import contenders, over_bandwidths, over_link, rows, write_csv
     from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
     from nas.report.policies import write_page
-    from runtime.session import TIMEOUT_S
+    from runtime.options import TIMEOUT_S
 
     if battery_mj is not None and link is None:
         raise ConfigError("--battery-mj needs a link to be spent on: pass --link")

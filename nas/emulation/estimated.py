@@ -20,7 +20,7 @@ from modeltree.tree import ModelTree
 from modeltree.units import s_from_ms
 from runtime.bandwidth import Estimator, ProbePolicy, Reading, probe_due
 from runtime.bandwidth.switch import Hysteresis, Match, matched
-from runtime.remote.link_monitor import PING_BYTES
+from runtime.remote.prober import PING_BYTES
 
 PATIENCE_S = 2.0
 """A device waits so long for an answer; what is later tells the estimator "at most so fast", as in the runtime."""

@@ -25,9 +25,12 @@ from in_process_transport import InProcessTransport
 from modeltree.errors import ConfigError, DataError, NasError
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.options import MODES, SessionOptions
 from runtime.remote.circuit_breaker import Breaker
 from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.session import Session
+
+MODE = {mode: SessionOptions(mode=mode) for mode in MODES}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def opened(bundle):
     device = Device(Bundle.open(bundle))
     device.warm_up()
     cloud, link = Cloud(Device(Bundle.open(bundle))), FixedLink(FAST_MBPS)
-    session = Session(device, link, InProcessTransport(cloud), rng=random.Random(0), timeout_s=1.0)
+    session = Session(device, link, InProcessTransport(cloud), SessionOptions(timeout_s=1.0), rng=random.Random(0))
     with session:
         yield session, cloud, link
 
@@ -135,11 +138,13 @@ def test_a_server_that_refuses_or_fails_costs_no_answer(opened, error):
     assert link.given_up == 0  # a refusal says nothing of how fast the link is
 
 
-def test_a_slow_server_is_left_in_time_for_the_deadline(opened):
-    session, cloud, _ = opened
-    session.timeout_s = 60.0
+def test_a_slow_server_is_left_in_time_for_the_deadline(bundle):
+    device, cloud = Device(Bundle.open(bundle)), Cloud(Device(Bundle.open(bundle)))
+    device.warm_up()
     cloud.trouble = lambda: time.sleep(3.0)
-    result = session.infer(image(), deadline_ms=300)
+    options = SessionOptions(timeout_s=60.0)
+    with Session(device, FixedLink(FAST_MBPS), InProcessTransport(cloud), options) as session:
+        result = session.infer(image(), deadline_ms=300)
     assert result.answered_by == "device"
     assert result.parts.total < 2500  # and not the 3000 of the server; to the millisecond is for benchmarks
     assert close_to(result, image())
@@ -195,14 +200,16 @@ def test_hundreds_of_random_faults_lose_no_answer_and_make_none_wrong(opened):
 
 def test_only_device_never_asks_and_only_cloud_never_answers_alone(bundle):
     device, cloud = Device(Bundle.open(bundle)), Cloud(Device(Bundle.open(bundle)))
-    with Session(device, FixedLink(FAST_MBPS), InProcessTransport(cloud), mode="only-device") as session:
+    with Session(
+        device, FixedLink(FAST_MBPS), InProcessTransport(cloud), SessionOptions(mode="only-device")
+    ) as session:
         assert session.infer(image()).answered_by == "device"
     assert cloud.asked == 0
 
     def trouble():
         raise Busy("no room")
 
-    with Session(device, FixedLink(SLOW_MBPS), InProcessTransport(cloud), mode="only-cloud") as session:
+    with Session(device, FixedLink(SLOW_MBPS), InProcessTransport(cloud), MODE["only-cloud"]) as session:
         assert session.infer(image()).answered_by == "cloud"
         cloud.trouble = trouble
         with pytest.raises(NasError, match="no room"):
@@ -212,7 +219,9 @@ def test_only_device_never_asks_and_only_cloud_never_answers_alone(bundle):
 def test_prefer_device_asks_only_when_it_cannot_be_in_time(bundle):
     device, cloud = Device(Bundle.open(bundle)), Cloud(Device(Bundle.open(bundle)))
     device.warm_up()
-    with Session(device, FixedLink(FAST_MBPS), InProcessTransport(cloud), mode="prefer-device") as session:
+    with Session(
+        device, FixedLink(FAST_MBPS), InProcessTransport(cloud), SessionOptions(mode="prefer-device")
+    ) as session:
         result = session.infer(image(), deadline_ms=1000)
     assert (result.answered_by, cloud.asked) == ("device", 0)
 
@@ -220,9 +229,9 @@ def test_prefer_device_asks_only_when_it_cannot_be_in_time(bundle):
 def test_modes_and_servers_that_do_not_fit_are_refused(bundle):
     device = Device(Bundle.open(bundle))
     with pytest.raises(ConfigError, match="known are only-cloud"):
-        Session(device, FixedLink(1.0), None, mode="cloudy")
+        Session.open(bundle, mode="cloudy")
     with pytest.raises(ConfigError, match="needs a server"):
-        Session(device, FixedLink(1.0), None, mode="only-cloud")
+        Session(device, FixedLink(1.0), None, SessionOptions(mode="only-cloud"))
 
 
 @pytest.mark.parametrize("wrong", [

@@ -174,7 +174,9 @@ def _best_sequence(groups: Groups, every: Ideals) -> np.ndarray:
     work = every.accelerator_time[large] - every.accelerator_time[small] + every.transfer(small, large)
     room = every.size[large] - every.size[small] <= graph.accelerator_bytes * (1 + 1e-12)
     fast = np.where(within & room, work, np.inf).reshape(shape)
-    slow = np.where(within.reshape(shape) & (graph.cpus > 0), _on_cpus(groups, every, ideals), np.inf)
+    nothing = np.eye(len(ideals), dtype=bool)
+    allowed = within.reshape(shape) & ((graph.cpus > 0) | nothing)
+    slow = np.where(allowed, _on_cpus(groups, every, ideals), np.inf)
     reached = slow[0]
     steps: list[tuple[np.ndarray, np.ndarray]] = []
     for _ in range(graph.accelerators):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import numpy as np
 
-from modeltree.units import ms_from_s, s_from_ms
+from modeltree.units import s_from_ms
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
 from runtime.result import Result
@@ -67,24 +67,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     output: tuple[float, ...] = ()
 
 
-class Stopwatch:
-    """A session's device that notes how long every block takes; all else is the device's own."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self.noted_ms: list[tuple[str, float]] = []
-
-    def run(self, block: str, x: np.ndarray) -> np.ndarray:
-        """What the block makes of `x`."""
-        began_s = time.perf_counter()
-        y = self._device.run(block, x)
-        self.noted_ms.append((block, ms_from_s(time.perf_counter() - began_s)))
-        return y
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._device, name)
-
-
 def main() -> None:
     """Do what standard input says."""
     task = msgspec.json.decode(sys.stdin.readline(), type=Task)
@@ -96,9 +78,7 @@ def main() -> None:
     ) as session:  # fmt: skip
         _tell(json.dumps({"measured": session.measure()}))
         began_s = float(json.loads(sys.stdin.readline()))
-        watch = Stopwatch(session.device)
-        session.device = watch  # type: ignore[assignment]
-        for line in infer_all(session, watch, images, task, lambda: time.monotonic() - began_s, time.sleep):
+        for line in infer_all(session, images, task, lambda: time.monotonic() - began_s, time.sleep):
             _tell(msgspec.json.encode(line).decode())
 
 
@@ -108,25 +88,23 @@ def _tell(line: str) -> None:
 
 
 def infer_all(
-    session: Session, watch: Stopwatch, images: np.ndarray, task: Task, clock: Callable[[], float],
-    sleep: Callable[[float], None],
+    session: Session, images: np.ndarray, task: Task, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> Iterator[Line]:  # fmt: skip
     """Inference i begins at i * every_ms, or at once where the one before took longer."""
     for i in range(task.count):
         due_s = s_from_ms(i * task.every_ms)
         sleep(max(0.0, due_s - clock()))
-        watch.noted_ms.clear()
         began_s = clock()
         result = session.infer(images[i % len(images)], deadline_ms=task.deadline_ms)
-        yield _line(result, began_s, watch, outputs=task.outputs)
+        yield _line(result, began_s, outputs=task.outputs)
 
 
-def _line(result: Result, began_s: float, watch: Stopwatch, *, outputs: bool) -> Line:
+def _line(result: Result, began_s: float, *, outputs: bool) -> Line:
     return Line(
         began_s=began_s, nodes=result.nodes, types=result.types,
         mbps=tuple(None if math.isnan(mbps) else mbps for mbps in result.mbps), answered_by=result.answered_by,
         why=result.why, met=result.met, predicted_class=int(result.output.argmax()), parts_ms=dict(vars(result.parts)),
-        blocks_ms=tuple(watch.noted_ms), output=tuple(result.output.tolist()) if outputs else (),
+        blocks_ms=result.blocks_ms, output=tuple(result.output.tolist()) if outputs else (),
     )  # fmt: skip
 
 

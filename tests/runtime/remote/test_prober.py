@@ -1,7 +1,8 @@
-"""The watcher of a link and its prober: what they send, when they send nothing, and what a failure leads to."""
+"""The watcher of a link and its prober: what is sent, when nothing is, and what a failure leads to."""
 
 import random
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from modeltree.link.bandwidth import BandwidthTypes
 from runtime.bandwidth import ProbePolicy
 from runtime.remote.circuit_breaker import Breaker
-from runtime.remote.link_monitor import PING_BYTES, LinkWatch, Prober
+from runtime.remote.link_monitor import LinkWatch
 from runtime.remote.offload_client import Cloud
+from runtime.remote.prober import PING_BYTES, Prober
 from runtime.wire.transports import BusyError, Exchange, TimedOut
 
 HALF = (0.5, 0.5)
@@ -55,6 +57,18 @@ def watch(wire):
     return LinkWatch(TYPES, clock=wire.clock)
 
 
+@pytest.fixture
+def cloud(watch, wire):
+    breaker = Breaker(wire.clock, random.Random(0), first_s=1e-6, longest_s=1e-6)
+    return Cloud(wire, watch, breaker, wire.clock, probed=True)
+
+
+@pytest.fixture
+def prober(watch, cloud):
+    """One that looks when the test says so."""
+    return Prober(watch, cloud, POLICY)
+
+
 def test_before_anything_is_known_the_slowest_type_is_taken(watch):
     kind, mbps = watch.bandwidth_type()
     assert kind == 0
@@ -62,8 +76,8 @@ def test_before_anything_is_known_the_slowest_type_is_taken(watch):
     assert watch.expected_s(1000) is None
 
 
-def test_probing_now_measures_round_trip_and_bandwidth(watch, wire):
-    assert watch.probe(wire, POLICY, now=True)
+def test_measuring_tells_round_trip_and_bandwidth(watch, prober):
+    assert prober.measure()
     assert watch.rtt_ms == pytest.approx(1e3 * RTT_S, rel=0.05)
     kind, mbps = watch.bandwidth_type()
     assert kind == 1
@@ -72,41 +86,45 @@ def test_probing_now_measures_round_trip_and_bandwidth(watch, wire):
     assert expected_s > RTT_S + 100_000 / BYTES_PER_S  # at the lower decile it takes longer than in the middle
 
 
-def test_the_first_probe_of_all_pings_twice_since_opening_a_connection_takes_time(watch, wire):
-    watch.probe(wire, POLICY, now=True)
+def test_the_first_probe_of_all_pings_twice_since_opening_a_connection_takes_time(prober, wire):
+    prober.measure()
     assert wire.sent[:2] == [PING_BYTES, PING_BYTES]
     assert len(wire.sent) == 3
-    watch.probe(wire, POLICY, now=True)
+    prober.measure()
     assert wire.sent[3] == PING_BYTES
     assert len(wire.sent) == 5
 
 
-def test_a_probe_that_is_not_due_sends_nothing(watch, wire):
+def test_a_probe_that_is_not_due_sends_nothing(watch, wire, cloud, prober):
     watch.bandwidth_type()
-    assert watch.probe(wire, POLICY)
-    assert watch.probe(wire, POLICY) is None  # the estimate is young
+    assert prober.look()
+    assert prober.look() is None  # the estimate is young
     wire.now_s += POLICY.old_s + 1
-    assert watch.probe(wire, POLICY, busy=True) is None  # a transfer will tell for free
-    assert watch.probe(wire, POLICY)
+    under_way = Future()
+    cloud._in_flight.add(under_way)
+    assert prober.look() is None  # a transfer will tell for free
+    under_way.set_result(None)
+    assert prober.look()
 
 
-def test_a_probe_that_fails_says_so_and_only_a_time_out_says_that_the_link_is_slow(watch, wire):
-    watch.probe(wire, POLICY, now=True)
+def test_a_probe_that_fails_says_so_and_only_a_time_out_says_that_the_link_is_slow(watch, wire, prober):
+    prober.measure()
     before = watch.estimate().mbps
     wire.trouble = BusyError("no room")
-    assert watch.probe(wire, POLICY, now=True) is False
+    assert prober.measure() is False
     assert watch.estimate().mbps == pytest.approx(before)
     wire.trouble = TimedOut("nothing")
-    assert watch.probe(wire, POLICY, now=True) is False
+    wire.now_s += 1.0
+    assert prober.measure() is False
     assert watch.estimate().mbps < before
 
 
-def test_it_is_asleep_when_nobody_asked_for_long(watch, wire):
-    assert watch.asleep(POLICY)
+def test_it_is_asleep_when_nobody_asked_for_long(watch, wire, prober):
+    assert prober.look() is None
     watch.bandwidth_type()
-    assert not watch.asleep(POLICY)
+    assert prober.look()
     wire.now_s += POLICY.asleep_s + 1
-    assert watch.asleep(POLICY)
+    assert prober.look() is None
 
 
 def test_an_exchange_that_sent_nothing_is_no_reading(watch):
@@ -130,16 +148,18 @@ class CountingBreaker(Breaker):
 @contextmanager
 def probing(watch, wire, monkeypatch):
     """(cloud, breaker) with a prober that looks a thousand times a second."""
-    monkeypatch.setattr("runtime.remote.link_monitor._LOOK_S", 1e-3)
+    monkeypatch.setattr("runtime.remote.prober._LOOK_S", 1e-3)
     breaker = CountingBreaker(wire.clock)
     cloud = Cloud(wire, watch, breaker, wire.clock, probed=True)
     prober = Prober(watch, cloud, POLICY)
+    prober.start()
+    (thread,) = (one for one in threading.enumerate() if one.name == "nas-prober")
     try:
         yield cloud, breaker
     finally:
-        prober.stop()
-        prober._thread.join(PATIENCE_S)
-        cloud._threads.shutdown()
+        prober.close()
+        thread.join(PATIENCE_S)
+        cloud._threads.close()
 
 
 def looked(breaker, times=LOOKS):
@@ -179,14 +199,13 @@ def test_while_the_breaker_waits_nothing_is_probed_and_then_a_failed_link_is_tri
         watch.bandwidth_type()
         until(lambda: len(wire.sent) == 3, breaker)
         looked(breaker)
-        breaker.failed()
-        cloud._doubted = True
+        breaker.failed(link=True)
         sent = len(wire.sent)
         looked(breaker)
         assert len(wire.sent) == sent
         assert "left alone" in cloud.why_not()
         wire.now_s += 1.0  # the first wait is over, the estimate still young
-        until(lambda: len(wire.sent) > sent and not cloud.doubted, breaker)
+        until(lambda: len(wire.sent) > sent and not cloud.breaker.doubted, breaker)
         assert cloud.why_not() is None
 
 
@@ -197,21 +216,20 @@ def test_a_failed_link_is_only_risked_again_after_a_probe_has_passed(watch, wire
         until(lambda: breaker.failures == 1, breaker)
         wire.now_s += 1.0  # the breaker closes; the probe that follows at once fails as well, and it waits for longer
         until(lambda: breaker.failures == 2, breaker)
-        assert cloud.doubted
+        assert breaker.doubted
         assert cloud.why_not() is not None
         wire.trouble = None
         wire.now_s += 2.0
-        until(lambda: not cloud.doubted, breaker)
+        until(lambda: not cloud.breaker.doubted, breaker)
         assert cloud.why_not() is None
 
 
-def test_a_link_that_failed_is_not_risked_before_a_probe_though_the_breaker_is_closed(watch, wire):
-    cloud = Cloud(wire, watch, Breaker(wire.clock, random.Random(0)), wire.clock, probed=True)
-    cloud._doubted = True
+def test_a_link_that_failed_is_not_risked_before_a_probe_though_the_breaker_is_closed(watch, wire, cloud, prober):
+    watch.bandwidth_type()
+    cloud.breaker.failed(link=True)
+    wire.now_s += 1.0
     assert "no probe has passed" in cloud.why_not()
-    cloud.probe(lambda transport: None)  # none was sent
-    assert cloud.doubted
-    cloud.probe(lambda transport: True)
+    assert prober.look()
     assert cloud.why_not() is None
 
 
@@ -220,10 +238,10 @@ def test_a_probe_that_breaks_in_an_unforeseen_way_is_a_failure_and_does_not_end_
         watch.bandwidth_type()
         wire.trouble = RuntimeError("a bug")
         until(lambda: breaker.failures == 1, breaker)
-        assert cloud.doubted
+        assert breaker.doubted
         wire.trouble = None
         wire.now_s += 1.0
-        until(lambda: not cloud.doubted, breaker)
+        until(lambda: not cloud.breaker.doubted, breaker)
 
 
 def test_stopping_ends_the_prober(watch, wire, monkeypatch):
@@ -232,7 +250,7 @@ def test_stopping_ends_the_prober(watch, wire, monkeypatch):
     assert not any(thread.name == "nas-prober" for thread in threading.enumerate())
 
 
-def test_whoever_asks_or_tells_holds_the_lock_since_several_threads_do(watch, wire):
+def test_whoever_asks_or_tells_holds_the_lock_since_several_threads_do(watch, prober):
     class Guarded:
         def __init__(self, estimator):
             self._estimator = estimator
@@ -243,7 +261,7 @@ def test_whoever_asks_or_tells_holds_the_lock_since_several_threads_do(watch, wi
 
     watch._estimator = Guarded(watch._estimator)
     assert watch.expected_s(3000) is None
-    watch.probe(wire, POLICY, now=True)
+    prober.measure()
     watch.observe(Exchange(sent_bytes=3000, received_bytes=10, seconds=0.1, server_s=0.0))
     watch.bandwidth_type()
     assert watch.estimate() is not None
