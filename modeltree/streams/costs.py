@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -141,6 +142,37 @@ class ActionTable:
         if not action:
             return "not run"
         return f"exit {self.exit[action]}, cut {self.cut[action]}"
+
+
+def encode_table(table: ActionTable) -> bytes:
+    """A table as JSON, column by column; `load_table` reads it."""
+    columns = {field.name: getattr(table, field.name).tolist() for field in fields(table)}
+    return msgspec.json.format(msgspec.json.encode(columns), indent=1) + b"\n"
+
+
+def load_table(path: Path) -> ActionTable:
+    """Actions from a JSON file: costs layer by layer (`StreamCosts`), or a table as `encode_table` writes it.
+
+    Raises
+    ------
+    DataError : it cannot be read. FormatError : it holds neither.
+    """
+    try:
+        columns = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}: check the path") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{path} is no JSON of columns: {error}") from error
+    if "branches" in columns:
+        return load_costs(path).table()
+    names = {field.name for field in fields(ActionTable)}
+    if set(columns) != names:
+        raise FormatError(f"{path} has {', '.join(sorted(columns))}: it must have exactly {', '.join(sorted(names))}")
+    try:
+        kinds = {"exit": np.int64, "cut": np.int64, "on_device": bool}
+        return ActionTable(**{name: np.array(columns[name], dtype=kinds.get(name, np.float64)) for name in names})
+    except (ValueError, TypeError, DataError) as error:
+        raise FormatError(f"{path} holds no table of actions: {error}") from error
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:

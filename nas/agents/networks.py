@@ -13,7 +13,6 @@ from torch import nn
 from modeltree.errors import ConfigError
 from runtime.selection.policies import Dense
 
-
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 """What may lie between layers; `runtime.selection.policies.Dense` knows the same."""
 

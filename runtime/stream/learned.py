@@ -8,7 +8,7 @@ from modeltree.streams.costs import MOST_IMAGES
 from modeltree.streams.system import Seen, StreamSystem
 from runtime.selection.policies import Dense
 
-_OBSERVED = 3
+OBSERVED = 3
 
 
 class Observer:

@@ -262,9 +262,7 @@ class TaskStream:
                 continue
             self.server.told(told.waiting_s)
 
-    def _end(
-        self, job: Job, outputs: np.ndarray | None, answered_by: str, why: str, *, server_s: float = 0.0
-    ) -> None:
+    def _end(self, job: Job, outputs: np.ndarray | None, answered_by: str, why: str, *, server_s: float = 0.0) -> None:
         """A task's last step, once."""
         ended = self._last_s = self.clock()
         with self._lock:

@@ -40,10 +40,12 @@ def exact(
 
     Raises
     ------
-    ConfigError : the link follows a trace.
+    ConfigError : the link follows a trace, or the system is not `strict` and has several devices (see `upper_bound`).
     """
     if system.trace is not None:
         raise ConfigError("the exact optimum needs a link that stays as it is: it was given a trace")
+    if not system.strict and devices > 1:
+        raise ConfigError("several devices meet at a server that takes tasks as they come: ask for upper_bound")
     plans = [list(plan) for plan in known] or [[0] * len(tasks)]
     gains = [total_gain(play(system, tasks, Scripted(actions=plan), devices=devices)) for plan in plans]
     best = int(np.argmax(gains))
@@ -79,14 +81,32 @@ def exact(
     return Optimum(plan, incumbent, widest, bound <= incumbent, max(incumbent, bound))
 
 
+def upper_bound(system: StreamSystem, tasks: Sequence[Task], *, devices: int, most_states: int = 3000) -> float:
+    """What no plan can gain, whoever makes it, on a system that is not `strict`: the server busy for nobody else.
+
+    Then devices have nothing to do with each other, and each has its own exact optimum.
+    """
+    total = 0.0
+    for device in range(devices):
+        mine = [task._replace(device=0) for task in tasks if task.device == device]
+        if mine:
+            total += exact(system, mine, devices=1, most_states=most_states).bound
+    return total
+
+
 def _expanded(
     system: StreamSystem, task: Task, free: np.ndarray, gained: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Every partial plan with every action that is in time: (times, gains, parent, action)."""
     begins = np.maximum(free[:, task.device], task.arrival_ms)[:, None]
     sends = begins + system.device_ms[task.images]
-    reaches = sends + system.transfer_ms(task.images, system.mbps)
-    ends = np.where(system.passes, np.maximum(reaches, free[:, -1:]), reaches) + system.server_ms[task.images]
+    transfer_ms = system.transfer_ms(task.images, system.mbps)
+    if system.strict:
+        reaches = sends + transfer_ms
+        busy = ends = np.maximum(reaches, free[:, -1:]) + system.server_ms[task.images]
+    else:  # the last time is the link's
+        busy = np.where(system.passes, np.maximum(sends, free[:, -1:]) + transfer_ms, sends)
+        ends = busy + system.server_ms[task.images]
     fits = ends <= task.arrival_ms + task.deadline_ms + EPSILON_MS
     fits[:, 0] = True
     parents, actions = np.nonzero(fits)
@@ -94,7 +114,7 @@ def _expanded(
     runs = actions > 0
     times[runs, task.device] = sends[parents[runs], actions[runs]]
     served = runs & system.passes[actions]
-    times[served, -1] = ends[parents[served], actions[served]]
+    times[served, -1] = busy[parents[served], actions[served]]
     return times, gained[parents] + system.gains[actions], parents, actions
 
 
