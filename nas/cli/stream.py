@@ -38,7 +38,9 @@ def stream(
     one_at_a_time: Annotated[
         bool, typer.Option("--one-at-a-time", help="Each task answered before the next is begun, to compare with")
     ] = False,
-    images: Annotated[Path | None, typer.Option(help="Folder of images, labelled by the names of their folders")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images, labelled by the names of their folders")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of arrivals and images")] = 0,
     costs_only: Annotated[
         Path | None, typer.Option("--costs", help="Only measure what exits and cuts take, into this JSON file")
