@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compile.program_file import read_program
 from nas.data.imagefolder import decode as decode_image
 from nas.jobs.machine import load_average, processor, today
 from runtime.wire import frames
@@ -61,7 +62,7 @@ def feature_maps(run: Path, images: np.ndarray) -> Iterator[tuple[str, np.ndarra
     """What crosses at every place behind the image, and the image as it was; (images, ...) each."""
     tree = json.loads((run / "tree.json").read_text(encoding="utf-8"))
     mean, std = (torch.tensor(tree[key])[:, None, None] for key in ("mean", "std"))
-    network = analyse(torch.export.load(run / "base.pt2"))
+    network = analyse(read_program(run / "base.pt2"))
     yield "0 pixels", images
     x = (torch.from_numpy(images) / 255 - mean) / std
     for place in network.spec.places[1:-1]:

@@ -318,6 +318,7 @@ def sample(shape: tuple[int, ...], batch: int) -> np.ndarray:
 def made_bundle(folder: Path, number: int) -> Path:
     """VGG11 with random weights, handed over whole; every number has weights and a model's name of its own."""
     from compile.bundle import Wanted, compile_run
+    from compile.program_file import write_program
     from compile.targets import host
     from modeltree.files import write_bytes
     from modeltree.link.bandwidth import BandwidthTypes
@@ -343,7 +344,7 @@ def made_bundle(folder: Path, number: int) -> Path:
     import torch
 
     torch.manual_seed(number)
-    torch.export.save(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
+    write_program(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
     compile_run(run, made, Wanted(targets=[host()], batches=BATCHES), cache=default_cache() / "compiled")
     return made
 

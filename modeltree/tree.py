@@ -8,6 +8,7 @@ until a node hands the rest over to the cloud [Wang 2020, sec. VI-A].
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -77,6 +78,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rate: float = 1.0
 
 
+BlockName = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{20})?\Z")]
+"""A block's content hash; empty where there is none. It becomes a file's name, so that it is nothing else."""
+
+
 class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The tensor that crosses to the cloud.
 
@@ -92,7 +97,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shape: tuple[int, ...]
     bytes: int
     bits: int
-    block: str = msgspec.field(default_factory=lambda: "")  # a factory's default is always written
+    block: BlockName = msgspec.field(default_factory=lambda: "")  # a factory's default is always written
     device_ms: float = msgspec.field(default_factory=lambda: 0.0)
     exit: int = 0
 
@@ -131,7 +136,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     device_ms: float
     transfer_ms: float = 0.0
     cloud_ms: float = 0.0
-    block: str = ""
+    block: BlockName = ""
     handover: Handover | None = None
     leaf: Leaf | None = None
     children: tuple[int, ...] = ()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compile.program_file import read_program
 from nas.compression.library import Choice, Library
 from nas.jobs.executors import Executor
 from transforms import Network, analyse, compose
@@ -48,7 +49,7 @@ def measure_compositions(
 
 
 def _setup(context: _Context) -> tuple[_Context, Network]:
-    return context, analyse(torch.export.load(context.program))
+    return context, analyse(read_program(context.program))
 
 
 def _measure(state: tuple[_Context, Network], plan: dict[int, Choice]) -> float:

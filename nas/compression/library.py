@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
+from compile.program_file import read_program
 from modeltree.errors import DataError, NotApplicable
 from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
@@ -170,7 +171,7 @@ def build_library(
 
 
 def _setup(context: _Context) -> tuple[_Context, Network]:
-    return context, analyse(torch.export.load(context.program))
+    return context, analyse(read_program(context.program))
 
 
 def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Record:

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compile.program_file import program_bytes
 from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
 from nas.bases import fingerprint
 from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
-from nas.training.base_network import exported_bytes
 from nas.treesearch.evaluator import Branch, PathOutcome
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from nas.treesearch.search_spaces import SearchSpaces
@@ -276,7 +276,7 @@ def write_block(module: nn.Module, shape: tuple[int, ...], folder: Path) -> str:
     path = folder / f"{name}.pt2"
     if not path.exists():
         with torch.no_grad():
-            write_bytes(path, exported_bytes(export(module, shape)))
+            write_bytes(path, program_bytes(export(module, shape)))
     return name
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from compile.program_file import program_bytes
 from modeltree.errors import NotApplicable
 from modeltree.layers import LayerSpec
 from modeltree.profiles import DeviceProfile
 from nas.profiling.timing import Timer, timed
-from nas.training.base_network import exported_bytes
 from transforms import TECHNIQUES, Network, analyse, compose, export, technique
 from transforms.graph.describe import module_specs
 
@@ -49,7 +49,7 @@ def checked(
         progress(index, branches, f"{name}: a random branch")
         said, branch = random_branch(network, known, rng)
         layers: list[LayerSpec] = module_specs(branch, network.spec.input_shape)
-        numbers.append(timer.add(exported_bytes(export(branch, network.spec.input_shape))))
+        numbers.append(timer.add(program_bytes(export(branch, network.spec.input_shape))))
         found.append((name, said, profile.compute_ms(layers)))
     progress(branches, branches, "")
     measured = timed(timer, numbers, rounds=rounds, burst_s=burst_s, rng=rng).timings

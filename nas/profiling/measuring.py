@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from compile.program_file import program_bytes
 from modeltree.profiles import DeviceProfile
 from nas.profiling.fitting import Residual, Sample, fitted, measurements, residuals
 from nas.profiling.stacks import Stack, stacks
 from nas.profiling.timing import Timer, Timings, timed
-from nas.training.base_network import exported_bytes
 from transforms import analyse, export
 
 _JPEG_SIDE, _JPEG_QUALITY = 224, 75
@@ -50,7 +50,7 @@ def profiled(
         progress("compile", done, len(wanted), stack.name)
         program = export(stack.module, stack.input_shape)
         described.append(_layers(program))
-        numbers.append(timer.add(exported_bytes(program)))
+        numbers.append(timer.add(program_bytes(program)))
     progress("compile", len(wanted), len(wanted), "")
     taken: Timings = timed(
         timer, numbers, rounds=rounds, burst_s=burst_s, rng=rng,

@@ -113,13 +113,11 @@ class _Compiler:
         self.target, self.tiles = target, TuningCache(tiles)
 
     def compiled(self, program: bytes) -> Any:
-        import io
-
-        import torch
 
         from compile.pipeline import compile_block
+        from compile.program_file import read_program
 
-        made = compile_block(torch.export.load(io.BytesIO(program)), self.target, cache=self.tiles)
+        made = compile_block(read_program(program), self.target, cache=self.tiles)
         self.tiles.save()
         return made
 

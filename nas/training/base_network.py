@@ -1,7 +1,6 @@
 """From names on a command line to a trained, exported and analysed base network and three sets of images."""
 
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compile.program_file import program_bytes, read_program
 from modeltree.errors import DataError
 from modeltree.files import write_bytes
 from modeltree.slicing import slice_blocks
@@ -85,19 +85,12 @@ def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress)
     program = folder / "base.pt2"
     if not program.exists():
         exported = export(model, (3, config.image_size, config.image_size))
-        write_bytes(program, exported_bytes(exported))
-    network = analyse(torch.export.load(program))
+        write_bytes(program, program_bytes(exported))
+    network = analyse(read_program(program))
     roles = "given" if config.weights is not None else "trained"
     code = hashlib.sha256(network.graph.code.encode()).hexdigest()
     key = (f"{fingerprint(model)}/{code}", f"{dataset.fingerprint}/{roles}/{config.seed}")
     return Prepared(dataset=dataset, model=model, network=network, program=program, key=key)
-
-
-def exported_bytes(program: torch.export.ExportedProgram) -> bytes:
-    """The `.pt2` form of an exported program."""
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    return buffer.getvalue()
 
 
 def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:

@@ -10,6 +10,7 @@ import pytest
 import tiny_search
 import torch
 
+from compile.program_file import read_program
 from modeltree.errors import ConfigError
 from modeltree.tree import decode_tree
 from nas.cli import main
@@ -61,7 +62,7 @@ def run_blocks(searched, leaf, images):
         names.append(leaf.handover.block)
     with torch.no_grad():
         for name in names:
-            images = torch.export.load(searched.folder / "blocks" / f"{name}.pt2").module()(images)
+            images = read_program(searched.folder / "blocks" / f"{name}.pt2").module()(images)
     return images
 
 

@@ -275,8 +275,8 @@ def test_the_device_and_the_relay_load_no_torch():
 
 def test_torch_says_what_a_path_computes_quantised_where_it_crossed(tmp_path):
     torch = pytest.importorskip("torch")
+    from compile.program_file import program_bytes
     from nas.field.checking import Checker, relative_error
-    from nas.training.base_network import exported_bytes
     from transforms.graph.lifting import export
 
     torch.manual_seed(0)
@@ -284,7 +284,7 @@ def test_torch_says_what_a_path_computes_quantised_where_it_crossed(tmp_path):
     rest = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4096, 2)).eval()
     (tmp_path / "blocks").mkdir()
     for name, module, shape in ((FIRST, first, IMAGE), (FROM_FOUR, rest, FEATURES)):
-        (tmp_path / "blocks" / f"{name}.pt2").write_bytes(exported_bytes(export(module, shape)))
+        (tmp_path / "blocks" / f"{name}.pt2").write_bytes(program_bytes(export(module, shape)))
     pixels = np.random.default_rng(0).integers(0, 256, IMAGE, dtype=np.uint8)
     with torch.no_grad():
         features = first(torch.from_numpy(((pixels / 255 - 0.5) / 0.25).astype(np.float32))[None])
