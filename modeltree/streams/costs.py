@@ -81,7 +81,7 @@ class StreamCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 rows.append((number, cut, branch.accuracy, *sums))
         columns = [np.array(column) for column in zip(*rows)]
         names = ("exit", "cut", "accuracy", "device_k", "device_b", "sent_k", "sent_b", "server_k", "server_b")
-        ends = np.array([cut == len(self.branches[exit - 1].layers) or not exit for exit, cut, *_ in rows])
+        ends = np.array([True, *(cut == len(b.layers) for b in self.branches for cut in range(len(b.layers) + 1))])
         return ActionTable(**dict(zip(names, columns)), on_device=ends)
 
 

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from modeltree.streams.tasks import Arrivals, Task
     from nas.field.stream.play import Cast
-    from nas.field.stream.record import StreamRun, StreamTally
+    from nas.field.stream.record import StreamRecord, StreamRun, StreamTally
 
 
 def stream(
@@ -115,7 +115,7 @@ def _tasks(text: str, arrivals: "Arrivals", seed: int) -> "list[Task]":
     return arrivals.draw(int(text), np.random.default_rng([seed, 21]))
 
 
-def _record(cast: "Cast", runs: "Sequence[StreamRun]", tasks_from: str) -> object:
+def _record(cast: "Cast", runs: "Sequence[StreamRun]", tasks_from: str) -> "StreamRecord":
     from dataclasses import fields
 
     from nas.field.stream.record import StreamRecord

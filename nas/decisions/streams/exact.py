@@ -128,11 +128,11 @@ def _undominated(free: np.ndarray, gained: np.ndarray) -> np.ndarray:
     for start in range(0, len(order), 256):
         block = order[start : start + 256]
         rows = columns[block]
-        beaten = (kept[None] <= rows[:, None] + 1e-9).all(2).any(1) if len(kept) else np.zeros(len(rows), bool)
+        beaten = np.any(np.all(kept[None] <= rows[:, None] + 1e-9, axis=2), axis=1)
         rows, block = rows[~beaten], block[~beaten]
-        inside = (rows[None] <= rows[:, None] + 1e-9).all(2)
+        inside = np.all(rows[None] <= rows[:, None] + 1e-9, axis=2)
         earlier = np.tri(len(rows), k=-1, dtype=bool)
-        alive = ~(inside & earlier).any(1)
+        alive = ~np.any(inside & earlier, axis=1)
         kept = np.concatenate([kept, rows[alive]])
         positions += block[alive].tolist()
     return np.array(positions, dtype=np.int64)

@@ -16,7 +16,7 @@ from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.profiles import DeviceProfile
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, encode_tree
 from nas.data.dataset import Dataset
-from nas.training.base_network import exported_bytes
+from  import exported_bytes
 from transforms import Network, export
 from transforms.exits import head_layers
 
@@ -75,7 +75,7 @@ class StreamTree:
         )  # fmt: skip
 
     def _leaves(self, place: int, parent: int | None, first: int) -> list[Node]:
-        """Every way to leave the spine at a place: a hand-over to each exit behind it, and the head that stands here."""
+        """Every way to leave the spine: a hand-over to each exit behind the place, and the head that stands here."""
         made: list[Node] = []
         for number, at in enumerate(self.exits, 1):
             if at > place:
