@@ -11,12 +11,12 @@ import msgspec
 import torch
 from torch import nn
 
+from compile.program_file import program_bytes
 from modeltree.files import write_bytes
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.profiles import DeviceProfile
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, encode_tree
 from nas.data.dataset import Dataset
-from  import exported_bytes
 from transforms import Network, export
 from transforms.exits import head_layers
 
@@ -46,7 +46,7 @@ class StreamTree:
         write_bytes(folder / "tree.json", encode_tree(tree))
         for name, (module, shape) in self._blocks.items():
             with torch.no_grad():
-                write_bytes(folder / "blocks" / f"{name}.pt2", exported_bytes(export(module.eval(), shape)))
+                write_bytes(folder / "blocks" / f"{name}.pt2", program_bytes(export(module.eval(), shape)))
         return folder
 
     def tree(self) -> ModelTree:
