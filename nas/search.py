@@ -38,6 +38,7 @@ from nas.finalise.per_branch import BranchOracle
 from nas.finalise.select import conclude
 from nas.finalise.summarise import summarise
 from nas.jobs.executors import executor
+from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.names import PLAIN_TREE
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
@@ -48,9 +49,6 @@ from nas.treesearch.space import Scenario
 from nas.treesearch.tensorboard import write_events
 
 _SMALL_STEPS = 40  # of distillation, where there are few training images
-
-Progress = Callable[[str, int, int, str], None]
-"""Told (stage, done, total, text)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Searched:
 
 def search(
     config: SearchConfig, out: Path, *, cache: Path, resume: bool = False,
-    progress: Progress = lambda stage, done, total, text: None,
+    progress: StageProgress = silent_stages,
 ) -> Searched:  # fmt: skip
     """Search a model tree and write a run directory.
 
@@ -135,7 +133,7 @@ def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
 
 
 def knowledge(
-    config: SearchConfig, prepared: Prepared, cache: Path, progress: Progress = lambda *_: None
+    config: SearchConfig, prepared: Prepared, cache: Path, progress: StageProgress = silent_stages
 ) -> tuple[Library, Predictor, Quality, dict[str, float]]:
     """The variant library and the predictor taught on it; both are kept in the cache for every later search.
 
@@ -169,7 +167,7 @@ def _methods(
     bench: SearchSpaces,
     run: Run,
     oracle: BranchOracle | None,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> dict[str, MethodResult]:
     """Every method asked for, in an order in which each finds what it builds on."""
     results: dict[str, MethodResult] = {name: fixed(bench, name) for name in ("device_only", "cloud_raw")}

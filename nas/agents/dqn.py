@@ -6,7 +6,6 @@ believe, too. Actions are the best ones, except for a share epsilon of random on
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gymnasium
@@ -16,9 +15,7 @@ import torch
 from modeltree.errors import ConfigError, unknown
 from nas.agents.networks import ACTIVATIONS, Learnt, Stack, adam, check_config, layer_sizes, slow_down_
 from nas.agents.replay_buffer import Batch, Replay, played, spaces
-
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a few words."""
+from nas.jobs.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +103,7 @@ def loss_of(network: Stack, target: Stack, batch: Batch, gamma: float, *, double
     return torch.nn.functional.smooth_l1_loss(taken, aim)
 
 
-def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda done, total, text: None) -> Learnt:
+def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = silent) -> Learnt:
     """Train on an environment with vectors for observations and numbered actions.
 
     The same seed gives the same policy on the same machine with the same number of threads, whatever ran before.

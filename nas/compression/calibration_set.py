@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from modeltree.files import write_text
 from nas.compression.accuracy import measure_compositions
 from nas.compression.library import Choice, Library
 from nas.jobs.executors import Executor
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from transforms import Network
 
@@ -47,7 +47,7 @@ def random_plans(network: Network, library: Library, count: int, rng: np.random.
 
 
 def calibrate(
-    prepared: Prepared, library: Library, executor: Executor, seed: int, progress: Callable[[int, int, str], None]
+    prepared: Prepared, library: Library, executor: Executor, seed: int, progress: Progress
 ) -> tuple[list[dict[int, Choice]], list[float], float]:
     """Measure random compositions on the search images, or read what an earlier search with this library measured.
 

@@ -18,9 +18,9 @@ from modeltree.errors import DataError
 from modeltree.files import write_bytes
 from nas.bases import HEADS
 from nas.data.dataset import Dataset, ImageSet
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.teacher import Lessons, lessons
-from nas.training.train import Progress
 from transforms import Network
 from transforms.exits import ExitHead
 

@@ -9,7 +9,7 @@ from modeltree.manifest import Manifest
 from modeltree.tree import ModelTree
 from modeltree.units import s_from_ms
 from nas.field.config import NO_SLOWDOWN, PROFILE
-from nas.results.summary import METHODS
+from nas.names import TITLES
 from runtime.execution.bundle import Bundle, is_bundle
 
 
@@ -59,7 +59,7 @@ def find_methods(paths: Sequence[Path]) -> list[Method]:
                 f"{one.folder} and {first.folder} take different images or know different classes: pass bundles of one "
                 "search"
             )
-    order = list(METHODS)
+    order = list(TITLES)
     return sorted(found.values(), key=lambda one: order.index(one.name) if one.name in order else len(order))
 
 

@@ -6,7 +6,7 @@ bandwidth type, each type takes what is best at the bandwidth it stands for.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from modeltree.reward import Reward
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
 from nas.exits.catalogue import KnownEndings
 from nas.finalise.tree_builder import IMAGE_BITS, write_block
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
@@ -33,7 +34,6 @@ _IMAGES = 2000
 _BATCH = 250
 _SWEEP_MBPS = (0.0, *np.geomspace(0.05, 1000.0, 200).tolist())
 
-Progress = Callable[[int, int, str], None]
 Batch = tuple[torch.Tensor, np.ndarray]
 
 

@@ -16,12 +16,14 @@ import torch
 from torch import fx, nn
 
 from nas.compression.library import Choice, Library
-from nas.exits.thresholds import LOST_BY_CONFIDENCE, calibrate, entropies
+from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.checkpoint import load_state, save_state
+from nas.jobs.progress import Progress, silent
 from nas.training.teacher import Lessons
 from nas.treesearch.evaluator import Branch, PathOutcome
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Ending, Plan
 from nas.treesearch.space import Space
+from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network, compose
 from transforms.quantise import quantised
@@ -146,13 +148,10 @@ def _ended(block: nn.Module, ending: Ending, place: int, space: Space) -> nn.Mod
     return block
 
 
-Progress = Callable[[int, int, str], None]
-
-
 def finetune_(
     forest: Forest, lessons: Lessons, config: FinetuneConfig, *,
     paths: Collection[Branch] | None = None, checkpoint: Path | None = None,
-    progress: Progress = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> None:  # fmt: skip
     """Train a forest in place on the base network's logits; every path counts by the share of inferences that take it.
 
@@ -173,7 +172,7 @@ def finetune_(
 
 def distil_whole_(network: nn.Module, lessons: Lessons, config: FinetuneConfig) -> nn.Module:
     """Train a whole composed network in place on the base network's logits; returns it."""
-    _train_(network, lambda batch: [(1.0, network(batch))], lessons, config, None, lambda *_: None)
+    _train_(network, lambda batch: [(1.0, network(batch))], lessons, config, None, silent)
     return network
 
 
@@ -223,7 +222,7 @@ def _divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) 
     return nn.functional.kl_div(student, target, reduction="batchmean") * temperature**2
 
 
-def calibrate_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
+def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
     """Set the thresholds of the exits by confidence, which training has changed, on images held back.
 
     Against an exit stands the likeliest path that goes on behind it.
@@ -241,7 +240,7 @@ def calibrate_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None
         behind = [p for p in forest.paths if p[: len(prefix)] == prefix and p not in forest.thresholds]
         onward = max(behind, key=lambda path: forest.paths[path])
         right = [joined[path].argmax(1) == labels for path in (prefix, onward)]
-        sure = calibrate(entropies(joined[prefix]), *right, max_loss=LOST_BY_CONFIDENCE)
+        sure = largest_threshold(entropies_nats(joined[prefix]), *right, max_loss=LOST_BY_CONFIDENCE)
         forest.thresholds[prefix] = sure.entropy
 
 
@@ -252,7 +251,7 @@ def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray
     with torch.no_grad():
         for images, labels in batches:
             found = {path: logits.numpy() for path, logits in forest.logits(images)}
-            leaves = {path: entropies(found[path]) <= limit for path, limit in forest.thresholds.items()}
+            leaves = {path: entropies_nats(found[path]) <= limit for path, limit in forest.thresholds.items()}
             for path, logits in found.items():
                 here = np.ones(len(labels), dtype=bool)
                 for depth in range(1, len(path)):

@@ -18,9 +18,10 @@ from nas.config import SearchConfig
 from nas.data import ImageSet
 from nas.data.jpeg import jpeg_round_trip
 from nas.finalise.action_tree import Menu
-from nas.finalise.finetune import FinetuneConfig, Forest, Progress, calibrate_, complete_paths, finetune_, forest_seen
+from nas.finalise.finetune import FinetuneConfig, Forest, complete_paths, finetune_, forest_seen, set_thresholds_
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
-from nas.names import ACTIONS, PLAIN_TREE
+from nas.jobs.progress import Progress
+from nas.names import ACTIONS, SIMPLER, TRAINED
 from nas.results.run_directory import Run
 from nas.training.base_network import Prepared
 from nas.training.teacher import lessons
@@ -33,10 +34,6 @@ _BATCH = 250
 _SMALL_STEPS, _STEPS = 100, 200
 _HOPELESS = 5.0  # of 400
 _TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
-TRAINED = ("tree", PLAIN_TREE, "branch")
-"""Methods whose paths are fine-tuned and measured."""
-SIMPLER = ("device_only", "cloud_raw", "surgery", "branch", PLAIN_TREE, "tree")
-"""Methods whose plans can be handed over, simplest first: of equals the simplest wins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +195,7 @@ def _measure(
             "jpeg_bytes": jpeg_bytes,
         }
         write_text(reference, json.dumps(found))
-    calibrate_(forest, *judged)
+    set_thresholds_(forest, *judged)
     found["search"] = list(forest_seen(forest, [judged]).values())
     told = _told(_batches(prepared, test), -(-len(test) // _BATCH), progress)
     found["test"] = list(forest_seen(forest, told).values())

@@ -17,6 +17,7 @@ from nas.config import SearchConfig
 from nas.finalise.select import Concluded
 from nas.finalise.tree_builder import layers_of
 from nas.jobs.machine import commit
+from nas.names import METHOD_BY_NAME
 from nas.results.summary import SUMMARY_VERSION
 from nas.training.base_network import Prepared
 from nas.treesearch.methods import MethodResult
@@ -25,18 +26,6 @@ from nas.treesearch.search_spaces import SearchSpaces
 from nas.treesearch.space import Scenario
 
 _STARTS = 200
-_ORDER = (
-    "device_only",
-    "cloud_raw",
-    "cloud_jpeg",
-    "surgery",
-    "branch",
-    "plain_tree",
-    "tree",
-    "actions",
-    "random",
-    "egreedy",
-)
 _PACKAGES = ("torch", "torch-pruning", "tensorly", "networkx", "numpy", "scipy", "scikit-learn", "msgspec")
 
 
@@ -62,7 +51,7 @@ def summarise(
     bound = oracle(list(concluded.trees.values()), trace, starts, scenario.reward)
     rows = [
         _row(name, results.get(name), concluded, along.get(name), shift, worth)
-        for name in _ORDER
+        for name in METHOD_BY_NAME
         if name in results or name in concluded.outcomes
     ]
     summary = {

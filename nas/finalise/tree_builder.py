@@ -84,7 +84,7 @@ class TreeBuilder:
         spec, scenario = self.bench.network.spec, self.bench.scenario
         return ModelTree(
             base=self.base, input_shape=spec.input_shape, mean=self.dataset.mean, std=self.dataset.std,
-            classes=self.dataset.classes, places=self.cuts,
+            classes=self.dataset.classes, places=self.cuts, picture=self.dataset.picture,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
             exits=tuple(known.place for known in self.bench.tree.endings.exits),

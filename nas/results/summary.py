@@ -11,25 +11,9 @@ from typing import Any
 import msgspec
 
 from modeltree.errors import FormatError
+from nas.names import TITLES
 
 SUMMARY_VERSION = 1
-
-METHODS = {
-    "device_only": "All on the device",
-    "cloud_jpeg": "Cloud, as JPEG",
-    "cloud_raw": "Cloud, raw pixels",
-    "surgery": "Surgery",
-    "branch": "Branch",
-    "actions": "Exit, cut and bits",
-    "plain_tree": "Tree without exits and codes",
-    "tree": "Model tree",
-    "random": "Random search",
-    "egreedy": "ε-greedy search",
-}
-"""Methods by name, the simplest first, with what a reader calls them. The last two are rivals of the search."""
-
-STRATEGIES = ("device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "tree")
-"""What one would deploy."""
 
 
 class AlongTrace(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +44,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         """What a reader calls it."""
-        return METHODS.get(self.method, self.method)
+        return TITLES.get(self.method, self.method)
 
 
 class Exact(msgspec.Struct, frozen=True, kw_only=True):

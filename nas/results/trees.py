@@ -9,8 +9,8 @@ from modeltree.errors import ConfigError, NasError
 from modeltree.link.scenes import load_trace
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree, decode_tree
+from nas.names import TITLES
 from nas.results.run_directory import read_run
-from nas.results.summary import METHODS
 from runtime.execution.bundle import Bundle, is_bundle
 
 TREE = "tree"
@@ -81,7 +81,7 @@ def searched_links(found: Found, *, seed: int | None, rtt_ms: float | None) -> l
 def rank(name: str) -> tuple[str, int, str]:
     """Sorts methods by their folder, then the simplest first."""
     folder, _, method = name.rpartition("/")
-    known = list(METHODS)
+    known = list(TITLES)
     return folder, known.index(method) if method in known else len(known), method
 
 

@@ -6,22 +6,14 @@ from typing import Any
 
 from modeltree.render import ms_text
 from modeltree.tree import ExitFork, ModelTree
-from nas.results.summary import STRATEGIES, Exact, Method, Summary, read_summary
+from nas.names import METHOD_TABLE, STRATEGIES, phrase
+from nas.results.summary import Exact, Method, Summary, read_summary
 
 TIE_REWARD = 0.5
 """Rewards (of 400) closer than this count as equal: less than a millisecond, or a quarter point of accuracy."""
 
 STEADY_RATIO = 1.5
 """A link whose fastest type is less than this times its slowest hardly varies."""
-
-_NAMES = {
-    "device_only": "device-only",
-    "cloud_jpeg": "cloud with JPEG",
-    "cloud_raw": "cloud with raw pixels",
-    "surgery": "surgery",
-    "branch": "the branch",
-    "tree": "the tree",
-}
 
 
 def verdict(summary: Mapping[str, Any], tree: ModelTree | None = None) -> list[str]:
@@ -133,7 +125,7 @@ def _caveats(best: Method, found: Mapping[str, Method]) -> str:
         ahead = max(along, key=lambda name: along[name].reward)
         lead = along[ahead].reward - along[best.method].reward
         if lead > TIE_REWARD:
-            said.append(f"simulated along the trace, {_NAMES[ahead]} comes out ahead by {lead:.1f} reward points")
+            said.append(f"simulated along the trace, {phrase(ahead)} comes out ahead by {lead:.1f} reward points")
     return _sentence(said)
 
 
@@ -143,8 +135,8 @@ def _price(subject: Method, found: Mapping[str, Method]) -> str:
     others = [other for other in others if other.method != subject.method]
     parts: list[str] = []
     for other in others:
-        who = "" if parts else f"{_NAMES[subject.method]} has "
-        name = f"{_NAMES[other.method]} ({ms_text(other.latency_ms)})"
+        who = "" if parts else f"{phrase(subject.method)} has "
+        name = f"{phrase(other.method)} ({ms_text(other.latency_ms)})"
         parts.append(f"compared with {name}, {who}{_against(subject, other)}")
     return _sentence(parts)
 
@@ -185,8 +177,8 @@ def _search(exact: Exact | None, summary: Summary) -> str:
             missing = max(100 - exact.found_percent, 0.0)
             said.append(f"the search came within {missing:.2g} % of the predictor's exact optimum ({exact.reward:.1f})")
     reached = _searched(tree)
-    rivals = {"random search": summary.method("random"), "ε-greedy search": summary.method("egreedy")}
-    better = [name for name, rival in rivals.items() if rival is not None and _searched(rival) > reached + TIE_REWARD]
+    rivals = [(method.phrase, summary.method(method.name)) for method in METHOD_TABLE if method.rival]
+    better = [name for name, rival in rivals if rival is not None and _searched(rival) > reached + TIE_REWARD]
     if better:
         said.append(f"{' and '.join(better)} found a better tree: give the controllers a larger budget")
     return _sentence(said)

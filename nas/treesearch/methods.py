@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from nas.config import SearchConfig
+from nas.jobs.progress import Progress
 from nas.treesearch.evaluator import Branch, Evaluator, PathOutcome
 from nas.treesearch.exact import solve
 from nas.treesearch.problem import KEEP, Outcome, Plan, Problem, TreePlan
@@ -21,7 +22,6 @@ from nas.treesearch.tabular import egreedy_search, random_search
 _RAISES, _DEARER = 10, 1.5
 _BRANCH_SHARE = 0.4  # of the episodes, when the tree search starts from branches
 
-Progress = Callable[[int, int, str], None]
 Oracle = Callable[[Space, Branch], float]
 """Accuracy of a branch in percent, where the predictor is not to be asked."""
 

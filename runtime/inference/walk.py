@@ -62,4 +62,5 @@ class Walk:
         return Result(
             output=output, nodes=tuple(self.nodes), answered_by=self.answered_by, why=self.why, parts=parts, met=met,
             types=tuple(self.types), mbps=tuple(self.mbps), blocks_ms=tuple(self.blocks_ms),
+            classes=self.tree.classes,
         )  # fmt: skip

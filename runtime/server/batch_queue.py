@@ -19,6 +19,8 @@ from runtime.server.interface import Busy, Draining
 from runtime.server.model import Model
 
 ORDERS = ("fcfs", "edf")
+_LOOK_S = 5.0
+"""How often an idle worker looks whether it is still wanted, should nobody have told it."""
 _SHARE = 0.1
 """Weight of the newest in the running mean of how long an answer takes from the worker to its caller."""
 _WAYS_OUT = 2
@@ -151,7 +153,7 @@ class Waiting:
             while not self._queues:
                 if self._closed:
                     return None
-                self._changed.wait()
+                self._changed.wait(_LOOK_S)
             batch = self._next()
             self._running[batch] = self._clock() + batch.model.times.expected_s(batch.size)
             return batch

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 DRAIN_S = 30.0
+LONGEST_S = 600.0
+"""No request without a deadline, and no loading of models, is waited for any longer."""
 BACKENDS = ("tvm", "onnx")
 _OUTCOMES: tuple[tuple[type[NasError], str], ...] = (
     (Busy, "busy"), (Draining, "draining"), (UnknownModel, "unknown"), (DataError, "malformed"), (NasError, "failed"),
@@ -124,7 +126,7 @@ class ModelEngine:
         """See `runtime.server.interface.Engine.infer`."""
         woken = threading.Event()
         request = self._enter(model, x, deadline_s, lambda _: woken.set())
-        if not woken.wait(None if deadline_s is None else max(request.until - self._clock(), 0.0)):
+        if not woken.wait(min(max(request.until - self._clock(), 0.0), LONGEST_S)):
             self._waiting.abandon(request, Busy("the deadline passed while the request waited: allow more time"))
         self._waiting.returned(request)
         outcome = self._outcome(request)
@@ -342,7 +344,9 @@ def load(models: Sequence[Model]) -> None:
 
     loader = threading.Thread(target=work, name="nas-load")
     loader.start()
-    loader.join()
+    loader.join(LONGEST_S)
+    if loader.is_alive():
+        raise NasError(f"loading took over {LONGEST_S:.0f} s: the disk or the library is stuck; start the server anew")
     if errors:
         raise errors[0]
 

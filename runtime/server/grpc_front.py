@@ -19,6 +19,8 @@ _HEALTH = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = 1, 2
 _FOREVER_S = 1e6
 """What grpcio gives as the time left where there is no deadline lies above."""
+_CUT_S = 10.0
+"""What cutting may take after the grace."""
 _SPARE_THREADS = 4
 """Beyond those that infer, so that health is answered under load, and a refusal too."""
 
@@ -68,7 +70,7 @@ class GrpcFront:
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no more connections, let what is being answered end within a time, then cut. May be called again."""
-        self._server.stop(grace_s).wait()
+        self._server.stop(grace_s).wait(grace_s + _CUT_S)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

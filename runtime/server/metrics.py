@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_END_S = 10.0
 IMAGES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 _log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class MetricsServer:
         """Answer no more."""
         if self._thread.is_alive():
             self._server.shutdown()
-            self._thread.join()
+            self._thread.join(_END_S)
         self._server.server_close()
 
 

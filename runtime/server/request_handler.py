@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import DataError, FormatError, NasError
+from modeltree.preprocessing import normalised
 from runtime.server.admission import Limits, TooLarge, Unauthenticated
 from runtime.server.interface import Busy, Draining, Engine, ModelInfo, UnknownModel
 from runtime.wire.frames import decode, read_header
@@ -165,5 +166,4 @@ def _coded(frame: bytes | memoryview, info: ModelInfo, max_bytes: int) -> np.nda
     if info.mean is None or info.std is None:
         raise FormatError("the frame holds pixels: this model takes a feature map in float32")
     pixels = decode(frame, shape=header.shape, dtype=np.uint8)
-    mean, std = (np.array(each, np.float32)[:, None, None] * 255 for each in (info.mean, info.std))
-    return (pixels - mean) / std
+    return normalised(pixels, info.mean, info.std)

@@ -30,6 +30,7 @@ from runtime.wire.protocol.reasons import KEY, Reason
 from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, WAITING, X, checksum
 
 _log = logging.getLogger(__name__)
+_END_S = 10.0
 _LINGER_S = 1.0
 _LINGER_BYTES = 64 * 2**20
 
@@ -56,7 +57,7 @@ class RestFront:
         """Take no more connections, let what is being answered end within a time, then cut. May be called again."""
         if self._thread.is_alive():
             self._server.shutdown()
-            self._thread.join()
+            self._thread.join(_END_S)
         self._server.server_close()
         self._server.drain(grace_s)
 
@@ -165,7 +166,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._rest = False
         if isinstance(self.request, ssl.SSLSocket):
             try:
-                self._patient.wait()
+                self._patient.time_left()
                 self.request.do_handshake()
             except ssl.SSLError:
                 self._linger()  # so that the alert arrives that says what is wrong with the device's certificate

@@ -22,6 +22,7 @@ from modeltree.streams.costs import MOST_IMAGES
 from modeltree.streams.system import Planner, Seen, StreamSystem
 from modeltree.units import bytes_per_ms, ms_from_s, s_from_ms
 from runtime.execution.device import Device
+from runtime.images.inputs import Picture, entering
 from runtime.remote.offload_client import Cloud
 from runtime.stream.planners import Local, best_fit
 from runtime.stream.results import ServerQueue, TaskResult
@@ -39,9 +40,9 @@ _LOOK_S = 0.2
 
 @dataclass(kw_only=True)
 class Job:
-    """A task under way."""
+    """A task under way. images : each as the network takes it, and its pixels where it has any."""
 
-    images: tuple[np.ndarray, ...]
+    images: tuple[tuple[np.ndarray, np.ndarray | None], ...]
     deadline_ms: float
     action: int
     arrived_s: float
@@ -89,7 +90,7 @@ class TaskStream:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, images: Sequence[np.ndarray] | np.ndarray, deadline_ms: float) -> "Future[TaskResult]":
+    def submit(self, images: Sequence[Picture], deadline_ms: float) -> "Future[TaskResult]":
         """A task of 1 to 10 images, each as `Session.infer` takes it; the future always brings a result.
 
         Raises
@@ -102,9 +103,9 @@ class TaskStream:
             raise DataError(
                 f"a task has {len(images)} images and {deadline_ms} ms: it must have 1 to {MOST_IMAGES}, more than 0"
             )
-        for image in images:
-            self.device.normalised(image)  # what does not fit is refused here, in the caller's thread
-        job = Job(images=tuple(images), deadline_ms=float(deadline_ms), action=0, arrived_s=self.clock(),
+        arrived_s, rule = self.clock(), self.device.manifest.tree.preprocessing
+        entered = tuple(entering(image, rule) for image in images)  # what does not fit is refused here
+        job = Job(images=entered, deadline_ms=float(deadline_ms), action=0, arrived_s=arrived_s,
                   future=Future())  # fmt: skip
         job.action = self._planned(job)
         if not job.action or len(self._jobs) >= MOST_WAITING:
@@ -172,8 +173,7 @@ class TaskStream:
         job.began_s = self.clock()
         self._busy_until_s = job.began_s + self._device_s(job, job.action)
         made = []
-        for image in job.images:
-            x, pixels = self.device.normalised(image)
+        for x, pixels in job.images:
             if way.handover is not None and way.handover.place == 0 and pixels is not None:
                 made.append(pixels[None])
                 continue

@@ -1,7 +1,9 @@
 """Stages of a search at the terminal, with the time each has left."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+
+from nas.jobs.progress import StageProgress, silent_stages
 
 TITLES = {
     "base": "base network",
@@ -13,10 +15,10 @@ TITLES = {
 
 
 @contextlib.contextmanager
-def stages(*, quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
+def stages(*, quiet: bool) -> Iterator[StageProgress]:
     """A callback (stage, done, total, text) that draws a bar per stage on standard error."""
     if quiet:
-        yield lambda stage, done, total, text: None
+        yield silent_stages
         return
     from rich.console import Console
     from rich.progress import (

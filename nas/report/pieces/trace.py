@@ -18,7 +18,9 @@ SECONDS = "time in s"
 
 def zoom() -> alt.Parameter:
     """The stretch of time that is looked at."""
-    return alt.selection_interval(encodings=["x"], name="zoom", mark=alt.BrushConfig(fill="var(--accent)"))
+    return alt.selection_interval(
+        encodings=["x"], name="zoom", mark=alt.BrushConfig(fill="var(--accent)", stroke="var(--accent)")
+    )
 
 
 def time_axis(stretch: alt.Parameter, title: str | None = None) -> alt.X:

@@ -21,7 +21,7 @@ class PatientSocket:
         self.sock, self.until, self._clock = sock, until, clock
         self.sent_bytes = self.received_bytes = 0
 
-    def wait(self) -> socket.socket:
+    def time_left(self) -> socket.socket:
         """The socket, with the time that is left as its timeout.
 
         Raises
@@ -35,7 +35,7 @@ class PatientSocket:
 
     def sendall(self, data: bytes) -> None:
         """Send all of it before the moment."""
-        self.wait().sendall(data)
+        self.time_left().sendall(data)
         self.sent_bytes += len(data)
 
     def makefile(self, mode: str = "rb", _buffering: int = -1) -> io.BufferedReader:
@@ -58,6 +58,6 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._patient.wait().recv_into(buffer)
+        count = self._patient.time_left().recv_into(buffer)
         self._patient.received_bytes += count
         return count

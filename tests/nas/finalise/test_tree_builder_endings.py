@@ -10,12 +10,13 @@ from walking import blocks_of, walked
 
 from modeltree.tree import BitsFork, ExitFork, decode_tree, encode_tree
 from nas.exits.catalogue import KnownCode, KnownEndings, KnownExit
-from nas.exits.thresholds import LOST_BY_CONFIDENCE, calibrate, entropies
-from nas.finalise.finetune import Forest, calibrate_, complete_paths, forest_seen
+from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
+from nas.finalise.finetune import Forest, complete_paths, forest_seen, set_thresholds_
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
 from nas.treesearch.methods import reward_of
 from nas.treesearch.problem import CONFIDENT, EXIT, Plan
 from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces
+from runtime.selection.early_exit import entropies_nats
 from transforms.bottleneck import bottleneck, bottleneck_layers
 from transforms.exits import ExitHead, head_layers
 
@@ -41,7 +42,7 @@ def endings():
     wide = tiny().spec.places[1].shape
     encoder, decoder = bottleneck_layers(*coder, wide)
     with torch.no_grad():
-        middle = float(np.median(entropies(head(tiny().between(0, 2)(PIXELS)).numpy())))
+        middle = float(np.median(entropies_nats(head(tiny().between(0, 2)(PIXELS)).numpy())))
     layers = head_layers(head, shape)
     return KnownEndings(
         exits=(KnownExit(exit=1, place=2, drop=0.0, entropy=middle, rate=0.5, loss=0.0, layers=layers),),
@@ -151,11 +152,11 @@ def test_the_tree_reads_back_as_it_was_written(grown):
 
 def test_calibration_takes_the_largest_threshold_that_costs_little(grown):
     *_, forest = grown
-    calibrate_(forest, PIXELS, LABELS)
+    set_thresholds_(forest, PIXELS, LABELS)
     (path,) = forest.thresholds
     with torch.no_grad():
         logits = dict(forest.logits(PIXELS))
     onward = max((p for p in forest.paths if p[:1] == path and p != path), key=lambda p: forest.paths[p])
     right = [logits[p].argmax(1).numpy() == LABELS for p in (path, onward)]
-    by_hand = calibrate(entropies(logits[path].numpy()), *right, max_loss=LOST_BY_CONFIDENCE)
+    by_hand = largest_threshold(entropies_nats(logits[path].numpy()), *right, max_loss=LOST_BY_CONFIDENCE)
     assert forest.thresholds[path] == by_hand.entropy
