@@ -64,21 +64,8 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_HOMES[name]), name)
 
 
-def register_environments() -> None:
-    """Make `nas/TaskStream-v0` known to Gymnasium: `import gymnasium` calls it, by our entry point."""
-    import gymnasium
-
-    name = "nas/TaskStream-v0"
-    if name not in gymnasium.registry:
-        home = "nas.decisions.streams"
-        gymnasium.register(
-            name, entry_point=f"{home}.environment:TaskStreamEnv",
-            vector_entry_point=f"{home}.vector:TaskStreamVectorEnv",
-        )  # fmt: skip
-
-
 if "gymnasium" in sys.modules:  # that was imported first, perhaps without our entry point
-    register_environments()
+    import_module("nas.decisions.registration").register_environments()
 
 
 def __dir__() -> list[str]:

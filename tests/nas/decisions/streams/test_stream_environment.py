@@ -7,15 +7,15 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from stream_systems import small_costs
 
-import nas
 from modeltree.errors import ConfigError
+from nas.decisions.registration import register_environments
 from nas.decisions.streams.environment import TaskStreamEnv, shipped_costs
 from nas.decisions.streams.vector import TaskStreamVectorEnv
 
 
 @pytest.fixture(autouse=True)
 def _registered():
-    nas.register_environments()
+    register_environments()
 
 
 def test_gymnasium_makes_it_and_finds_nothing_wrong_with_it():
