@@ -53,9 +53,14 @@ def test_lines_come_although_nothing_is_reported():
 
 def test_work_that_fails_ends_its_log():
     lines = []
-    with pytest.raises(KeyError), logged({}, lines.append, every_s=60) as progress:
-        progress("work", 1, 2, "a")
-        raise KeyError
+
+    def work():
+        with logged({}, lines.append, every_s=60) as progress:
+            progress("work", 1, 2, "a")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
     assert [line.split(",")[0] for line in lines] == ["work: 1 of 2", "work: 1 of 2"]
 
 
