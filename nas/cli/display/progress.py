@@ -23,8 +23,8 @@ def stages(*, quiet: bool) -> Iterator[StageProgress]:
         yield silent_stages
         return
     if not sys.stderr.isatty():
-        with logged(TITLES, lambda line: print(f"nas: {line}", file=sys.stderr, flush=True)) as progress:
-            yield progress
+        with logged(TITLES, lambda line: print(f"nas: {line}", file=sys.stderr, flush=True)) as log:
+            yield log
         return
     from rich.console import Console
     from rich.progress import (
