@@ -13,12 +13,23 @@ from torch import nn
 from modeltree.errors import ConfigError, unknown
 from modeltree.network import NetworkSpec
 from nas.bases.alexnet import alexnet, alexnet_exits, alexnet_exits4
-from nas.bases.load import HEADS, fingerprint, from_file, load_weights_, save_weights
+from nas.bases.load import from_file
 from nas.bases.nin import nin
 from nas.bases.resnet import resnet32
 from nas.bases.vgg import vgg11, vgg16
+from nas.bases.weights import HEADS, fingerprint, load_weights_, read_weights, save_weights
 
-__all__ = ["BASES", "EXITS", "HEADS", "Factory", "build", "fingerprint", "load_weights_", "save_weights"]
+__all__ = [
+    "BASES",
+    "EXITS",
+    "HEADS",
+    "Factory",
+    "build",
+    "fingerprint",
+    "load_weights_",
+    "read_weights",
+    "save_weights",
+]
 
 
 class Factory(Protocol):

@@ -11,7 +11,7 @@ def serve(
     listen: Annotated[
         list[str] | None,
         typer.Option(help="grpc://, grpcs://, http:// or https://host:port; again for more. grpc://127.0.0.1:8001 "
-                     "and http://127.0.0.1:8000 unless said"),
+                     "and http://127.0.0.1:8000 unless said; these are the ports where none is named"),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate, for grpcs and https")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key")] = None,
@@ -53,6 +53,7 @@ def serve(
 
     from modeltree.errors import ConfigError
     from runtime.server.admission import ServerTls
+    from runtime.server.memory import bound_arenas
     from runtime.server.serving import ServeConfig, Server
     from runtime.wire.protocol.token import read_token
 
@@ -67,6 +68,7 @@ def serve(
         keep_old_s=keep_old, drain_s=drain_s,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    bound_arenas()
     stop, swap = threading.Event(), threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())

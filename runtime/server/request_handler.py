@@ -16,6 +16,9 @@ from runtime.wire.frames import decode, read_header
 from runtime.wire.protocol.reasons import Reason
 from runtime.wire.protocol.tensors import FRAME, LOGITS, PROBE, VERSION, Tensor, X
 
+EXTENSIONS = ("binary_tensor_data", "model_repository(unload_disabled)")
+"""Of the protocol, which every front speaks."""
+
 _MOST_WORDS = 500
 """Characters of a sentence: gRPC sends it as a header, coded, and a client takes 8 KiB of those."""
 
@@ -74,6 +77,10 @@ class Desk:
     def ready(self) -> bool:
         """Whether the engine takes work."""
         return self._engine.ready()
+
+    def models(self) -> list[str]:
+        """Names of all models, sorted."""
+        return sorted(self._engine.models)
 
     def model(self, name: str, version: str = "") -> ModelInfo:
         """Shapes of a model.

@@ -1,5 +1,6 @@
 """A whole server: an engine, the fronts before it, its metrics, and how they start and end together."""
 
+import itertools
 import logging
 import os
 import threading
@@ -13,12 +14,14 @@ from modeltree.errors import ConfigError, NasError
 from runtime.server.admission import Admission, Limits, ServerTls
 from runtime.server.bundle_watcher import Watch
 from runtime.server.engine import DRAIN_S, BundleEngine
+from runtime.server.memory import trim
 from runtime.server.metrics import MetricsServer
 from runtime.server.request_handler import Desk
 
 PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 KEEP_OLD_S = 600.0
 _LOOK_S = 1.0
+_TRIM_EVERY = 5
 _STEP, _LOWEST = 5, 19
 
 _log = logging.getLogger(__name__)
@@ -127,7 +130,11 @@ class Server:
 
     def run(self, stop: threading.Event, swap: threading.Event) -> None:
         """Serve until `stop` is set; look at the bundle anew whenever `swap` is, or the watched folder changes."""
-        while not stop.wait(_LOOK_S):
+        for turn in itertools.count(1):
+            if stop.wait(_LOOK_S):
+                return
+            if turn % _TRIM_EVERY == 0:
+                trim()
             if swap.is_set() or (self._watch is not None and self._watch.changed()):
                 swap.clear()
                 self.swap()
@@ -177,8 +184,10 @@ def front(desk: Desk, admission: Admission, scheme: str, host: str, port: int, t
         from runtime.server.grpc_front import GrpcFront
 
         return GrpcFront(desk, admission, host=host, port=port, tls=tls)
-    from runtime.server.rest_front import RestFront
-
+    try:
+        from runtime.server.rest_front import RestFront
+    except ImportError as error:
+        raise ConfigError(f"REST needs the package httptools ({error}): pip install 'nas-modeltree[cloud]'") from error
     return RestFront(desk, admission, host=host, port=port, tls=tls)
 
 
