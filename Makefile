@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup protocol clean
 
 demo: $(VENV)/.search
 	$(BIN)/nas search --base vgg11 --K 2 --N 3 --out runs/demo --resume
@@ -18,6 +18,14 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 setup: $(VENV)/.dev
+
+# what protoc makes of the .proto files; after they change
+PROTOCOL := runtime/wire/protocol
+protocol: $(VENV)/.dev
+	$(BIN)/python -m venv build/protoc
+	build/protoc/bin/pip install --quiet grpcio-tools==1.81.0
+	build/protoc/bin/python -m grpc_tools.protoc -I$(PROTOCOL) --descriptor_set_out=$(PROTOCOL)/descriptors.binpb \
+		inference.proto health.proto reflection.proto
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -157,16 +157,16 @@ def main() -> int:
 
 def _measured(emulator: Emulator, network: str, inferences: int) -> list[dict[str, object]]:
     """Both engines on one network: prints two lines of the table, and returns them."""
-    import torch
 
     from compile.machine_code.linking import runtime_library
     from compile.pipeline import compile_block
+    from compile.program_file import read_program
     from compile.targets import load_target
     from nas.bench.cases import base_cases
 
     target, folder = load_target("pi4"), emulator.folder
     (case,) = base_cases([network], folder)
-    made = compile_block(torch.export.load(case.program), target)
+    made = compile_block(read_program(case.program), target)
     runtime, content = runtime_library(target)
     library, x, y = folder / f"{network}.so", folder / f"{network}-x.npy", folder / f"{network}-y.npy"
     library.write_bytes(made.library)

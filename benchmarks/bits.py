@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import altair as alt
 import numpy as np
 from coding import Coded, coded_table, coding_aware
 
@@ -20,8 +21,8 @@ from modeltree.files import write_text
 from nas.cli.search import default_cache
 from nas.config import SearchConfig
 from nas.jobs.machine import commit, processor, today
-from nas.report.pieces.style import CSS
-from nas.report.pieces.svg import axis, frame, polyline, svg, text
+from nas.report.pieces import charts
+from nas.report.pieces.colours import colours
 from nas.training.base_network import prepare
 from nas.training.teacher import lessons
 
@@ -29,7 +30,6 @@ BATCH = 250
 TUNED = 200
 SHOWN = 6.0
 """Points of accuracy below which a code is not drawn."""
-COLOURS = ("m-tree", "m-branch", "m-surgery", "m-device_only", "m-cloud_jpeg", "m-cloud_raw", "m-random", "m-egreedy")
 
 
 def main() -> None:
@@ -82,17 +82,19 @@ def main() -> None:
 
 def draw(rows: list[Coded], plain: float, path: Path) -> None:
     """Accuracy against the bytes of a frame: a line a place, a dot a width."""
-    plain_rows = [row for row in rows if row.bits > 0 and row.accuracy > plain - SHOWN]
-    x = axis([row.frame_bytes for row in plain_rows], 58, 640, log=True)
-    y = axis([row.accuracy for row in plain_rows], 360, 30)
-    parts = frame(x, y, "bytes of a frame (log scale)", "accuracy in %")
-    for i, place in enumerate(sorted({row.place for row in plain_rows})):
-        line = [(x(row.frame_bytes), y(row.accuracy)) for row in plain_rows if row.place == place]
-        style = COLOURS[i % len(COLOURS)]
-        parts.append(polyline(line, f"line {style}"))
-        parts.append(text(line[0][0], line[0][1] + 14, f"place {place}", f"tag {style}"))
-    drawn = svg(720, 400, parts, "accuracy against bytes of coded hand-overs")
-    write_text(path, drawn.replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{CSS}</style>', 1))
+    rows = [row for row in rows if row.bits > 0 and row.accuracy > plain - SHOWN]
+    places = [f"place {place}" for place in sorted({row.place for row in rows})]
+    data = [{"name": f"place {row.place}", "bytes": row.frame_bytes, "accuracy": row.accuracy} for row in rows]
+    picture = (
+        alt.Chart(charts.rows(data), width=charts.WIDTH, height=330)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("bytes:Q").scale(type="log", nice=False).title("bytes of a frame (log scale)"),
+            y=alt.Y("accuracy:Q").scale(zero=False).title("accuracy in %"),
+            color=alt.Color("name:N").scale(domain=places, range=list(colours(places).values())).title(None),
+        )
+    )
+    write_text(path, charts.as_svg(picture))
 
 
 def _cell(row: Coded, plain: float) -> str:

@@ -9,7 +9,6 @@ first to encode, then to decode.
 """
 
 import argparse
-import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.data.imagefolder import decode as decode_image
+from compile.program_file import read_program
+from modeltree.tree import decode_tree
 from nas.jobs.machine import load_average, processor, today
+from runtime.images import image_files, pixels_of
 from runtime.wire import frames
 from runtime.wire.codec import quantise
 from transforms.graph.network import analyse
@@ -59,11 +60,10 @@ HEAD = "raw | bytes | fewer | payload | entropy | excess | deflated | encode us 
 
 def feature_maps(run: Path, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """What crosses at every place behind the image, and the image as it was; (images, ...) each."""
-    tree = json.loads((run / "tree.json").read_text(encoding="utf-8"))
-    mean, std = (torch.tensor(tree[key])[:, None, None] for key in ("mean", "std"))
-    network = analyse(torch.export.load(run / "base.pt2"))
+    tree = decode_tree((run / "tree.json").read_bytes(), str(run / "tree.json"))
+    network = analyse(read_program(run / "base.pt2"))
     yield "0 pixels", images
-    x = (torch.from_numpy(images) / 255 - mean) / std
+    x = torch.from_numpy(tree.preprocessing.normalised(images))
     for place in network.spec.places[1:-1]:
         x = network.between(place.index - 1, place.index)(x)
         yield f"{place.index} {place.after} {'x'.join(map(str, place.shape))}", x.numpy()
@@ -127,11 +127,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tree = json.loads((options.run / "tree.json").read_text(encoding="utf-8"))
-    files = sorted(path for path in options.images.rglob("*.*") if path.is_file())
+    tree = decode_tree((options.run / "tree.json").read_bytes(), str(options.run / "tree.json"))
+    files = image_files(options.images)
     chosen = np.random.default_rng(options.seed).choice(len(files), options.count, replace=False)
-    images = np.stack([decode_image(files[i], tree["input_shape"][-1]) for i in chosen])
-    print(f"{tree['base']}, {options.count} images; {processor()}, one thread, load {load_average():.1f}, {today()}; "
+    images = np.stack([pixels_of(files[i], tree.preprocessing) for i in chosen])
+    print(f"{tree.base}, {options.count} images; {processor()}, one thread, load {load_average():.1f}, {today()}; "
           f"numpy {np.__version__}, zlib {zlib.ZLIB_RUNTIME_VERSION}\n")  # fmt: skip
     print(f"| place | bits | {HEAD} |\n|{'---|' * 13}")
     found: dict[int, list[Row]] = {bits: [] for bits in options.bits}

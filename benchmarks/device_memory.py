@@ -151,6 +151,7 @@ def made_bundle(folder: Path) -> Path:
     import torch
 
     from compile.bundle import Wanted, compile_run
+    from compile.program_file import write_program
     from compile.targets import host
     from modeltree.files import write_bytes
     from modeltree.link.bandwidth import BandwidthTypes
@@ -173,7 +174,7 @@ def made_bundle(folder: Path) -> Path:
     write_bytes(run / "tree.json", encode_tree(tree))
     (run / "blocks").mkdir()
     torch.manual_seed(0)
-    torch.export.save(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
+    write_program(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
     compile_run(run, folder, Wanted(targets=[host()]), cache=default_cache() / "compiled")
     return folder
 

@@ -31,8 +31,8 @@ from fault_record import SETTINGS, Footprint, Record, Seen, told
 from fault_truth import Local, Truth, slower
 from fault_world import MBPS, RTT_MS, World
 
-from runtime.bandwidth import ProbePolicy
 from runtime.execution.bundle import Bundle
+from runtime.options import SessionOptions
 from runtime.remote.link_monitor import LinkWatch
 from runtime.session import Session
 from runtime.wire.transports import open_transport
@@ -81,8 +81,8 @@ class Campaign:
         tree = self.device.manifest.tree
         transport = open_transport(self.world.url(scheme), ca=ca)
         session = Session(
-            self.device, LinkWatch(tree.types, rtt_ms=RTT_MS), transport, mode=mode, hedge=hedge, timeout_s=TIMEOUT_S,
-            probes=ProbePolicy(), rng=random.Random(self.rng.random()),
+            self.device, LinkWatch(tree.types, rtt_ms=RTT_MS), transport,
+            SessionOptions(mode=mode, hedge=hedge, timeout_s=TIMEOUT_S), rng=random.Random(self.rng.random()),
         )  # fmt: skip
         with session:
             yield session

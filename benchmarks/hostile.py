@@ -1,12 +1,14 @@
 """What is hostile, sent to a real `nas serve`, and bundles that were tampered with.
 
-    python benchmarks/hostile.py [--messages 100000] [--bundles 500] [--clients 4] [--drips 50] [--seed 0]
+    python benchmarks/hostile.py [--messages 100000] [--bundles 500] [--programs 1000] [--clients 4] [--drips 50]
+                                 [--seed 0]
 
 Messages come from tests/runtime/hostile_messages.py and hostile_http.py, half over gRPC and half over REST, from
 so many clients at once; after every 100 of a client, good requests on old and new connections must be answered rightly.
 Meanwhile so many connections send a byte a second. Each message must be refused with a reason, within 20 s. Bundles
-come from tests/runtime/hostile_bundles.py: each must be refused before anything of it is loaded. Prints what came of
-every kind and the server's memory; ends with status 1 if anything was not as it must be.
+come from tests/runtime/hostile_bundles.py: each must be refused before anything of it is loaded. Exported programs
+come from tests/compile/hostile_programs.py: each must be read or refused without anything being unpickled.
+Prints what came of every kind and the server's memory; ends with status 1 if anything was not as it must be.
 """
 
 import argparse
@@ -22,11 +24,12 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "runtime"), str(TESTS / "nas")]
+sys.path[:0] = [str(TESTS / "runtime"), str(TESTS / "nas"), str(TESTS / "compile")]
 
 from hostile_bundles import opened, tampered, whole  # noqa: E402
 from hostile_http import over_http  # noqa: E402
 from hostile_messages import over_grpc  # noqa: E402
+from hostile_programs import armed, bloated, damaged, outcome, sound  # noqa: E402
 from hostile_server import Served  # noqa: E402
 from small_bundle import write_small_bundle  # noqa: E402
 
@@ -83,6 +86,7 @@ def main() -> None:
         bundle = write_small_bundle(folder / "bundle")
         wrong = messages(bundle, folder, told) if told.messages else 0
         wrong += bundles(folder, told) if told.bundles else 0
+        wrong += programs(folder, told) if told.programs else 0
     print("all as it must be" if not wrong else f"{wrong} were not as they must be")
     sys.exit(bool(wrong))
 
@@ -176,10 +180,30 @@ def bundles(folder: Path, told: argparse.Namespace) -> int:
     return wrong
 
 
+def programs(folder: Path, told: argparse.Namespace) -> int:
+    """How many went wrong."""
+    tally, rng, started, trap, unpickled = Tally(), random.Random(told.seed), time.monotonic(), folder / "sprung", []
+    sys.addaudithook(lambda event, args: unpickled.append(args) if event == "pickle.find_class" else None)
+    whole = sound()
+    kinds = [*armed(trap).items(), *bloated().items()]
+    for kind, data in [*kinds, *(("damaged", damaged(rng, whole)) for _ in range(told.programs))]:
+        begun = time.monotonic()
+        try:
+            what = outcome(data).partition(":")[0]
+            wrong = "it sprang the trap" if trap.exists() else f"unpickled {unpickled[0]}" if unpickled else ""
+        except Exception as error:
+            what, wrong = "broke", f"{type(error).__name__}: {error}"
+        tally.add(f"program: {kind}", what, wrong, time.monotonic() - begun)
+    wrongs = tally.tell()
+    print(f"{tally.count} hostile programs in {time.monotonic() - started:.0f} s")
+    return wrongs
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--bundles", type=int, default=500)
+    parser.add_argument("--programs", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--drips", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

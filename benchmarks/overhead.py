@@ -18,6 +18,7 @@ import numpy as np
 
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.options import SessionOptions
 from runtime.remote.link_monitor import LinkWatch
 from runtime.session import Session
 from runtime.wire.transports import Exchange
@@ -36,8 +37,8 @@ def main() -> None:
     device = Device(Bundle.open(told.bundle), threads=told.threads)
     tree = device.manifest.tree
     image = np.random.default_rng(0).integers(0, 256, tree.input_shape, dtype=np.uint8)
-    x, _ = device.normalised(image)
-    with Session(device, LinkWatch(tree.types), None, mode="only-device") as session:
+    x, _ = device.entering(image)
+    with Session(device, LinkWatch(tree.types), None, SessionOptions(mode="only-device")) as session:
         blocks = _blocks(session, image)
         for _ in range(WARM):
             _bare(device, blocks, x)
@@ -81,7 +82,8 @@ def _bare(device: Device, blocks: list[str], x: np.ndarray) -> float:
 
 
 def _fork_us(session: Session, rounds: int) -> list[float]:
-    from runtime.result import Parts, Walk
+    from runtime.inference.walk import Walk
+    from runtime.result import Parts
 
     found = []
     for number in range(rounds):
@@ -89,7 +91,7 @@ def _fork_us(session: Session, rounds: int) -> list[float]:
         session.link.observe(Exchange(sent_bytes=3000, received_bytes=100, seconds=seconds, server_s=0.001))
         walk = Walk(parts=Parts(), tree=session.device.manifest.tree, x=np.empty(0, np.float32))
         began = time.perf_counter()
-        session._fork(walk, None)
+        session._walk.fork(walk, None)
         found.append(1e6 * (time.perf_counter() - began))
     return found
 
@@ -112,7 +114,8 @@ class _AtOnce:
 
 def _dispatch_us(device: Device, rounds: int) -> list[float]:
     """Microseconds; none where the tree hands nothing over."""
-    from runtime.result import Parts, Walk
+    from runtime.inference.walk import Walk
+    from runtime.result import Parts
 
     tree = device.manifest.tree
     crossing = next((node for node in tree.nodes if node.handover is not None), None)
@@ -120,11 +123,12 @@ def _dispatch_us(device: Device, rounds: int) -> list[float]:
         return []
     transport = _AtOnce((len(tree.classes),))
     x, found = np.zeros((1, *crossing.handover.shape), np.float32), []
-    with Session(device, LinkWatch(tree.types), transport, hedge=False) as session:  # type: ignore[arg-type]
+    options = SessionOptions(hedge=False, probes=None)
+    with Session(device, LinkWatch(tree.types), transport, options) as session:  # type: ignore[arg-type]
         for _ in range(rounds):
             walk = Walk(parts=Parts(), tree=tree, x=x)
             began = time.perf_counter()
-            session._handed_over(crossing, x, None, walk, None)
+            session._walk.handed_over(crossing, x, None, walk, None)
             found.append(1e6 * (time.perf_counter() - began))
     return found
 

@@ -31,7 +31,7 @@ from nas.decisions.offloading.environment import DecisionEnv
 from nas.decisions.offloading.evaluate import Sweep, decision_ms, paper_bandwidths, sweep
 from nas.decisions.offloading.inputs import device_energy, read_tree
 from nas.jobs.machine import commit, processor, today
-from nas.report.pieces.style import CSS
+from nas.report.pieces.charts import as_svg
 from nas.report.policies import lines_chart
 from runtime.selection.policies import Dense, Trained
 
@@ -43,10 +43,7 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "dqn": ("dqn", {}),
     "dqn plain": ("dqn", {"dueling": False, "begin_at_mean": False, "last_lr": 1.0}),
 }
-COLOURS = {
-    "exact": "m-tree", "greedy": "m-surgery", "on_device": "m-device_only", "cloud_only": "m-cloud_jpeg",
-    "sac": "m-branch", "dqn": "m-random", "dqn plain": "m-egreedy",
-}  # fmt: skip
+
 
 EXITS = {1: (9, 78.7), 2: (12, 81.7), 3: (20, 83.6)}
 """Layers up to each exit, and its accuracy [Niu 2022, sec. IV]."""
@@ -171,9 +168,9 @@ def draw(folder: Path, table: DecisionTable, at_mbps: np.ndarray, seen: Mapping[
         "bits": {name: np.where(table.sends, table.bits, np.nan)[one.action] for name, one in seen.items()},
     }
     for label, lines in drawn.items():
-        chart = lines_chart(at_mbps / MB_PER_S, lines, COLOURS, x_label="bandwidth in MB/s", y_label=label)
-        styled = chart.replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{CSS}</style>', 1)
-        write_text(folder / f"{label.split()[0]}.svg", styled)
+        picture = lines_chart(at_mbps / MB_PER_S, lines, x_title="bandwidth in MB/s", y_title=label)
+        if picture is not None:
+            write_text(folder / f"{label.split()[0]}.svg", as_svg(picture, list(lines)))
 
 
 def main() -> None:

@@ -33,10 +33,11 @@ import numpy as np
 from modeltree.errors import NasError
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
+from runtime.execution.processor import chosen_target
 from runtime.server.engine import BundleEngine
 from runtime.server.interface import Busy
+from runtime.server.memory import bound_arenas
 from runtime.server.serving import ServeConfig, Server
-from runtime.server.target_selection import chosen_target
 from runtime.wire.transports import BusyError, TimedOut, open_transport
 
 BATCHES = (1, 4, 8)
@@ -288,10 +289,14 @@ class Remote:
 
 
 def _serve(bundle: Path, cpus: list[int], keep_old_s: float, pipe: Any) -> None:
+    """As `nas serve` does."""
     os.sched_setaffinity(0, cpus)
+    if not os.environ.get("NAS_ARENAS"):
+        bound_arenas()
     listen = ("grpc://127.0.0.1:0", "http://127.0.0.1:0")
     with Server(ServeConfig(bundle=bundle, listen=listen, keep_old_s=keep_old_s)) as server:
         pipe.send(server.urls)
+        threading.Thread(target=server.run, args=(threading.Event(), threading.Event()), daemon=True).start()
         while (other := pipe.recv()) is not None:
             server.engine.swap(other)
             pipe.send("done")
@@ -318,6 +323,7 @@ def sample(shape: tuple[int, ...], batch: int) -> np.ndarray:
 def made_bundle(folder: Path, number: int) -> Path:
     """VGG11 with random weights, handed over whole; every number has weights and a model's name of its own."""
     from compile.bundle import Wanted, compile_run
+    from compile.program_file import write_program
     from compile.targets import host
     from modeltree.files import write_bytes
     from modeltree.link.bandwidth import BandwidthTypes
@@ -343,7 +349,7 @@ def made_bundle(folder: Path, number: int) -> Path:
     import torch
 
     torch.manual_seed(number)
-    torch.export.save(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
+    write_program(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
     compile_run(run, made, Wanted(targets=[host()], batches=BATCHES), cache=default_cache() / "compiled")
     return made
 

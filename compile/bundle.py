@@ -15,6 +15,7 @@ from compile.atomic_folder import staged
 from compile.block_cache import Facts, Kept, key_of, sha256, versions
 from compile.targets import Target
 from modeltree.errors import ConfigError, DataError, FormatError, unknown
+from modeltree.files import inside
 from modeltree.manifest import (
     MANIFEST_NAME,
     BlockEntry,
@@ -207,9 +208,9 @@ def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
         return devices[target.name]
 
     def load(path: Path) -> Any:
-        import torch
+        from compile.program_file import read_program
 
-        return torch.export.load(path)
+        return read_program(path)
 
     def compile_block(program: Any, target: Target, **options: Any) -> Any:
         from compile.pipeline import compile_block as work
@@ -390,7 +391,7 @@ def _provenance(run: Path, method: str, *, onnx: bool) -> Provenance:
 
 
 def _program(run: Path, block: str) -> Path:
-    return run / "blocks" / f"{block}.pt2"
+    return inside(run / "blocks", f"{block}.pt2")
 
 
 def _read(path: Path) -> bytes:

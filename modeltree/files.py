@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeltree.errors import DataError
+from modeltree.errors import DataError, FormatError
 
 
 @contextlib.contextmanager
@@ -49,3 +50,29 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path` whole or not at all."""
     write_bytes(path, text.encode())
+
+
+_PARTS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}", re.ASCII)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of what a file calls `name`, in `folder`: every name that was read becomes a path here.
+
+    name : plain parts between slashes. A link may lead elsewhere within the folder, not out of it.
+
+    Raises
+    ------
+    FormatError : the name is empty, absolute, has `..` or other than plain characters, or a link leads out.
+    """
+    if not isinstance(name, str) or not all(_PARTS.fullmatch(part) for part in name.split("/")):
+        raise FormatError(
+            f"{str(name)[:80]!r} is no name of a file in {folder}: it must be plain parts between slashes"
+        )
+    path = Path(folder) / name
+    try:
+        within = path.resolve().is_relative_to(Path(folder).resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise FormatError(f"{path} cannot be followed: replace the link by a file") from error
+    if not within:
+        raise FormatError(f"{path} is a link that leads out of {folder}: replace it by the file")
+    return path

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from modeltree.link.emulate import leaving_share
+from modeltree.emulate import leaving_share
 from modeltree.tree import Action, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, by_confidence
 
 KEEP = "keep"

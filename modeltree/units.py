@@ -29,3 +29,8 @@ def ms_from_s(seconds: float) -> float:
 def s_from_ms(ms: float) -> float:
     """Milliseconds to seconds."""
     return ms * 1e-3
+
+
+def bytes_from_mb(megabytes: float) -> float:
+    """Megabytes (10**6 bytes) to bytes."""
+    return megabytes * 1e6

@@ -1,12 +1,10 @@
-"""What one inference answered and how it came about; and what a session knows of one that is under way."""
+"""What one inference answered and how it came about."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from modeltree.tree import ExitFork, ModelTree, Node
-from runtime.selection.branch_selection import NOTHING_SEEN, Seen
-from runtime.selection.early_exit import Onward, end_text, entropy_nats
+from modeltree.errors import ConfigError
 
 
 @dataclass(kw_only=True)
@@ -27,6 +25,7 @@ class Result:
 
     output : (classes,) logits. nodes : ids of the tree's nodes, in order. answered_by : `device` or `cloud`.
     why : one sentence. types, mbps : bandwidth type and estimate at every fork. met : whether the deadline was kept.
+    blocks_ms : (block, ms) of every block that ran here for this answer, in order. classes : their names.
     """
 
     output: np.ndarray
@@ -37,46 +36,29 @@ class Result:
     mbps: tuple[float, ...]
     parts: Parts = field(default_factory=Parts)
     met: bool = True
+    blocks_ms: tuple[tuple[str, float], ...] = ()
+    classes: tuple[str, ...] = ()
 
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(classes,) float64, the softmax of the logits: as sure as the network says, which is often too sure."""
+        exponents = np.exp(self.output.astype(np.float64) - self.output.max())
+        return exponents / exponents.sum()
 
-@dataclass(kw_only=True)
-class Walk:
-    """What one inference has met so far.
+    @property
+    def label(self) -> str:
+        """The name of the likeliest class."""
+        return self.top(1)[0][0]
 
-    stays : why the cloud was not to be asked at the last fork, behind a colon.
-    here, x, seen : the node above the last fork, None at the start; what it gave; what was known there.
-    held : the answer of the last head that was not sure.
-    radio_ms, raced_ms : how long the radio was on, or the processor, for answers that came too late or not at all.
-    """
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The likeliest classes, each with its probability, the likeliest first; all of them where there are fewer.
 
-    parts: Parts
-    tree: ModelTree
-    x: np.ndarray
-    nodes: list[int] = field(default_factory=list)
-    types: list[int] = field(default_factory=list)
-    mbps: list[float] = field(default_factory=list)
-    answered_by: str = "device"
-    why: str = ""
-    stays: str = ""
-    here: int | None = None
-    seen: Seen = NOTHING_SEEN
-    held: Onward | None = None
-    radio_ms: float = 0.0
-    raced_ms: float = 0.0
-
-    def sure(self, head: Node, logits: np.ndarray) -> bool:
-        """Whether a head is sure enough of what it says. It is kept in any case, for time may run out."""
-        assert isinstance(head.fork, ExitFork)
-        assert head.fork.entropy is not None
-        entropy = entropy_nats(logits)
-        self.held = Onward(blocks=(), x=logits, path=self.tree.path(head.id), within_s=0.0)
-        if entropy > head.fork.entropy:
-            return False
-        self.note(self.held, f"entropy {entropy:.3g} is at most {head.fork.entropy:.3g}")
-        return True
-
-    def note(self, way: Onward, reason: str) -> None:
-        """The device answered on this way."""
-        went_on = "" if way.end.handover is None else f"went on here at place {way.end.handover.place}"
-        self.answered_by, self.why = "device", f"{went_on or end_text(way.end)}: {reason}"
-        self.nodes = [node.id for node in way.path]
+        Raises
+        ------
+        ConfigError : `count` is below 1.
+        """
+        if count < 1:
+            raise ConfigError(f"the {count} likeliest classes were asked for: it must be 1 or more")
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.classes[i] if self.classes else str(i), float(probabilities[i])) for i in order]

@@ -82,19 +82,19 @@ def run_cases(run: Path, folder: Path) -> list[Case]:
     ------
     ConfigError : there are none.
     """
-    import torch
+    from compile.program_file import read_program
 
     paths = sorted((run / "blocks").glob("*.pt2"))
     if not paths:
         raise ConfigError(f"there are no blocks in {run}: pass the folder of a finished search")
-    return [_case(path.stem[:8], torch.export.load(path), folder) for path in paths]
+    return [_case(path.stem[:8], read_program(path), folder) for path in paths]
 
 
 def _case(name: str, program: object, folder: Path) -> Case:
     import torch
 
     from compile.onnx_form import onnx_form
-    from nas.training.base_network import exported_bytes
+    from compile.program_file import program_bytes
 
     assert isinstance(program, torch.export.ExportedProgram)
     (entering,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
@@ -103,7 +103,7 @@ def _case(name: str, program: object, folder: Path) -> Case:
     with torch.no_grad():
         expected = program.module()(torch.from_numpy(x)).numpy()
     case = Case(name=name, folder=folder, x=x, expected=expected)
-    write_bytes(case.program, exported_bytes(program))
+    write_bytes(case.program, program_bytes(program))
     write_bytes(case.onnx, onnx_form(program))
     return case
 
@@ -123,11 +123,10 @@ class Compiler:
 
     def make(self, case: Case, weights: str) -> Made:
         """Write the case's library."""
-        import torch
-
         from compile.pipeline import compile_block
+        from compile.program_file import read_program
 
-        made = compile_block(torch.export.load(case.program), self.target, weights=weights, cache=self.tiles)
+        made = compile_block(read_program(case.program), self.target, weights=weights, cache=self.tiles)
         self.tiles.save()
         write_bytes(case.library(weights, self.threads), made.library)
         return Made(weight_bytes=made.weight_bytes, macs=made.macs, seconds=made.seconds)

@@ -80,10 +80,12 @@ def _openvino(precision: str) -> Callable[[Case, int], Call]:
 def _torch(case: Case, threads: int) -> Call:
     import torch
 
+    from compile.program_file import read_program
+
     torch.set_num_threads(threads)
     if torch.get_num_interop_threads() != 1:  # may be set once in a process
         torch.set_num_interop_threads(1)
-    module = torch.export.load(case.program).module()
+    module = read_program(case.program).module()
 
     def call(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -94,13 +96,13 @@ def _torch(case: Case, threads: int) -> Call:
 
 
 def _tvm(case: Case, threads: int) -> Call:
-    import torch
     import tvm
 
     from compile.graph.relax_import import imported
+    from compile.program_file import read_program
     from compile.targets import host
 
-    module = imported(torch.export.load(case.program), case.shape_in[0])
+    module = imported(read_program(case.program), case.shape_in[0])
     machine = tvm.relax.VirtualMachine(tvm.compile(module, target=tvm.target.Target(host().llvm())), tvm.cpu())
 
     def call(x: np.ndarray) -> np.ndarray:

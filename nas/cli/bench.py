@@ -35,7 +35,7 @@ def bench(
 
     from modeltree.errors import unknown
     from nas.bench import OURS, PEERS, base_cases, installed, measured, results_text, run_cases, save_results
-    from nas.cli.progress import stages
+    from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
 
     formats = list(dict.fromkeys(weights or ["f32"]))

@@ -46,7 +46,7 @@ def compile_tree(
     """Compile every block of a run's tree for devices and cloud. Interrupted, it goes on when started again."""
     from compile.bundle import Wanted, compile_run, executable_methods
     from compile.targets import load_target
-    from nas.cli.progress import stages
+    from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
     from nas.cli.show import print_libraries
 

@@ -58,9 +58,10 @@ def field(
 ) -> None:  # fmt: skip
     """Play a recorded link to every method, measured: server, shaped link and device in processes of their own."""
     from modeltree.link.scenes import load_trace
-    from nas.cli.progress import stages
+    from nas.cli.display.progress import stages
     from nas.field.config import FieldConfig
     from nas.field.play import play_, prepared, worst_error, write_field
+    from nas.report.field.page import write_field_report
 
     config = FieldConfig(
         bundles=tuple(bundles), trace=load_trace(trace, seed=seed, rtt_ms=rtt_ms), link=link, count=count,
@@ -76,7 +77,8 @@ def field(
     finally:
         if played.runs:
             record = played.record
-            written = write_field(record, out)
+            written = [write_field(record, out), out / "field.html"]
+            write_field_report(written[1], record)
             if len(played.runs) < len(played.methods):
                 print(f"{len(played.runs)} of {len(played.methods)} methods were finished: {out}", file=sys.stderr)
     if as_json:

@@ -36,7 +36,7 @@ def profile(
     from compile.targets import load_target
     from modeltree.profiles import save_profile
     from nas.bases import build
-    from nas.cli.progress import stages
+    from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
     from nas.profiling import checked, checks_text, jpeg_ns_per_pixel, open_timer, profiled, profiled_text, provenance
 

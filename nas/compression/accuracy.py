@@ -1,6 +1,6 @@
 """Accuracy of composed networks, measured on images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from compile.program_file import read_program
 from nas.compression.library import Choice, Library
 from nas.jobs.executors import Executor
+from nas.jobs.progress import Progress, silent
 from transforms import Network, analyse, compose
 
 _BATCH = 128
@@ -35,7 +37,7 @@ class _Context:
 
 def measure_compositions(
     program: Path, library: Library, plans: Sequence[ChoicePlan], images: torch.Tensor, labels: np.ndarray,
-    executor: Executor, progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    executor: Executor, progress: Progress = silent,
 ) -> list[float]:  # fmt: skip
     """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library."""
     context = _Context(program=program, library=library, images=images, labels=labels)
@@ -48,7 +50,7 @@ def measure_compositions(
 
 
 def _setup(context: _Context) -> tuple[_Context, Network]:
-    return context, analyse(torch.export.load(context.program))
+    return context, analyse(read_program(context.program))
 
 
 def _measure(state: tuple[_Context, Network], plan: dict[int, Choice]) -> float:

@@ -1,8 +1,8 @@
 """Emulation with the bandwidth as the runtime knows it: estimated from hand-overs and probes, held by hysteresis.
 
-`modeltree.link.emulate` measures perfectly at every fork. Here the type comes from the runtime's own `Estimator` and
+`modeltree.emulate` measures perfectly at every fork. Here the type comes from the runtime's own `Estimator` and
 switch, which hear of the link what a device would: each hand-over when its answer arrives and, when a probe is due, a
-small message and the probe. All latencies are those of `modeltree.link.emulate`, so that the difference is what
+small message and the probe. All latencies are those of `modeltree.emulate`, so that the difference is what
 imperfect measuring costs. Messages take exactly the round trip and the trace's time: no jitter.
 """
 
@@ -14,13 +14,13 @@ from functools import partial
 
 import numpy as np
 
-from modeltree.link.emulate import Emulation, accuracies, after_ms, checked_starts, ranks, sure_exits
+from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, ranks, sure_exits
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree
 from modeltree.units import s_from_ms
 from runtime.bandwidth import Estimator, ProbePolicy, Reading, probe_due
 from runtime.bandwidth.switch import Hysteresis, Match, matched
-from runtime.remote.link_monitor import PING_BYTES
+from runtime.remote.prober import PING_BYTES
 
 PATIENCE_S = 2.0
 """A device waits so long for an answer; what is later tells the estimator "at most so fast", as in the runtime."""

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from compile.program_file import read_program
 from modeltree.errors import ConfigError, NasError
+from modeltree.files import inside
 from modeltree.tree import Handover, ModelTree
 from nas.field.images import FieldImages
 from nas.field.record import Shot
@@ -47,8 +49,7 @@ class Checker:
 
         pixels : (channels, height, width) uint8.
         """
-        mean, std = (np.array(values, np.float32)[:, None, None] * 255 for values in (tree.mean, tree.std))
-        x = ((pixels - mean) / std)[None].astype(np.float32)
+        x = tree.preprocessing.normalised(pixels)[None]
         path = [tree.nodes[number] for number in shot.nodes]
         for node in path:
             if node.block:
@@ -61,10 +62,10 @@ class Checker:
 
     def _run(self, block: str, x: np.ndarray) -> np.ndarray:
         if block not in self._modules:
-            path = self._folder / f"{block}.pt2"
+            path = inside(self._folder, f"{block}.pt2")
             if not path.is_file():
                 raise ConfigError(f"{path} is not there: pass the directory of the search that the bundle is made from")
-            self._modules[block] = torch.export.load(path).module()
+            self._modules[block] = read_program(path).module()
         with torch.no_grad():
             return np.asarray(self._modules[block](torch.from_numpy(x)).numpy())
 

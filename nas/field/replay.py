@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.link.emulate import Choose, emulate
+from modeltree.emulate import Choose, emulate
 from modeltree.link.traces import Trace
 from modeltree.manifest import Manifest
 from modeltree.render import handover_text
 from modeltree.tree import BitsFork, ExitFork, ModelTree, Node, by_confidence
 from modeltree.units import s_from_ms
 from nas.field.record import Leaf, MethodRun, Shot
-from runtime.selection.branch_selection import SWITCH, Seen, open_driver
+from runtime.selection.branch_selection import SWITCH, LinkState, open_driver
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +142,7 @@ def _chooser(tree: ModelTree, policy: str) -> Choose:
     driver = open_driver(tree, policy)
 
     def choose(here: int | None, mbps: float) -> Node:
-        seen = Seen(type=tree.types.match(mbps), mbps=mbps, asks=True)
+        seen = LinkState(type=tree.types.match(mbps), mbps=mbps, asks=True)
         node = driver.child(here, seen)
         if node.leaf is not None:
             driver.answered(node.id, seen, 0.0, 0.0)

@@ -1,17 +1,18 @@
 """Prediction against measurement: random branches of a base network, compiled, timed, and priced by the profile."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import fx, nn
 
+from compile.program_file import program_bytes
 from modeltree.errors import NotApplicable
 from modeltree.layers import LayerSpec
 from modeltree.profiles import DeviceProfile
+from nas.jobs.progress import Progress, silent
 from nas.profiling.timing import Timer, timed
-from nas.training.base_network import exported_bytes
 from transforms import TECHNIQUES, Network, analyse, compose, export, technique
 from transforms.graph.describe import module_specs
 
@@ -37,7 +38,7 @@ class Checked:
 def checked(
     bases: Sequence[tuple[str, nn.Module]], profile: DeviceProfile, timer: Timer, *, branches: int, image_size: int,
     rounds: int, burst_s: float, rng: np.random.Generator,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> list[Checked]:  # fmt: skip
     """So many branches in all, drawn from the bases in turn; weights do not matter."""
     networks = [(name, analyse(export(module, (3, image_size, image_size)))) for name, module in bases]
@@ -49,7 +50,7 @@ def checked(
         progress(index, branches, f"{name}: a random branch")
         said, branch = random_branch(network, known, rng)
         layers: list[LayerSpec] = module_specs(branch, network.spec.input_shape)
-        numbers.append(timer.add(exported_bytes(export(branch, network.spec.input_shape))))
+        numbers.append(timer.add(program_bytes(export(branch, network.spec.input_shape))))
         found.append((name, said, profile.compute_ms(layers)))
     progress(branches, branches, "")
     measured = timed(timer, numbers, rounds=rounds, burst_s=burst_s, rng=rng).timings

@@ -3,17 +3,18 @@
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from compile.program_file import program_bytes
 from modeltree.profiles import DeviceProfile
+from nas.jobs.progress import StageProgress, silent_stages
 from nas.profiling.fitting import Residual, Sample, fitted, measurements, residuals
 from nas.profiling.stacks import Stack, stacks
 from nas.profiling.timing import Timer, Timings, timed
-from nas.training.base_network import exported_bytes
 from transforms import analyse, export
 
 _JPEG_SIDE, _JPEG_QUALITY = 224, 75
@@ -34,7 +35,7 @@ class Profiled:
 def profiled(
     timer: Timer, *, name: str, description: str, origin: str, jpeg_ns: float, rounds: int, burst_s: float,
     rng: np.random.Generator, chosen: Sequence[Stack] | None = None,
-    progress: Callable[[str, int, int, str], None] = lambda stage, done, total, text: None,
+    progress: StageProgress = silent_stages,
 ) -> Profiled:  # fmt: skip
     """Measure the device behind `timer`.
 
@@ -50,7 +51,7 @@ def profiled(
         progress("compile", done, len(wanted), stack.name)
         program = export(stack.module, stack.input_shape)
         described.append(_layers(program))
-        numbers.append(timer.add(exported_bytes(program)))
+        numbers.append(timer.add(program_bytes(program)))
     progress("compile", len(wanted), len(wanted), "")
     taken: Timings = timed(
         timer, numbers, rounds=rounds, burst_s=burst_s, rng=rng,

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from modeltree.errors import ConfigError, NasError
+from nas.jobs.progress import Progress, silent
 
 DRIFT = 0.05
 """A reference that has become slower or faster by more was throttled, or shared its machine."""
@@ -113,13 +114,11 @@ class _Compiler:
         self.target, self.tiles = target, TuningCache(tiles)
 
     def compiled(self, program: bytes) -> Any:
-        import io
-
-        import torch
 
         from compile.pipeline import compile_block
+        from compile.program_file import read_program
 
-        made = compile_block(torch.export.load(io.BytesIO(program)), self.target, cache=self.tiles)
+        made = compile_block(read_program(program), self.target, cache=self.tiles)
         self.tiles.save()
         return made
 
@@ -147,7 +146,7 @@ class Timings:
 
 def timed(
     timer: Timer, numbers: Sequence[int], *, rounds: int, burst_s: float, rng: np.random.Generator,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> Timings:  # fmt: skip
     """Every program in rounds over all of them, in a fresh order, so that a disturbance hits each a little.
 

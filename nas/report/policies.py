@@ -3,30 +3,32 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import altair as alt
 import numpy as np
+from markupsafe import Markup
 
 from modeltree.files import write_text
 from modeltree.offloading.decisions import DecisionTable
-from nas.decisions.offloading.compare import Outcome, Row, ranges
-from nas.report.pieces import cells
-from nas.report.pieces.style import CSS
-from nas.report.pieces.svg import Axis, axis, escape, frame, polyline, spread, svg, text, wide
+from nas.decisions.offloading.compare import PolicyOutcome, PolicyRow, ranges
+from nas.report.pieces import blocks, cells, charts, trace
+from nas.report.pieces.blocks import section
+from nas.report.pieces.colours import colours, key
+from nas.report.pieces.table import Cell, named, table
 
-_COLOURS = {"exact": "m-tree", "greedy": "m-surgery", "on_device": "m-device_only", "cloud_only": "m-cloud_jpeg"}
-_OTHERS = ("m-branch", "m-random", "m-egreedy", "m-cloud_raw")
+POLICIES = {"exact": "tree", "greedy": "surgery", "on_device": "device", "cloud_only": "jpeg"}
+"""Colours of the policies that everybody has."""
+
 _NOTE = (
     "Latency and energy are predicted from profiles, accuracy is what the tree holds for each leaf; on a link, "
     "transfers are simulated exactly. The reward is 0 to 1. Decision times were measured where this page was written."
 )
-_LINK = {"bandwidth": "bandwidth"}
-_WIDTH, _HEIGHT, _RIGHT = 560, 300, 430
 
-Drawn = Callable[[Outcome], np.ndarray]
+Drawn = Callable[[PolicyOutcome], np.ndarray]
 
 
 def write_page(
-    path: Path, *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[Row],
-    outcomes: Mapping[str, Outcome], times_s: np.ndarray | None,
+    path: Path, *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[PolicyRow],
+    outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Write the page, whole or not at all; it needs nothing but itself.
 
@@ -36,127 +38,107 @@ def write_page(
     ------
     DataError : the file cannot be written.
     """
-    colours = _colours(outcomes)
-    sections = [
-        f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(facts))}</p></header>",
-        f'<section><h2>What came out</h2><p class="note">{_NOTE}</p>{_table(rows, colours)}</section>',
-        _sweep(table, outcomes, colours) if times_s is None else _link(table, outcomes, colours, times_s),
-    ]
-    body = "\n".join(sections)
-    write_text(path, (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n"
-        "<footer>Written by nas policy eval.</footer>\n</main>\n</body>\n</html>\n"
-    ))  # fmt: skip
+    over = _sweep(table, outcomes) if times_s is None else _link(table, outcomes, times_s)
+    sections = [section("What came out", _results(rows, list(outcomes)), note=_NOTE), *over]
+    write_text(path, blocks.page(title=title, facts=facts, sections=sections, footer="Written by nas policy eval."))
 
 
 def lines_chart(
-    xs: np.ndarray, lines: Mapping[str, np.ndarray], colours: Mapping[str, str], *, x_label: str, y_label: str
-) -> str:
-    """One stepped line a policy; values that are not finite are left out."""
-    finite = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
-    if not finite.size or len(xs) < 2:
-        return ""
-    log = wide(finite.tolist())
-    x = axis(xs.tolist(), 58, _RIGHT, pad=0.0)
-    y = axis(finite.tolist(), _HEIGHT - 46, 30, log=log)
-    parts = frame(x, y, x_label, y_label + (" (log scale)" if log else ""))
-    tags = []
-    for name, values in reversed(list(lines.items())):
-        pixels = _pixels(x, y, xs, values)
-        if pixels:
-            thin = "" if name == "exact" else " thin"
-            parts.append(polyline(pixels, f"line{thin} {colours[name]}", stepped=True))
-            tags.append((name, pixels[-1][1]))
-    for (name, _), py in zip(tags, spread([py for _, py in tags], 15, 34, y.start), strict=True):
-        parts.append(text(_RIGHT + 8, py + 4, name, f"tag {colours[name]}"))
-    return svg(_WIDTH, _HEIGHT, parts, f"{y_label} against {x_label}")
+    xs: np.ndarray, lines: Mapping[str, np.ndarray], *, x_title: str, y_title: str
+) -> charts.Panel | None:  # fmt: skip
+    """One stepped line a policy over anything but time; values that are not finite are left out.
 
-
-def _pixels(x: Axis, y: Axis, xs: np.ndarray, values: np.ndarray) -> list[tuple[float, float]]:
-    return [(x(at), y(value)) for at, value in zip(xs.tolist(), values.tolist()) if np.isfinite(value)]
-
-
-def _sweep(table: DecisionTable, outcomes: Mapping[str, Outcome], colours: Mapping[str, str]) -> str:
-    first = next(iter(outcomes.values()))
-
-    def chart(y_label: str, pick: Drawn) -> str:
-        lines = {name: pick(seen) for name, seen in outcomes.items()}
-        return _figure(lines_chart(first.mbps, lines, colours, x_label="bandwidth in Mbit/s", y_label=y_label))
-
-    picked: dict[str, Drawn] = {
-        "latency in ms, predicted": lambda seen: seen.latency_ms,
-        "reward": lambda seen: seen.reward,
-        "accuracy in %": lambda seen: seen.accuracy,
-        "energy in mJ, predicted": lambda seen: seen.energy_mj,
-        "exit": lambda seen: table.exit[seen.action],
-        "cut, layers on the device": lambda seen: table.cut[seen.action],
-        "bits of what is sent": lambda seen: np.where(table.sends, table.bits, np.nan)[seen.action],
-    }
-    drawn = "".join(f"<section>{chart(label, pick)}</section>" for label, pick in picked.items())
-    chosen = "".join(_choices(name, ranges(table, seen)) for name, seen in outcomes.items())
-    return f'<div class="pair">{drawn}</div><section><h2>What each chose</h2>{chosen}</section>'
-
-
-def _choices(name: str, found: Sequence[tuple[float, float, str]]) -> str:
-    body = "".join(
-        f'<tr><td>{low:.4g} to {high:.4g} Mbit/s</td><td class="text">{escape(what)}</td></tr>'
-        for low, high, what in found
-    )
-    return f"<details><summary>{escape(name)}</summary><table><tbody>{body}</tbody></table></details>"
-
-
-def _link(
-    table: DecisionTable, outcomes: Mapping[str, Outcome], colours: Mapping[str, str], times_s: np.ndarray
-) -> str:
-    first = next(iter(outcomes.values()))
-
-    def chart(y_label: str, lines: Mapping[str, np.ndarray]) -> str:
-        return _figure(lines_chart(times_s, lines, {**colours, **_LINK}, x_label="time in s", y_label=y_label))
-
-    drawn = [
-        chart("bandwidth in Mbit/s", {"bandwidth": first.mbps}),
-        chart("latency in ms, simulated", {name: seen.latency_ms for name, seen in outcomes.items()}),
-        chart("energy spent in mJ, simulated", {name: np.cumsum(seen.energy_mj) for name, seen in outcomes.items()}),
-        chart("exit", {name: table.exit[seen.action] for name, seen in outcomes.items()}),
+    xs : (n,). lines : per policy, (n,).
+    """
+    finite = np.concatenate([values[np.isfinite(values)] for values in lines.values()]).tolist()
+    if not finite or len(xs) < 2:
+        return None
+    rows = [
+        {"name": key(name), "title": name, "x": float(at), "y": float(value)}
+        for name, values in lines.items()
+        for at, value in charts.thin(list(zip(xs, values, strict=True)), charts.MAX_ROWS // len(lines))
+        if np.isfinite(value)
     ]
-    shares = "".join(_shares(table, name, seen) for name, seen in outcomes.items())
-    charts = "".join(f"<section>{one}</section>" for one in drawn)
-    return f'<div class="pair">{charts}</div><section><h2>What each chose</h2>{shares}</section>'
+    told = [charts.tip("title:N", "policy"), charts.tip("x:Q", x_title),
+            charts.tip("y:Q", y_title)]  # fmt: skip
+    x = alt.X("x:Q").scale(zero=False, nice=False).title(x_title)
+    y = alt.Y("y:Q").scale(charts.scale(finite)).title(y_title + charts.log_note(finite))
+    drawn = charts.lines(rows, x, y, told, list(lines), known=POLICIES, stepped=True, bold="exact")
+    return drawn.properties(width=charts.WIDTH, height=charts.HEIGHT)
 
 
-def _shares(table: DecisionTable, name: str, seen: Outcome) -> str:
-    actions, counts = np.unique(seen.action, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    body = "".join(
-        f"<tr><td>{100 * counts[i] / len(seen.action):.1f} %</td>"
-        f'<td class="text">{escape(table.name(int(actions[i])))}</td></tr>'
-        for i in order
+def _sweep(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> list[Markup]:
+    mbps = next(iter(outcomes.values())).mbps
+    picked: dict[str, Drawn] = {
+        "latency in ms, predicted": lambda one: one.latency_ms,
+        "reward": lambda one: one.reward,
+        "accuracy in %": lambda one: one.accuracy,
+        "energy in mJ, predicted": lambda one: one.energy_mj,
+        "exit": lambda one: table.exit[one.action],
+        "cut, layers on the device": lambda one: table.cut[one.action],
+        "bits of what is sent": lambda one: np.where(table.sends, table.bits, np.nan)[one.action],
+    }
+    drawn = [
+        (title, lines_chart(mbps, {name: pick(one) for name, one in outcomes.items()},
+                            x_title="bandwidth in Mbit/s", y_title=title))
+        for title, pick in picked.items()
+    ]  # fmt: skip
+    names = [(name, name) for name in outcomes]
+    shown = (charts.figure(_capital(title), picture, names=names, known=POLICIES) for title, picture in drawn)
+    chosen = (blocks.details(name, _ranges(ranges(table, one))) for name, one in outcomes.items())
+    return [blocks.pair(*shown), section("What each chose", *chosen)]
+
+
+def _ranges(chosen: Sequence[tuple[float, float, str]]) -> Markup:
+    return table(
+        ["bandwidth", "choice"],
+        [[f"{low:.4g} to {high:.4g} Mbit/s", Cell(text=what, classes="text")] for low, high, what in chosen],
     )
-    return f"<details><summary>{escape(name)}</summary><table><tbody>{body}</tbody></table></details>"
 
 
-def _table(rows: Sequence[Row], colours: Mapping[str, str]) -> str:
+def _link(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray) -> list[Markup]:
+    stretch, link = trace.zoom(), next(iter(outcomes.values())).mbps
+    picked: dict[str, Drawn] = {
+        "latency in ms, simulated": lambda one: one.latency_ms,
+        "energy spent in mJ, simulated": lambda one: np.cumsum(one.energy_mj),
+        "exit": lambda one: table.exit[one.action],
+    }
+    panels = [
+        trace.lines_panel(
+            times_s.tolist(), {name: pick(one).tolist() for name, one in outcomes.items()},
+            {name: name for name in outcomes}, stretch, title=title, stepped=True, height=170, known=POLICIES,
+        )
+        for title, pick in picked.items()
+    ]  # fmt: skip
+    picture = trace.over_time(trace.link_panel(times_s.tolist(), link.tolist(), [], stretch), *panels)
+    shares = (blocks.details(name, _shares(table, one)) for name, one in outcomes.items())
+    names = [(name, name) for name in outcomes]
+    along = charts.figure("Along the link", picture, note=trace.HINT, kind="simulated", names=names, known=POLICIES)
+    return [along, section("What each chose", *shares)]
+
+
+def _shares(table_: DecisionTable, one: PolicyOutcome) -> Markup:
+    actions, counts = np.unique(one.action, return_counts=True)
+    return table(["share", "choice"], [
+        [f"{100 * counts[i] / len(one.action):.1f} %", Cell(text=table_.name(int(actions[i])), classes="text")]
+        for i in np.argsort(-counts, kind="stable")
+    ])  # fmt: skip
+
+
+def _results(rows: Sequence[PolicyRow], names: Sequence[str]) -> Markup:
     titles = ["policy", "reward", "of the exact", "mean latency", "95 % under", "accuracy", "energy", "energy in all"]
     titles += ["answered", "transfers given up", "decision"]
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    body = ""
-    for row in rows:
-        shown = [
-            f"{row.reward:.4f}", f"{100 * row.share:.2f} %", cells.ms(row.latency_ms), cells.ms(row.p95_latency_ms),
-            cells.percent(row.accuracy), f"{row.energy_mj:.1f} mJ", f"{row.spent_mj:.0f} mJ",
-            f"{100 * row.answered:.1f} %", f"{100 * row.gave_up:.1f} %", f"{row.decision_us:.1f} µs",
-        ]  # fmt: skip
-        swatch = f'<span class="swatch {colours[row.name]}"></span>'
-        body += f"<tr><td>{swatch}{escape(row.name)}</td>{''.join(f'<td>{cell}</td>' for cell in shown)}</tr>"
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    colour = colours(names, POLICIES)
+    return table(titles, [
+        [
+            named(row.name, colour[row.name]), f"{row.reward:.4f}", f"{100 * row.share:.2f} %",
+            cells.ms(row.latency_ms), cells.ms(row.p95_latency_ms), cells.percent(row.accuracy),
+            f"{row.energy_mj:.1f} mJ", f"{row.spent_mj:.0f} mJ", f"{100 * row.answered:.1f} %",
+            f"{100 * row.gave_up:.1f} %", f"{row.decision_us:.1f} µs",
+        ]
+        for row in rows
+    ])  # fmt: skip
 
 
-def _colours(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
-    others = [name for name in outcomes if name not in _COLOURS]
-    return {name: _COLOURS.get(name) or _OTHERS[others.index(name) % len(_OTHERS)] for name in outcomes}
-
-
-def _figure(drawing: str) -> str:
-    return f"<figure>{drawing}</figure>"
+def _capital(title: str) -> str:
+    return title[0].upper() + title[1:]

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from modeltree.errors import ConfigError, FormatError
+from modeltree.manifest import SHIM_NAME, TVM_NAME
 
-SHIM_NAME = "libnas_runtime.so"
-TVM_NAME = "libtvm_runtime.so"
 TVM_FFI_NAME = "libtvm_ffi.so"
 _INT = 1
 _ERROR_HEADER_BYTES = 24
@@ -119,14 +118,31 @@ class TvmRuntime:
         self._set_most.argtypes, self._set_most.restype = (ctypes.c_int,), None
         self._lock = threading.Lock()
         self._here = threading.local()
+        self._orphaned = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        """In the child of a fork: note whether this thread's pool has lost its threads, and could only wait for them.
+
+        It could not even be parted with: new threads get the stacks of those that are gone, and with them their names.
+        """
+        self._lock = threading.Lock()
+        self._orphaned |= (getattr(self._here, "threads", None) or 1) > 1
 
     def use_threads(self, threads: int) -> None:
         """See `Runtime`.
 
         Raises
         ------
-        ConfigError : this thread has used TVM before, with fewer.
+        ConfigError : this thread has used TVM before, with fewer; or a parent of this process has, with several.
         """
+        if self._orphaned:
+            raise ConfigError(
+                "this process was forked from one that had run blocks on several threads, which do not survive a fork: "
+                "open sessions only after it, start processes by spawn or forkserver, or open the parent's with "
+                "threads=1"
+            )
         if getattr(self._here, "threads", None) == threads:
             return
         found = self._sized_pool(threads) if threads > 1 else 1

@@ -8,9 +8,11 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from modeltree.errors import ConfigError
@@ -23,11 +25,18 @@ BURST_BYTES = 1_600
 """What an idle link lets through at once; tbf needs a whole packet, and more would carry small messages for nothing."""
 
 QUEUE_BYTES = 131_072
+_TOOL_S = 60.0
+"""`ip` and `tc` answer in milliseconds; after so long the machine is stuck."""
+
 _NUMBERS = itertools.count()
+_NAME = re.compile(r"nas(?P<pid>\d+)(t(?P<started>\d+))?x\d+[ds]")
+"""Process, when that started in ticks since boot, number of the link in it, device or server."""
 
 
 class NamespaceLink:
     """A device and a server in namespaces of their own; a context manager that leaves nothing behind.
+
+    Where its process is killed in a way that it cannot notice, the next link clears up: names tell whose they are.
 
     device, server : names of the namespaces. device_ip, server_ip : addresses in them.
 
@@ -43,7 +52,7 @@ class NamespaceLink:
     device_ip, server_ip = "10.213.0.1", "10.213.0.2"
 
     def __init__(self, rate_mbps: float = 10.0) -> None:
-        tag = f"nas{os.getpid()}x{next(_NUMBERS)}"
+        tag = f"nas{os.getpid()}t{_started(os.getpid())}x{next(_NUMBERS)}"
         self.device, self.server = f"{tag}d", f"{tag}s"
         self._wire = {self.device: "device0", self.server: "server0"}
         self._rate_mbps = rate_mbps
@@ -52,6 +61,7 @@ class NamespaceLink:
         self._failure: ConfigError | None = None
 
     def __enter__(self) -> "NamespaceLink":
+        clear_left_behind()
         try:
             self._make()
         except BaseException:
@@ -70,7 +80,7 @@ class NamespaceLink:
         """Take everything down; the wire goes with its namespaces. Processes in them are the caller's to end."""
         self._stop.set()
         if self._follower is not None:
-            self._follower.join()
+            self._follower.join(_TOOL_S)
             self._follower = None
         for name in (self.device, self.server):
             with contextlib.suppress(ConfigError):  # never made, or gone already
@@ -126,11 +136,48 @@ class NamespaceLink:
             _run("tc", "-n", name, "qdisc", verb, "dev", wire, "root", "tbf", "rate", rate, *limits)
 
 
-def _run(*argv: str) -> None:
+def left_behind() -> tuple[str, ...]:
+    """Names of namespaces whose process is gone, sorted; none where there is no `ip`."""
     try:
-        subprocess.run(argv, check=True, capture_output=True, text=True)
+        listed = _run("ip", "netns", "list")
+    except ConfigError:
+        return ()
+    names = [line.split()[0] for line in listed.splitlines() if line.strip()]
+    ours = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
+    return tuple(sorted(name for name, match in ours if not _lives(int(match["pid"]), match["started"])))
+
+
+def clear_left_behind() -> tuple[str, ...]:
+    """Delete them, as far as we may; the names of those that are gone now."""
+    gone = []
+    for name in left_behind():
+        with contextlib.suppress(ConfigError):  # another run was faster
+            _run("ip", "netns", "del", name)
+            gone.append(name)
+    return tuple(gone)
+
+
+def _lives(pid: int, started: str | None) -> bool:
+    now = _started(pid)
+    return bool(now) and (started is None or now == started)
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; nothing where there is none. Numbers of processes come again."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == "Z" else rest[18]  # Z has ended, and waits to be collected
+    except (OSError, IndexError):
+        return ""
+
+
+def _run(*argv: str) -> str:
+    try:
+        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=_TOOL_S).stdout
     except FileNotFoundError as error:
         raise ConfigError(f"{argv[0]} is not installed: apt-get install iproute2, or use runtime.link.Relay") from error
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"`{' '.join(argv)}` took over {_TOOL_S:.0f} s: the machine is stuck; try again") from error
     except subprocess.CalledProcessError as error:
         raise ConfigError(
             f"`{' '.join(argv)}` failed: {error.stderr.strip()}: namespaces need root and the tbf scheduler; use "

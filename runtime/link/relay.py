@@ -21,6 +21,8 @@ from runtime.link.pipe import Packet, Pipe
 from runtime.link.shape import Faults, Shape
 
 T = TypeVar("T")
+_LOOP_S = 30.0
+"""The loop answers in milliseconds; after so long it is stuck."""
 
 SEGMENT_BYTES = 1448
 """Bytes that move as one, as much as a packet holds."""
@@ -80,7 +82,7 @@ class Relay:
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._thread.start()
         listen = self._loop.create_server(lambda: Connection(self).device, sock=listening)
-        self._server = asyncio.run_coroutine_threadsafe(listen, self._loop).result()
+        self._server = asyncio.run_coroutine_threadsafe(listen, self._loop).result(_LOOP_S)
         self.rewind()
         return self
 
@@ -88,9 +90,9 @@ class Relay:
         """Cut everything and stop listening. Once is enough, twice does no harm."""
         if self._thread is None:
             return
-        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(_LOOP_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._thread.join(_LOOP_S)
         self._thread = None
         self._loop.close()
 
@@ -142,7 +144,7 @@ class Relay:
         async def run() -> T:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_LOOP_S)
 
     def _rewind(self) -> None:
         back_s = self.now_s()

@@ -4,16 +4,16 @@ Whatever a call ends with goes where it is of use: its bytes and seconds to the 
 the breaker, the server's own time into what the next call is expected to take.
 """
 
-import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Protocol
 
 import numpy as np
 
 from modeltree.errors import NasError
 from runtime.remote.circuit_breaker import Breaker
+from runtime.remote.workers import Workers
 from runtime.wire.transports.interface import Exchange, Reply, TimedOut, Transport, Unreachable
 
 CALLS_IN_FLIGHT = 4
@@ -23,8 +23,6 @@ LATE = 3.0
 """An answer is late after so many times what it should take."""
 
 _SHARE = 0.2
-
-_log = logging.getLogger(__name__)
 
 
 class Link(Protocol):
@@ -54,8 +52,8 @@ class Cloud:
 
     Parameters
     ----------
-    probed : somebody calls `probe` while the link is idle; after the link failed, a probe must pass before an inference
-        is risked on it again.
+    probed : a `Prober` tries the link while it is idle; after the link failed, a probe must pass before an inference is
+        risked on it again.
     clock : seconds, rising.
     """
 
@@ -64,10 +62,9 @@ class Cloud:
     ) -> None:
         self.transport, self.link, self.breaker, self.clock = transport, link, breaker, clock
         self.probed = probed
-        self._doubted = False
         self._server_s: dict[str, float] = {}
         self._usual_s: dict[str, float] = {}  # from sending to the answer, of calls that were answered
-        self._threads = ThreadPoolExecutor(CALLS_IN_FLIGHT, thread_name_prefix="nas-handover")
+        self._threads = Workers(CALLS_IN_FLIGHT, "nas-handover")
         self._in_flight: set[Future[Reply]] = set()
         self._lock = threading.Lock()
 
@@ -75,7 +72,7 @@ class Cloud:
         """Why it is not asked just now; None where it may be."""
         if not self.breaker.closed:
             return f"the server failed {self.breaker.failures} times in a row and is left alone for a while"
-        if self._doubted and self.probed:
+        if self.breaker.doubted and self.probed:
             return "the link failed, and no probe has passed since"
         if self.calls >= CALLS_IN_FLIGHT:
             return f"{CALLS_IN_FLIGHT} calls to the server are still unanswered"
@@ -98,13 +95,10 @@ class Cloud:
 
         Raises
         ------
-        Unreachable : this was closed, or the machine has no thread left.
+        Closed : this was closed, or the machine has no thread left.
         """
         call = Call(model, max(1, x.size * bits // 8), self.clock())
-        try:
-            call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
-        except RuntimeError as error:
-            raise Unreachable(f"no thread for the call ({error}): if the session was closed, open another") from error
+        call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
         with self._lock:
             self._in_flight.add(call.future)
         return call
@@ -113,32 +107,9 @@ class Cloud:
         """Nobody waits for it any more; that is the server's or the link's fault, unless there was too little time."""
         self._settle(call, None, TimedOut("given up"))
 
-    def probe(self, send: Callable[[Transport], bool | None]) -> bool | None:
-        """Let `send` try the link, and draw the conclusion: an inference may be risked again, or not.
-
-        send : sends a probe if one is due; whether it was answered, or None if none was sent, which is also returned.
-        """
-        if not self.breaker.closed:
-            return None
-        try:
-            passed = send(self.transport)
-        except Exception:
-            _log.exception("a probe failed in a way that none should")
-            passed = False
-        if passed is not None:
-            self._doubted = not passed
-            if not passed:
-                self.breaker.failed()
-        return passed
-
-    @property
-    def doubted(self) -> bool:
-        """Whether the link failed last, and nothing has passed since."""
-        return self._doubted
-
     def close(self) -> None:
         """Close the connection; calls in flight are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self.transport.close()
 
     def _run(self, call: Call, x: np.ndarray, bits: int, timeout_s: float, shape_out: tuple[int, ...]) -> Reply:
@@ -163,7 +134,6 @@ class Cloud:
             for means, new_s in ((self._server_s, reply.server_s), (self._usual_s, reply.seconds)):
                 before_s = means.get(call.model, new_s)
                 means[call.model] = before_s + _SHARE * (new_s - before_s)
-            self._doubted = False
             self.breaker.succeeded()
             self.link.observe(reply)
             return
@@ -173,6 +143,4 @@ class Cloud:
             self.link.observe(given_up, finished=False)
             if spent_s < LATE * self._usual_s.get(call.model, 0.0):
                 return  # the deadline was near, and nobody failed
-        self.breaker.failed(call.began_s)
-        if isinstance(error, TimedOut | Unreachable):
-            self._doubted = True
+        self.breaker.failed(call.began_s, link=isinstance(error, TimedOut | Unreachable))

@@ -14,21 +14,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modeltree.errors import ConfigError, DataError, NasError, unknown
 from runtime.execution.bundle import Bundle
 from runtime.execution.native import available_cpus
-from runtime.server.batch_queue import Batch, Request, Retired, Waiting
+from runtime.execution.processor import chosen_target
+from runtime.server.batch_queue import Request, Retired, Waiting
 from runtime.server.batch_runner import run
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
-from runtime.server.metrics import IMAGES, SECONDS, Metrics
+from runtime.server.metrics import EngineMeasures
 from runtime.server.model import BundleModel, Model
 from runtime.server.onnx_model import OnnxModel
-from runtime.server.target_selection import chosen_target
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 DRAIN_S = 30.0
+LONGEST_S = 600.0
+"""No request without a deadline, and no loading of models, is waited for any longer."""
 BACKENDS = ("tvm", "onnx")
 _OUTCOMES: tuple[tuple[type[NasError], str], ...] = (
     (Busy, "busy"), (Draining, "draining"), (UnknownModel, "unknown"), (DataError, "malformed"), (NasError, "failed"),
@@ -42,12 +48,13 @@ class ModelEngine:
 
     models : to begin with. workers : threads that run them, one batch each at a time.
     max_requests, max_bytes : that may wait. keep_old_s : how long what is replaced stays for those who still ask for
-    it; until the next replacement at most. clock : seconds, rising.
+    it; until the next replacement at most. clock : seconds, rising. order : `fcfs` or `edf`, by deadlines.
     """
 
     def __init__(
         self, models: Sequence[Model], *, workers: int = 1, max_requests: int = 256, max_bytes: int = 256 * 2**20,
-        keep_old_s: float = 0.0, metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
+        keep_old_s: float = 0.0, metrics: "CollectorRegistry | None" = None,
+        clock: Callable[[], float] = time.monotonic, order: str = "fcfs",
     ) -> None:  # fmt: skip
         if not 0 <= keep_old_s <= threading.TIMEOUT_MAX:
             raise ConfigError(f"keep_old_s is {keep_old_s}: it must be within 0..{threading.TIMEOUT_MAX:.0f}")
@@ -58,15 +65,29 @@ class ModelEngine:
         self._old: Mapping[str, Model] = {}
         self._expiry: threading.Timer | None = None
         self._models: Mapping[str, Model] = {model.name: model for model in models}
-        self._waiting = Waiting(max_requests=max_requests, max_bytes=max_bytes, workers=workers, clock=clock)
-        self.metrics = metrics or Metrics()
-        self._measures = _Measures(self.metrics, self)
+        self._waiting = Waiting(
+            max_requests=max_requests, max_bytes=max_bytes, workers=workers, clock=clock, order=order
+        )
+        self._measures = EngineMeasures(
+            {
+                "nas_waiting_requests": ("Requests in the queue.", lambda: self.waiting[0]),
+                "nas_waiting_bytes": ("Bytes in the queue.", lambda: self.waiting[1]),
+                "nas_old_models": ("Models that only the bundle before has.", lambda: self.old_models),
+                "nas_ready": ("Whether new work is taken.", self.ready),
+            },
+            metrics,
+        )
         self._replacing = threading.Lock()
         self._workers = [
             threading.Thread(target=self._work, name=f"nas-worker-{index}", daemon=True) for index in range(workers)
         ]
         for worker in self._workers:
             worker.start()
+
+    @property
+    def metrics(self) -> "CollectorRegistry":
+        """What Prometheus is told."""
+        return self._measures.registry
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
@@ -82,6 +103,11 @@ class ModelEngine:
     def workers(self) -> int:
         """Threads that run models."""
         return len(self._workers)
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds until what waits and runs now is done, as measured service times tell."""
+        return self._waiting.backlog_s
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -100,7 +126,7 @@ class ModelEngine:
         """See `runtime.server.interface.Engine.infer`."""
         woken = threading.Event()
         request = self._enter(model, x, deadline_s, lambda _: woken.set())
-        if not woken.wait(None if deadline_s is None else max(request.until - self._clock(), 0.0)):
+        if not woken.wait(min(max(request.until - self._clock(), 0.0), LONGEST_S)):
             self._waiting.abandon(request, Busy("the deadline passed while the request waited: allow more time"))
         self._waiting.returned(request)
         outcome = self._outcome(request)
@@ -197,22 +223,25 @@ class ModelEngine:
                     continue
                 return request
         except NasError as error:
-            self._measures.requests.add(known, _word(error))
+            self._measures.ended(known, _word(error))
             raise
 
     def _outcome(self, request: Request) -> Answer | NasError:
         """What came of a request that has ended; it is counted."""
         if request.error is not None:
-            self._measures.requests.add(request.model.name, _word(request.error))
+            self._measures.ended(request.model.name, _word(request.error))
             return request.error
-        self._measures.answered(request)
+        self._measures.answered(
+            request.model.name, request.started - request.arrived, request.x.nbytes, request.output.nbytes
+        )
         return Answer(output=request.output, seconds=self._clock() - request.arrived)
 
     def _work(self) -> None:
         while (batch := self._waiting.take()) is not None:
             took, failed = run(batch, self._clock)
             if took is not None:
-                self._measures.ran(batch, took[0])
+                images = sum(part.last - part.first for part in batch.parts)
+                self._measures.ran(batch.model.name, images, took[0])
             self._waiting.finished(batch, took, failed)
 
 
@@ -228,7 +257,7 @@ class BundleEngine(ModelEngine):
         processors out. One worker with all threads answers a single device sooner; many with one thread each answer
         more devices, since nothing waits for the slowest thread of a call.
     eager : load and time all models now, not when they are first asked for.
-    max_requests, max_bytes, keep_old_s, clock : see `ModelEngine`.
+    max_requests, max_bytes, keep_old_s, clock, order : see `ModelEngine`.
 
     Raises
     ------
@@ -239,7 +268,8 @@ class BundleEngine(ModelEngine):
         self, folder: Path | str, *, backend: str = "tvm", target: str | None = None, variant: str = "f32",
         workers: int | None = None,
         threads: int | None = None, eager: bool = True, max_requests: int = 256, max_bytes: int = 256 * 2**20,
-        keep_old_s: float = 0.0, metrics: Metrics | None = None, clock: Callable[[], float] = time.monotonic,
+        keep_old_s: float = 0.0, metrics: "CollectorRegistry | None" = None,
+        clock: Callable[[], float] = time.monotonic, order: str = "fcfs",
     ) -> None:  # fmt: skip
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
@@ -253,7 +283,7 @@ class BundleEngine(ModelEngine):
             load(models)
         super().__init__(
             models, workers=count, max_requests=max_requests, max_bytes=max_bytes, keep_old_s=keep_old_s,
-            metrics=metrics, clock=clock,
+            metrics=metrics, clock=clock, order=order,
         )  # fmt: skip
 
     @property
@@ -277,10 +307,10 @@ class BundleEngine(ModelEngine):
         try:
             self.replace(self._read(folder), timeout_s=timeout_s)
         except NasError:
-            self._measures.swaps.add("refused")
+            self._measures.swapped("refused")
             raise
         self.folder = folder
-        self._measures.swaps.add("ok")
+        self._measures.swapped("ok")
 
     def _read(self, folder: Path) -> list[Model]:
         bundle = Bundle.open(folder.resolve())  # a link may point elsewhere when a library is loaded
@@ -314,37 +344,11 @@ def load(models: Sequence[Model]) -> None:
 
     loader = threading.Thread(target=work, name="nas-load")
     loader.start()
-    loader.join()
+    loader.join(LONGEST_S)
+    if loader.is_alive():
+        raise NasError(f"loading took over {LONGEST_S:.0f} s: the disk or the library is stuck; start the server anew")
     if errors:
         raise errors[0]
-
-
-class _Measures:
-    """What an engine tells Prometheus."""
-
-    def __init__(self, metrics: Metrics, engine: ModelEngine) -> None:
-        self.requests = metrics.counter("nas_requests_total", "Requests by model and outcome.", ("model", "outcome"))
-        self.swaps = metrics.counter("nas_swaps_total", "Bundles that were to take over.", ("outcome",))
-        self._bytes = metrics.counter("nas_tensor_bytes_total", "Bytes of tensors.", ("direction",))
-        self._images = metrics.histogram("nas_batch_images", "Images that ran at once.", IMAGES, ("model",))
-        self._service = metrics.histogram("nas_service_seconds", "Time of a batch.", SECONDS, ("model",))
-        self._wait = metrics.histogram("nas_wait_seconds", "From arrival to the first batch.", SECONDS, ("model",))
-        metrics.gauge("nas_waiting_requests", "Requests in the queue.", lambda: engine.waiting[0])
-        metrics.gauge("nas_waiting_bytes", "Bytes in the queue.", lambda: engine.waiting[1])
-        metrics.gauge("nas_old_models", "Models that only the bundle before has.", lambda: engine.old_models)
-        metrics.gauge("nas_ready", "Whether new work is taken.", engine.ready)
-
-    def ran(self, batch: Batch, seconds: float) -> None:
-        """A batch went well."""
-        self._images.observe(sum(part.last - part.first for part in batch.parts), batch.model.name)
-        self._service.observe(seconds, batch.model.name)
-
-    def answered(self, request: Request) -> None:
-        """A request went well."""
-        self.requests.add(request.model.name, "ok")
-        self._wait.observe(request.started - request.arrived, request.model.name)
-        self._bytes.add("in", by=request.x.nbytes)
-        self._bytes.add("out", by=request.output.nbytes)
 
 
 def _request(model: Model, x: np.ndarray, arrived: float, until: float, tell: Callable[[Request], None]) -> Request:

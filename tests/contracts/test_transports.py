@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from in_process_transport import InProcessTransport
 from served_function import CLASSES, LIMIT_BYTES, SHAPE_IN, FunctionEngine, dense
 
 from modeltree.errors import ConfigError, DataError
@@ -30,7 +31,6 @@ from runtime.wire.transports import (
     Unreachable,
     open_transport,
 )
-from runtime.wire.transports.in_process import InProcessTransport
 
 SCRIPT = Path(__file__).with_name("served_function.py")
 SCHEMES = {"grpc": "grpc", "rest": "http"}

@@ -10,6 +10,7 @@ from small_networks import INPUT, NETWORKS, model, network, run
 
 from compile.machine_code.elf import read_elf
 from compile.pipeline import compile_block
+from compile.program_file import read_program
 from compile.targets import TARGETS, host
 from compile.verify import verify_block
 from modeltree.errors import NotApplicable
@@ -115,6 +116,6 @@ def test_libraries_chained_along_every_path_of_a_tree_are_the_torch_blocks_chain
                 shape_out=(batch, *entry.out_shape), threads=2,
             )  # fmt: skip
             x = library.run(x)
-            wanted = run(torch.export.load(found.folder / "blocks" / f"{name}.pt2").module(), wanted)
+            wanted = run(read_program(found.folder / "blocks" / f"{name}.pt2").module(), wanted)
         np.testing.assert_allclose(x, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
         assert x.shape == (batch, 10)

@@ -54,7 +54,7 @@ def children(of):
     """{pid: command line} of the processes of one field run."""
     listed = subprocess.run(["ps", "-ww", "-eo", "ppid,pid,args"], capture_output=True, text=True, check=True).stdout
     found = (line.split(maxsplit=2) for line in listed.splitlines()[1:])
-    return {int(pid): args for parent, pid, args in found if int(parent) == of and "nas.field.child" in args}
+    return {int(pid): args for parent, pid, args in found if int(parent) == of and "nas.field.processes.child" in args}
 
 
 def is_there(pid):

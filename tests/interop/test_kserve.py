@@ -27,6 +27,7 @@ from forked_run import (
 from compile.onnx_form import onnx_form
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.options import SessionOptions
 from runtime.remote.link_monitor import LinkWatch
 from runtime.session import Session
 from runtime.wire.transports import Refused, TransportError, open_transport
@@ -130,7 +131,7 @@ def test_a_session_hands_over_to_kserve_at_every_place(urls, bundle, scheme, mbp
     device.warm_up()
     link = SaidLink(device.manifest.tree.types)
     transport = open_transport(urls[scheme], frames=False)
-    with Session(device, link, transport, rng=random.Random(0), timeout_s=10.0) as session:
+    with Session(device, link, transport, SessionOptions(timeout_s=10.0), rng=random.Random(0)) as session:
         link.mbps = list(mbps)
         result = session.infer(pixels if given == "pixels" else normalised(pixels))
     assert (result.answered_by, result.nodes) == ("cloud", nodes), result.why

@@ -1,13 +1,17 @@
 """Written whole or not at all."""
 
+import contextlib
 import errno
 import os
 import resource
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from modeltree.errors import DataError
-from modeltree.files import write_bytes, write_text, written_whole
+from modeltree.errors import DataError, FormatError
+from modeltree.files import inside, write_bytes, write_text, written_whole
 
 
 @pytest.fixture
@@ -84,3 +88,50 @@ def test_a_folder_that_cannot_be_is_told(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(DataError, match="cannot write"):
         write_text(tmp_path / "taken", "x")
+
+
+@pytest.mark.parametrize("name", ["a", "a.pt2", "lib/pi4/a-1.so", "_x", "A+b.c"])
+def test_a_plain_name_lies_inside_its_folder(tmp_path, name):
+    assert inside(tmp_path, name) == tmp_path / name
+
+
+NO_NAMES = [
+    "",
+    ".",
+    "..",
+    "../a",
+    "a/../b",
+    "/a",
+    "a//b",
+    "a/",
+    "a\0b",
+    "a\nb",
+    "\u0430",
+    "-x",
+    ".x",
+    "a" * 200,
+    "~",
+    "a\\b",
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_is_no_plain_name_is_refused(tmp_path, name):
+    with pytest.raises(FormatError, match="is no name of a file"):
+        inside(tmp_path, name)
+
+
+@given(st.text(max_size=40))
+def test_no_name_leads_out_of_its_folder(name):
+    folder = Path("/nowhere/folder")
+    with contextlib.suppress(FormatError):
+        assert os.path.normpath(inside(folder, name)).startswith("/nowhere/folder/")
+
+
+def test_links_out_of_the_folder_and_in_circles_are_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/out").symlink_to(tmp_path)
+    (tmp_path / "in/round").symlink_to(tmp_path / "in/round")
+    for name in ("out", "out/x", "round"):
+        with pytest.raises(FormatError):
+            inside(tmp_path / "in", name)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compile.program_file import program_bytes
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.latency import TransferModel
 from modeltree.profiles import load_profile
@@ -16,7 +17,6 @@ from nas.compression.distillation import DistilConfig
 from nas.compression.library import Library, Record, build_library, candidates
 from nas.compression.predictor import Predictor
 from nas.jobs.executors import SerialExecutor
-from nas.training.base_network import exported_bytes
 from nas.treesearch.space import Scenario
 from transforms import Network, analyse, export, technique
 from transforms.compose import entry
@@ -101,7 +101,7 @@ def build(folder: Path, *, names=("svd", "gap", "prune"), config=TINY, executor=
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "base.pt2"
     if not program.exists():
-        program.write_bytes(exported_bytes(tiny_program()))
+        program.write_bytes(program_bytes(tiny_program()))
     probe, labels = images(32, seed=1)
     return build_library(
         tiny(), program, folder / "library", images(count)[0], (probe, labels), executor or SerialExecutor(),

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from nas.exits.thresholds import entropies
+from compile.program_file import read_program
+from runtime.selection.early_exit import entropies_nats
 from runtime.wire.frames import decode, encode
 
 
@@ -12,7 +13,7 @@ def blocks_of(folder):
 
     def run(name, x):
         if name not in known:
-            known[name] = torch.export.load(folder / "blocks" / f"{name}.pt2").module()
+            known[name] = read_program(folder / "blocks" / f"{name}.pt2").module()
         with torch.no_grad():
             return known[name](x)
 
@@ -27,7 +28,7 @@ def walked(tree, run, leaf, images):
         sure = None if parent is None else tree.confident(parent)
         if sure is not None:
             logits = run(sure.block, x)
-            leaves = entropies(logits.numpy()) <= sure.fork.entropy
+            leaves = entropies_nats(logits.numpy()) <= sure.fork.entropy
             if node.id == sure.id:
                 return logits, here & leaves
             here &= ~leaves

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from compile.bundle import Wanted, compile_run
+from compile.program_file import program_bytes
 from compile.targets import host
 from modeltree.files import write_bytes
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node, encode_tree
-from nas.training.base_network import exported_bytes
 from runtime.wire.codec import dequantise, quantise
 from transforms.graph.lifting import export
 
@@ -102,6 +102,6 @@ def compiled(folder: Path) -> Path:
     write_bytes(run / "tree.json", encode_tree(tree()))
     for name, module in networks().items():
         program = export(module, IMAGE if name == FIRST else FEATURES)
-        write_bytes(run / "blocks" / f"{name}.pt2", exported_bytes(program))
+        write_bytes(run / "blocks" / f"{name}.pt2", program_bytes(program))
     compile_run(run, folder / "bundle", Wanted(targets=[host()]))
     return folder / "bundle"

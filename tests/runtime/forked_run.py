@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from compile.bundle import Wanted, compile_run
+from compile.program_file import program_bytes
 from compile.targets import host
 from modeltree.files import write_bytes
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node, encode_tree
-from nas.training.base_network import exported_bytes
 from transforms.graph.lifting import export
 
 IMAGE, FEATURES, CLASSES = (3, 12, 12), (8, 6, 6), ("a", "b", "c", "d")
@@ -66,7 +66,7 @@ def compiled(folder: Path, *, onnx: bool = False) -> Path:
     write_bytes(run / "tree.json", encode_tree(tree()))
     for name, module in networks().items():
         shape = FEATURES if name == SECOND else IMAGE
-        write_bytes(run / "blocks" / f"{name}.pt2", exported_bytes(export(module, shape)))
+        write_bytes(run / "blocks" / f"{name}.pt2", program_bytes(export(module, shape)))
     compile_run(run, folder / "bundle", Wanted(targets=[host()], cloud_targets=[host()], onnx=onnx))
     return folder / "bundle"
 

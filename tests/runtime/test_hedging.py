@@ -15,6 +15,7 @@ from forked_run import FIRST, FROM_IMAGE, IMAGE, SECOND, tree
 from modeltree.errors import NasError
 from runtime.bandwidth import ProbePolicy
 from runtime.execution.device import Device
+from runtime.options import SessionOptions
 from runtime.remote.circuit_breaker import Breaker
 from runtime.session import Session
 from runtime.wire.transports import Refused, Reply, TimedOut, Unreachable
@@ -102,10 +103,10 @@ class FakeLink:
         return self.expected
 
 
-def opened(**options):
+def opened(*, served=True, **options):
     device, link, transport = FakeDevice(), FakeLink(), FakeTransport()
-    options = {"rng": random.Random(0), "timeout_s": PATIENCE_S} | options
-    return Session(device, link, transport, **options), device, link, transport  # type: ignore[arg-type]
+    told = SessionOptions(**{"timeout_s": PATIENCE_S} | options)
+    return Session(device, link, transport if served else None, told, rng=random.Random(0)), device, link, transport  # type: ignore[arg-type]
 
 
 def tag(result):
@@ -255,11 +256,10 @@ def test_prefer_device_counts_the_time_of_the_forks_that_it_would_take():
 
 @pytest.mark.parametrize("why", ["no server was named", "left alone", "mode only-device", "calls to the server"])
 def test_where_the_cloud_is_not_to_be_asked_the_forks_that_end_here_are_taken(why):
-    session, device, _, transport = opened(mode="only-device" if "mode" in why else "prefer-cloud")
+    mode = "only-device" if "mode" in why else "prefer-cloud"
+    session, device, _, transport = opened(mode=mode, served=why != "no server was named")
     with session:
-        if why == "no server was named":
-            session.cloud = None
-        elif why == "left alone":
+        if why == "left alone":
             session.cloud.breaker.failed()
             session.cloud.breaker.clock = lambda: -1e9  # it never ends
         elif why == "calls to the server":
@@ -282,7 +282,7 @@ def test_a_deadline_too_near_for_the_usual_answer_is_not_held_against_the_server
         assert transport.answered.acquire(timeout=PATIENCE_S)
         assert transport.answered.acquire(timeout=PATIENCE_S)
         settled(session)
-        assert (session.cloud.breaker.failures, session.cloud.doubted) == (0, False)
+        assert (session.cloud.breaker.failures, session.cloud.breaker.doubted) == (0, False)
 
 
 def test_a_deadline_that_was_ample_is_held_against_the_server():
@@ -292,7 +292,7 @@ def test_a_deadline_that_was_ample_is_held_against_the_server():
         transport.go = threading.Event()
         session.infer(IMAGE_, **race(device, left_s=0.05))
         settled(session)
-        assert (session.cloud.breaker.failures, session.cloud.doubted, link.given_up) == (1, True, 1)
+        assert (session.cloud.breaker.failures, session.cloud.breaker.doubted, link.given_up) == (1, True, 1)
 
 
 def test_calls_that_fail_together_count_as_one_failure():
@@ -312,18 +312,10 @@ def test_a_link_that_nobody_probes_is_risked_again_once_the_breaker_closes():
     transport.go.clear()
     with session:
         session.infer(IMAGE_)
-        assert session.cloud.doubted
+        assert session.cloud.breaker.doubted
         session.cloud.breaker = Breaker(session.clock, random.Random(0))
         transport.go.set()
         assert session.infer(IMAGE_).answered_by == "cloud"
-
-
-def test_a_closed_session_still_answers_here():
-    session, _, _, transport = opened()
-    session.close()
-    result = session.infer(IMAGE_)
-    assert (result.answered_by, tag(result), transport.asked) == ("device", TAGS[FROM_IMAGE], [])
-    assert "open another" in result.why
 
 
 def device_with_times(monkeypatch, *spent_s):

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from exits_run import (
     threshold,
     tree,
 )
+from in_process_transport import InProcessTransport
 from msgspec.structs import replace
 
 from modeltree.errors import ConfigError, FormatError
@@ -35,14 +37,15 @@ from modeltree.profiles import load_profile
 from modeltree.tree import BandwidthFork
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.options import SessionOptions
 from runtime.selection.battery import Exhausted
-from runtime.selection.branch_selection import ByPolicy, BySwitch, Charge, Driver, Seen, open_driver
+from runtime.selection.branch_selection import ByPolicy, BySwitch, Charge, Driver, LinkState, open_driver
 from runtime.selection.early_exit import entropy_nats
 from runtime.selection.policies import Dense, Trained, write_policy
 from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.server.serving import ServeConfig, Server
 from runtime.session import Session
-from runtime.wire.transports.in_process import InProcessTransport
+from runtime.wire.transports import open_transport
 
 SEEDS = range(20)
 AGES_S = 20.0
@@ -75,8 +78,9 @@ def close_to(result, leaf, pixels, tolerance=1e-4):
 def test_sure_samples_leave_and_others_cross_in_few_bits(bundle, url, policy):
     """On a fast link the switch hands over 4 bits, the exact rule 8; see `exits_run`."""
     crossing = FOUR_BITS if policy == "switch" else EIGHT_BITS
-    with Session.open(bundle, server=url, policy=policy, timeout_s=20.0) as session:
-        session.link = FixedLink(FAST_MBPS)  # tiny messages on a busy machine may look slow
+    device, options = Device(Bundle.open(bundle)), SessionOptions(timeout_s=20.0)
+    link = FixedLink(FAST_MBPS)  # tiny messages on a busy machine may look slow
+    with Session(device, link, open_transport(url), options, driver=open_driver(tree(), policy)) as session:
         for seed in SEEDS:
             result = session.infer(image(seed))
             leaf, who = (SURE, "device") if sure(seed) else (crossing, "cloud")
@@ -119,11 +123,20 @@ class FixedLink:
 
 @pytest.fixture
 def opened(bundle):
-    """(session, cloud, link); blocks claim to be done in no time."""
+    """(session, cloud, link, seconds that blocks claim to take: none), driven by the switch."""
+    with opened_by(None, bundle) as made:
+        yield made
+
+
+@contextmanager
+def opened_by(driver, bundle):
     device, cloud, link = Device(Bundle.open(bundle)), Cloud(Device(Bundle.open(bundle))), FixedLink(FAST_MBPS)
     takes_s = dict.fromkeys((FIRST, REST, HEAD, SECOND_EXIT), 0.0)
     device.within_s = takes_s.__getitem__
-    with Session(device, link, InProcessTransport(cloud), rng=random.Random(0), timeout_s=AGES_S) as session:
+    options = SessionOptions(timeout_s=AGES_S)
+    with Session(
+        device, link, InProcessTransport(cloud), options, driver=driver, rng=random.Random(0)
+    ) as session:  # fmt: skip
         yield session, cloud, link, takes_s
 
 
@@ -210,11 +223,11 @@ def test_entropy_is_torchs():
 
 
 @pytest.mark.parametrize(("mbps", "leaf"), [(SLOW_MBPS, EXIT), (MIDDLE_MBPS, FOUR_BITS), (FAST_MBPS, EIGHT_BITS)])
-def test_the_exact_rule_goes_to_the_leaf_of_the_highest_reward(opened, mbps, leaf):
+def test_the_exact_rule_goes_to_the_leaf_of_the_highest_reward(bundle, mbps, leaf):
     """Reward 2 a point, -0.6 a ms: slow, exit 2 (155) beats the end (143); then 4 bits (166), then 8 bits (170)."""
-    session, _, link, _ = opened
-    session.driver, link.mbps = open_driver(tree(), "exact"), mbps
-    result = session.infer(image(UNSURE))
+    with opened_by(open_driver(tree(), "exact"), bundle) as (session, _, link, _):
+        link.mbps = mbps
+        result = session.infer(image(UNSURE))
     assert result.nodes == (0, leaf)
     assert close_to(result, leaf, image(UNSURE), 0.05)
 
@@ -222,13 +235,13 @@ def test_the_exact_rule_goes_to_the_leaf_of_the_highest_reward(opened, mbps, lea
 def test_a_policy_does_not_choose_what_sends_where_the_cloud_is_not_asked():
     driver = open_driver(tree(), "exact")
     for mbps in (SLOW_MBPS, FAST_MBPS, math.nan):
-        assert driver.child(0, Seen(type=1, mbps=mbps, asks=False)).id == EXIT
+        assert driver.child(0, LinkState(type=1, mbps=mbps, asks=False)).id == EXIT
 
 
 def test_a_policy_takes_a_link_that_nobody_knows_for_slow():
     driver = open_driver(tree(), "exact")
-    assert driver.child(None, Seen(type=0, mbps=math.nan, asks=True)).id == 0
-    assert driver.child(0, Seen(type=0, mbps=math.nan, asks=True)).id == EXIT
+    assert driver.child(None, LinkState(type=0, mbps=math.nan, asks=True)).id == 0
+    assert driver.child(0, LinkState(type=0, mbps=math.nan, asks=True)).id == EXIT
 
 
 class LeastSeen:
@@ -245,7 +258,7 @@ class LeastSeen:
 def test_a_policys_state_is_what_the_last_action_took_and_the_bandwidth_now():
     policy, decisions = LeastSeen(), tree_decisions(tree())
     driver: Driver = ByPolicy(tree(), policy, decisions)
-    fast = Seen(type=1, mbps=FAST_MBPS, asks=True)
+    fast = LinkState(type=1, mbps=FAST_MBPS, asks=True)
     driver.child(None, fast)
     driver.answered(EIGHT_BITS, fast, 0.0, 0.0)
     driver.answered(SURE, fast, 0.0, 0.0)  # no action
@@ -256,12 +269,12 @@ def test_a_policys_state_is_what_the_last_action_took_and_the_bandwidth_now():
 
 def test_the_switch_stays_through_an_exit_of_the_link_and_never_by_one_for_policies():
     one = tree()
-    assert BySwitch(one).child(0, Seen(type=1, mbps=FAST_MBPS, asks=False)).id == END
+    assert BySwitch(one).child(0, LinkState(type=1, mbps=FAST_MBPS, asks=False)).id == END
     nodes = list(one.nodes)
     ended, left = nodes[END].leaf, nodes[EXIT].leaf
     nodes[END] = replace(nodes[END], fork=BandwidthFork(types=()), leaf=replace(ended, chance=0.0))
     nodes[EXIT] = replace(nodes[EXIT], fork=replace(nodes[EXIT].fork, types=(0,)), leaf=replace(left, chance=0.3))
-    assert BySwitch(replace(one, nodes=tuple(nodes))).child(0, Seen(type=1, mbps=FAST_MBPS, asks=False)).id == EXIT
+    assert BySwitch(replace(one, nodes=tuple(nodes))).child(0, LinkState(type=1, mbps=FAST_MBPS, asks=False)).id == EXIT
 
 
 ENERGY = load_profile("pi4").energy
@@ -270,26 +283,26 @@ CHEAPEST_MJ, SENDING_MJ = ENERGY.mj(1.0 + 1.0 + 20.0, 0.0), ENERGY.mj(1.0 + 1.0 
 
 
 @pytest.mark.parametrize(("sends", "budget_mj"), [(False, 3.01 * CHEAPEST_MJ), (True, 3.01 * CHEAPEST_MJ + SENDING_MJ)])
-def test_a_battery_allows_what_it_can_pay_for_and_never_spends_more_than_it_holds(opened, sends, budget_mj):
+def test_a_battery_allows_what_it_can_pay_for_and_never_spends_more_than_it_holds(bundle, sends, budget_mj):
     """The link is fast, and the exact rule would send; a battery without the means for that does not let it."""
-    session, cloud, _, _ = opened
-    session.driver = open_driver(tree(), "exact", Charge(budget_mj=budget_mj, inferences=3, timeout_ms=1000.0))
-    ends = [session.infer(image(UNSURE)).nodes[-1] for _ in range(3)]
-    assert ends == ([EIGHT_BITS] * 3 if sends else [EXIT] * 3)  # an answer in time takes little
-    assert cloud.asked == (3 if sends else 0)
-    assert 0 < session.driver.battery.spent_mj <= budget_mj
-    with pytest.raises(Exhausted, match="all been made"):
-        session.infer(image(UNSURE))
+    driver = open_driver(tree(), "exact", Charge(budget_mj=budget_mj, inferences=3, timeout_ms=1000.0))
+    with opened_by(driver, bundle) as (session, cloud, _, _):
+        ends = [session.infer(image(UNSURE)).nodes[-1] for _ in range(3)]
+        assert ends == ([EIGHT_BITS] * 3 if sends else [EXIT] * 3)  # an answer in time takes little
+        assert cloud.asked == (3 if sends else 0)
+        assert 0 < driver.battery.spent_mj <= budget_mj
+        with pytest.raises(Exhausted, match="all been made"):
+            session.infer(image(UNSURE))
 
 
-def test_a_battery_pays_for_the_radio_that_waited_in_vain_and_for_the_rest_here(opened):
-    session, cloud, _, _ = opened
-    cloud.trouble = lambda: time.sleep(0.05) or refuse()
-    session.driver = open_driver(tree(), "exact", Charge(budget_mj=1e6, inferences=2, timeout_ms=1000.0))
-    result = session.infer(image(UNSURE))
+def test_a_battery_pays_for_the_radio_that_waited_in_vain_and_for_the_rest_here(bundle):
+    driver = open_driver(tree(), "exact", Charge(budget_mj=1e6, inferences=2, timeout_ms=1000.0))
+    with opened_by(driver, bundle) as (session, cloud, _, _):
+        cloud.trouble = lambda: time.sleep(0.05) or refuse()
+        result = session.infer(image(UNSURE))
     assert (result.nodes, result.answered_by) == ((0, EIGHT_BITS), "device")
     least_mj, most_mj = (ENERGY.mj(result.parts.device, radio_ms) for radio_ms in (50.0, result.parts.total))
-    assert least_mj <= session.driver.battery.spent_mj <= most_mj
+    assert least_mj <= driver.battery.spent_mj <= most_mj
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modeltree.link.emulate import checked_starts
+from modeltree.emulate import checked_starts
 from modeltree.link.traces import Trace
 from modeltree.offloading.decisions import Decisions, Objective
 from modeltree.units import s_from_ms

@@ -1,27 +1,26 @@
 """How inferences of a field run ended where trees have early exits, or hand-overs of chosen bits: shares of each."""
 
+import math
 from collections.abc import Sequence
+
+from markupsafe import Markup
 
 from nas.field.tally import Tally, endings
 from nas.report.pieces import cells
-from nas.report.pieces.svg import escape, method_class
+from nas.report.pieces.blocks import section
+from nas.report.pieces.colours import colours
+from nas.report.pieces.table import named, table
 
 
-def endings_section(found: Sequence[Tally]) -> str:
+def endings_section(tallies: Sequence[Tally]) -> Markup:
     """A table of the methods that have such forks; empty where none has."""
-    ends = {one.name: told for one in found if (told := endings(one.run))}
-    if not ends:
-        return ""
-    columns = list(dict.fromkeys(what for told in ends.values() for what in told))
-    head = "".join(f"<th>{escape(what)}</th>" for what in columns)
-    rows = "".join(_row(one, [ends[one.name].get(what) for what in columns]) for one in found if one.name in ends)
+    shares = {one.name: ends for one in tallies if (ends := endings(one.run))}
+    columns = list(dict.fromkeys(what for ends in shares.values() for what in ends))
+    colour = colours(one.name for one in tallies)
     note = "Shares of the inferences: through which early exit they left, or in how many bits a number they crossed."
-    return (
-        f'<section><h2>Exits and bits {cells.kind("measured")}</h2><p class="note">{note}</p><div class="scroll">'
-        f"<table><thead><tr><th>method</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
-
-
-def _row(one: Tally, shares: Sequence[float | None]) -> str:
-    shown = "".join(f"<td>{'–' if share is None else f'{share:.1f} %'}</td>" for share in shares)
-    return f'<tr><td><span class="swatch {method_class(one.name)}"></span>{escape(one.title)}</td>{shown}</tr>'
+    shown = table(["method", *columns], [
+        [named(one.title, colour[one.name]), *(cells.share(shares[one.name].get(what, math.nan)) for what in columns)]
+        for one in tallies
+        if one.name in shares
+    ])  # fmt: skip
+    return section("Exits and bits", shown, note=note, kind="measured")

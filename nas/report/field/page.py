@@ -1,32 +1,24 @@
 """The page of a field run: what was measured along a link, beside what was predicted and emulated."""
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+
+from markupsafe import Markup
 
 from modeltree.files import write_text
 from modeltree.render import ms_text
-from nas.field.record import FieldRun, Leaf
-from nas.field.tally import (
-    DRIFT_MS,
-    DRIFT_SHARE,
-    PARTS,
-    Drift,
-    Tally,
-    drift,
-    drifts,
-    mean,
-    tallies,
-    usable,
-)
+from nas.field.record import FieldRun
+from nas.field.tally import DRIFT_MS, DRIFT_SHARE, PARTS, Drift, Tally, drifts, mean, tallies, usable
 from nas.field.verdict import alarms, best_of, field_verdict, subject_of
 from nas.report.field import charts as field_charts
+from nas.report.field.drift import drift_section
 from nas.report.field.endings import endings_section
-from nas.report.pieces import cells
-from nas.report.pieces.style import CSS
-from nas.report.pieces.svg import escape, method_class
+from nas.report.pieces import blocks, cells, trace
+from nas.report.pieces.blocks import section
+from nas.report.pieces.charts import figure
+from nas.report.pieces.colours import BOUND, colours, part_key
+from nas.report.pieces.table import Column, bound, comparison
 
 KINDS = {
     "measured": "timed in this run, on this machine",
@@ -36,8 +28,9 @@ KINDS = {
 }
 """What the tags say on this page."""
 
-_PRINT = (
-    "@page{size:A4 landscape;margin:9mm}@media print{main{padding:0}th,td{padding:6px 6px}.drift{break-inside:auto}}"
+_NOTE = (
+    "Every method had its turn over the same trace. Reward weighs accuracy and mean latency with the paper's weights; "
+    "★ marks the best of a column; the best choice is the simplest method whose reward ties with the highest."
 )
 
 
@@ -55,272 +48,133 @@ def render_field(field: FieldRun) -> str:
     """The page as text."""
     found = tallies(field)
     compared = drifts(found)
-    said, subject = alarms(compared), subject_of(found)
-    name = f"{field.base} on {field.device}"
-    sections = [
-        _header(field, name), _verdict(field, found, said), _tiles(found, compared), _kinds(),
-        _methods(field, found), endings_section(found), *([] if subject is None else [_along(field, found, subject)]),
-        _pair(_parts(found), _distribution(found)), _drift(found, compared, said), _notes(field), _facts(field),
-    ]  # fmt: skip
-    body = "\n".join(section for section in sections if section)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>In the field: {escape(name)}</title>\n<style>{CSS}{_PRINT}</style>\n</head>\n<body>\n<main>\n"
-        f"{body}\n<footer>Written by nas field; every number on this page is in field.json.</footer>\n"
-        "</main>\n</body>\n</html>\n"
-    )
+    said, subject, best = alarms(compared), subject_of(found), best_of(found)
+    alarm = blocks.alarm_lines(["The predictions do not hold here; what to do stands below."] if said else [])
+    return blocks.page(
+        title=f"In the field: {field.base} on {field.device}",
+        facts=_facts(field),
+        sections=[
+            blocks.verdict(
+                [blocks.unbroken(sentence) for sentence in field_verdict(field, found)],
+                warn=best is None or best.name != "tree", alarms=alarm,
+            ),
+            _tiles(found, compared), blocks.legend(KINDS), _methods(field, found), endings_section(found),
+            Markup() if subject is None else _along(field, found, subject),
+            blocks.pair(_parts(found), _distribution(found)), drift_section(found, compared, said), _notes(field),
+            section("Configuration and provenance", blocks.facts(_provenance(field))),
+        ],
+        footer="Written by nas field; every number on this page is in field.json.",
+    )  # fmt: skip
 
 
-def _header(field: FieldRun, name: str) -> str:
+def _facts(field: FieldRun) -> list[str]:
     counts = {len(run.shots) for run in field.methods}
     shots = f"{max(counts)} inferences a method" if counts else "no inferences"
-    facts = [
+    return [
         f"{shots}, one every {ms_text(field.every_ms)}" if counts else shots,
         f"cloud {field.cloud}",
         f"link {field.trace} by {field.link}, round trip {ms_text(field.rtt_ms)}",
-        *([] if field.policy == "switch" else [f"driven by {field.policy}"]),
-        *([f"device played by slowing this machine down: {field.slowdown}"] if field.slowdown else []),
+        "" if field.policy == "switch" else f"driven by {field.policy}",
+        f"device played by slowing this machine down: {field.slowdown}" if field.slowdown else "",
         field.machine, f"commit {field.commit}", field.date,
     ]  # fmt: skip
-    return f"<header><h1>In the field: {escape(name)}</h1><p>{escape(' · '.join(filter(None, facts)))}</p></header>"
 
 
-def _verdict(field: FieldRun, found: Sequence[Tally], said: Sequence[str]) -> str:
-    lead, *rest = field_verdict(field, found)
-    best = best_of(found)
-    calm = "" if best is not None and best.name == "tree" else " warn"
-    more = "".join(f"<p>{_prose(sentence)}</p>" for sentence in rest)
-    alarm = _alarms(["The predictions do not hold here; what to do stands below."] if said else [])
-    return f'<section class="verdict{calm}"><p class="lead">{_prose(lead)}</p>{more}{alarm}</section>'
-
-
-def _alarms(said: Sequence[str]) -> str:
-    badge = '<span class="badge alarm">ALARM</span>'
-    return "".join(f'<p class="alarm">{badge} {_prose(sentence)}</p>' for sentence in said)
-
-
-def _prose(sentence: str) -> str:
-    """Escaped, with numbers and their units on one line."""
-    return escape(sentence).replace(" %", "\N{NO-BREAK SPACE}%").replace(" ms", "\N{NO-BREAK SPACE}ms")
-
-
-def _tiles(found: Sequence[Tally], compared: Sequence[Drift]) -> str:
+def _tiles(found: Sequence[Tally], compared: Sequence[Drift]) -> Markup:
     subject = subject_of(found)
     if subject is None:
-        return ""
+        return Markup()
     device = next((one for one in found if one.name == "device_only" and one is not subject), None)
     than = "" if device is None else f"device alone: {cells.ms(device.mean_ms)}"
     p95 = "" if device is None else f"device alone: {cells.ms(device.p95_ms)}"
     off = sum(one.alarming for one in compared)
     alone = f"{subject.alone} went on here" if subject.alone else "none went on here"
-    tiles = [
+    hindsight = f"with hindsight {cells.ms(subject.oracle_ms)}"
+    return blocks.tiles([
         (f"{subject.title}, mean", cells.ms(subject.mean_ms), "measured", than),
         (f"{subject.title}, 95 %", cells.ms(subject.p95_ms), "measured", p95),
         ("accuracy of the paths", cells.percent(subject.accuracy), "", "as the bundle says"),
-        ("handed over", _share(subject.handed_over), "measured", alone),
-        ("over the oracle", _signed(subject.over_oracle), "computed", f"with hindsight {cells.ms(subject.oracle_ms)}"),
+        ("handed over", cells.share(subject.handed_over), "measured", alone),
+        ("over the oracle", cells.signed(subject.over_oracle), "computed", hindsight),
         ("parts mispredicted", f"{off} of {len(compared)}", "", f"by {100 * DRIFT_SHARE:.0f} % and {DRIFT_MS:g} ms"),
-    ]
-    return '<div class="tiles six">' + "".join(_tile(*tile) for tile in tiles) + "</div>"
+    ])  # fmt: skip
 
 
-def _tile(what: str, value: str, kind: str, more: str) -> str:
-    return (
-        f'<div class="tile"><div class="what">{escape(what)}</div><b>{escape(value)}</b>{cells.kind(kind)}'
-        f'<div class="more">{escape(more) or "&nbsp;"}</div></div>'
-    )
+_MEASURED, _COMPUTED = ("", "measured"), ("", "computed")
 
 
-def _kinds() -> str:
-    entries = "".join(f"<span>{cells.kind(name)} {escape(what)}</span>" for name, what in KINDS.items())
-    return f'<div class="legend">{entries}</div>'
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Column:
-    """One number of every method; `better` is max or min, None where a column has no best."""
-
-    name: str
-    kind: str
-    pick: Callable[[Tally], float]
-    show: Callable[[float], str]
-    better: Callable[[Iterable[float]], float] | None = None
-
-
-def _columns(field: FieldRun, found: Sequence[Tally]) -> list[_Column]:
+def _columns(field: FieldRun, found: Sequence[Tally]) -> list[Column[Tally]]:
     columns = [
-        _Column(name="mean", kind="measured", pick=lambda m: m.mean_ms, show=cells.ms, better=min),
-        _Column(name="median", kind="measured", pick=lambda m: m.median_ms, show=cells.ms, better=min),
-        _Column(name="95 % under", kind="measured", pick=lambda m: m.p95_ms, show=cells.ms, better=min),
-        _Column(name="handed over", kind="measured", pick=lambda m: m.handed_over, show=_share),
-        _Column(name="accuracy", kind="bundle's", pick=lambda m: m.accuracy, show=cells.percent, better=max),
-        _Column(name="reward", kind="mixed", pick=lambda m: m.reward, show=cells.plain, better=max),
-        _Column(name="emulated mean", kind="simulated", pick=lambda m: m.emulated_ms, show=cells.ms),
-        _Column(name="replayed mean", kind="computed", pick=lambda m: m.replayed_ms, show=cells.ms),
-        _Column(name="over the oracle", kind="computed", pick=lambda m: m.over_oracle, show=_signed, better=min),
+        Column[Tally](name="mean", group=_MEASURED, pick=lambda m: m.mean_ms, show=cells.ms, better=min),
+        Column(name="median", group=_MEASURED, pick=lambda m: m.median_ms, show=cells.ms, better=min),
+        Column(name="95 % under", group=_MEASURED, pick=lambda m: m.p95_ms, show=cells.ms, better=min),
+        Column(name="handed over", group=_MEASURED, pick=lambda m: m.handed_over, show=cells.share),
+        Column(name="accuracy", group=("", "bundle's"), pick=lambda m: m.accuracy, show=cells.percent, better=max),
+        Column(name="reward", group=("", "mixed"), pick=lambda m: m.reward, show=cells.plain, better=max),
+        Column(name="emulated mean", group=("", "simulated"), pick=lambda m: m.emulated_ms, show=cells.ms),
+        Column(name="replayed mean", group=_COMPUTED, pick=lambda m: m.replayed_ms, show=cells.ms),
+        Column(name="over the oracle", group=_COMPUTED, pick=lambda m: m.over_oracle, show=cells.signed, better=min),
     ]
     if any(one.labelled for one in found):
-        right = _Column(name="images right", kind="measured", pick=lambda m: m.right, show=_share, better=max)
+        right = Column[Tally](
+            name="images right", group=_MEASURED, pick=lambda m: m.right, show=cells.share, better=max
+        )
         columns.insert(4, right)
     if field.deadline_ms is not None:
-        columns.insert(
-            4, _Column(name="late", kind="measured", pick=lambda m: float(m.late), show=lambda v: f"{v:.0f}")
-        )
+        late = Column[Tally](name="late", group=_MEASURED, pick=lambda m: float(m.late), show=lambda v: f"{v:.0f}")
+        columns.insert(4, late)
     return [column for column in columns if any(math.isfinite(column.pick(one)) for one in found)]
 
 
-def _methods(field: FieldRun, found: Sequence[Tally]) -> str:
+def _methods(field: FieldRun, found: Sequence[Tally]) -> Markup:
     """The table, best reward first."""
-    if not found:
-        return ""
     rows = sorted(found, key=lambda m: m.reward if math.isfinite(m.reward) else -math.inf, reverse=True)
-    columns, chosen = _columns(field, found), best_of(found)
-    best = {column.name: _best(column, rows) for column in columns}
-    body = "".join(_row(one, columns, best, chosen=one is chosen and len(rows) > 1) for one in rows)
-    bound_ms = mean(field.oracle_ms)
-    if math.isfinite(bound_ms):
-        shown = [cells.ms(bound_ms) if column.name == "mean" else "–" for column in columns]
-        body += (
-            '<tr class="bound"><td><span class="swatch m-bound"></span>Bound: hindsight oracle '
-            f"</td>{''.join(f'<td>{escape(cell)}</td>' for cell in shown)}</tr>"
-        )
-    groups = [(kind, len(list(same))) for kind, same in itertools.groupby(column.kind for column in columns)]
-    above = "".join(f'<th colspan="{span}">{cells.kind(kind)}</th>' for kind, span in groups)
-    head = "".join(f"<th>{escape(column.name)}</th>" for column in columns)
+    columns, colour, bound_ms = _columns(field, found), colours(m.name for m in rows), mean(field.oracle_ms)
+    oracle = [cells.ms(bound_ms) if column.name == "mean" else "" for column in columns]
+    shown = comparison(
+        rows, columns, title=lambda m: m.title, colour=lambda m: colour[m.name],
+        chosen=best_of(found) if len(rows) > 1 else None,
+        bounds=[bound("Bound: hindsight oracle", BOUND, oracle)] if rows and math.isfinite(bound_ms) else [],
+    )  # fmt: skip
+    return section("Methods, in turns over the trace", shown, note=_NOTE)
+
+
+def _along(field: FieldRun, found: Sequence[Tally], subject: Tally) -> Markup:
     note = (
-        "Every method had its turn over the same trace. Reward weighs accuracy and mean latency with the paper's "
-        "weights; ★ marks the best of a column; the best choice is the simplest method whose reward ties with the "
-        "highest."
+        "Above, the link as the trace says, what the device estimated, and where the tree forks; then the bandwidth "
+        "type taken, from orange (slowest) to blue (fastest); in the middle, how long an inference started then took; "
+        f"below, the path of {subject.title}, outlined in red where it went on here though the path hands over. "
+        f"{trace.HINT} Trace: {field.trace_origin}"
     )
-    thead = f'<thead><tr class="group"><th></th>{above}</tr><tr><th>method</th>{head}</tr></thead>'
-    return (
-        f'<section><h2>Methods, in turns over the trace</h2><p class="note">{note}</p><div class="scroll">'
-        f"<table>{thead}<tbody>{body}</tbody></table></div></section>"
-    )
+    means = [(one.name, f"{one.title} {ms_text(one.mean_ms)}") for one in found if one.total_ms.size]
+    picture = field_charts.trace_chart(field, found, subject)
+    return figure("Along the trace", picture, _leaf_key(subject), note=note, kind="measured", names=means)
 
 
-def _row(one: Tally, columns: Sequence[_Column], best: dict[str, float | None], *, chosen: bool) -> str:
-    pill = '<span class="pill">best choice</span>' if chosen else ""
-    body = []
-    for column in columns:
-        value = column.pick(one)
-        mark = ' class="best"' if best[column.name] is not None and value == best[column.name] else ""
-        body.append(f"<td{mark}>{escape(column.show(value))}</td>")
-    swatch = f'<span class="swatch {method_class(one.name)}"></span>'
-    kind = "chosen" if chosen else ""
-    return f'<tr class="{kind}"><td>{swatch}{escape(one.title)}{pill}</td>{"".join(body)}</tr>'
-
-
-def _best(column: _Column, rows: Sequence[Tally]) -> float | None:
-    """The best value of a column; None where none is marked, or all are equal."""
-    finite = [value for one in rows if math.isfinite(value := column.pick(one))]
-    return column.better(finite) if column.better is not None and len(set(finite)) > 1 else None
-
-
-def _along(field: FieldRun, found: Sequence[Tally], subject: Tally) -> str:
-    chart = field_charts.trace_chart(field, found, subject)
-    if not chart:
-        return ""
-    note = (
-        "Above, the link as the trace says, where the tree forks, and the type that was taken; in the middle, how long "
-        f"an inference started then took; below, the path of {subject.title}. Trace: {field.trace_origin}"
-    )
-    return (
-        f"<section><h2>Along the trace {cells.kind('measured')}</h2><figure><figcaption>{escape(note)}</figcaption>"
-        f'<div class="scroll">{chart}</div></figure>{_leaf_key(subject)}</section>'
-    )
-
-
-def _leaf_key(subject: Tally) -> str:
+def _leaf_key(subject: Tally) -> Markup:
     known = {leaf.leaf: leaf for leaf in subject.run.leaves}
     ends = [shot.nodes[-1] for shot in subject.run.shots if shot.nodes]
     entries = []
     for leaf, colour in field_charts.leaf_colours(subject).items():
         said = f": {known[leaf].text}" if leaf in known and known[leaf].text else ""
-        entries.append(
-            f'<span><span class="swatch" style="--c:{colour}"></span>leaf {leaf}{escape(said)} '
-            f'<span class="dim">×{ends.count(leaf)}</span></span>'
-        )
-    return f'<div class="key">{"".join(entries)}</div>'
+        entries.append((colour, f"leaf {leaf}{said}", f"×{ends.count(leaf)}"))
+    return blocks.colour_key(entries)
 
 
-def _parts(found: Sequence[Tally]) -> str:
-    chart = field_charts.parts_chart(found)
+def _parts(found: Sequence[Tally]) -> Markup:
     note = "Mean over all inferences of a method. Wait is what no other part explains."
-    key = "".join(f'<span><span class="swatch p-{part}"></span>{part}</span>' for part in PARTS)
-    return _figure("Where the time went", chart, note, key)
+    picture = field_charts.parts_chart(found)
+    return figure("Where the time went", picture, part_key(PARTS), note=note, kind="measured", left=130)
 
 
-def _distribution(found: Sequence[Tally]) -> str:
-    chart = field_charts.distribution_chart(found)
+def _distribution(found: Sequence[Tally]) -> Markup:
     note = "How many of the inferences took no longer than that. Further left is better; a long tail to the right is a "
     note += "method that a bad link caught out."
-    key = "".join(
-        f'<span><span class="swatch {method_class(one.name)}"></span>{escape(one.title)}</span>'
-        for one in found
-        if one.total_ms.size
-    )
-    return _figure("Distribution", chart, note, key)
+    names = [(one.name, one.title) for one in found if one.total_ms.size]
+    return figure("Distribution", field_charts.distribution_chart(found), note=note, kind="measured", names=names)
 
 
-def _drift(found: Sequence[Tally], compared: Sequence[Drift], said: Sequence[str]) -> str:
-    """Predicted against measured, with an alarm where they drift apart."""
-    rows = [(one, leaf) for one in found for leaf in one.run.leaves if leaf.shots > 0]
-    if not rows:
-        return ""
-    unused = sum(len(one.run.leaves) for one in found) - len(rows)
-    limit = f"{100 * DRIFT_SHARE:.0f} % and {DRIFT_MS:g} ms"
-    if said:
-        badge = '<span class="badge alarm">ALARM</span>'
-    elif compared:
-        badge = '<span class="badge">in line</span>'
-    else:
-        badge = ""
-    note = (
-        f"Means over the inferences that a path answered as planned. An alarm means off by more than {limit}: the "
-        "search worked with numbers that do not hold here, and may have chosen wrongly."
-    )
-    note += f" {unused} paths were never taken." if unused > 1 else " One path was never taken." if unused else ""
-    if not compared:
-        note += " No part was measured on a path answered as planned, so nothing is compared."
-    elif not said:
-        note += f" All {len(compared)} parts lie within that."
-    head = "".join(f"<th>{part}<br>predicted → measured</th>" for part in ("device", "transfer", "cloud"))
-    table = (
-        f'<div class="scroll"><table><thead><tr><th>path</th><th>taken</th>{head}</tr></thead>'
-        f"<tbody>{''.join(_leaf_row(one, leaf) for one, leaf in rows)}</tbody></table></div>"
-    )
-    chart = field_charts.drift_chart(compared)
-    key = "".join(
-        f'<span><span class="swatch p-{part}"></span>{part}</span>' for part in ("device", "transfer", "cloud")
-    )
-    figure = f'<figure><div class="scroll half">{chart}</div><div class="key">{key}</div></figure>' if chart else ""
-    kind = " alarm" if said else ""
-    return (
-        f'<section class="drift{kind}"><h2>Do the predictions hold? {badge}</h2>{_alarms(said)}'
-        f'<p class="note">{escape(note)}</p>{table}{figure}</section>'
-    )
-
-
-def _leaf_row(one: Tally, leaf: Leaf) -> str:
-    text = f"{one.title}, leaf {leaf.leaf}" + (f": {leaf.text}" if leaf.text else "")
-    parts = "".join(_part_cell(drift(one.title, leaf, part)) for part in ("device", "transfer", "cloud"))
-    swatch = f'<span class="swatch {method_class(one.name)}"></span>'
-    return f'<tr><td class="path">{swatch}{escape(text)}</td><td>{leaf.shots}×</td>{parts}</tr>'
-
-
-def _part_cell(one: Drift | None) -> str:
-    if one is None or not (one.predicted_ms or one.measured_ms):
-        return "<td>–</td>"
-    change = f" {round(one.percent) + 0:+d} %" if math.isfinite(one.percent) else ""
-    times = f'{cells.ms(one.predicted_ms)} → {cells.ms(one.measured_ms)}<span class="of">{change}</span>'
-    return (
-        f'<td class="off">{times} <span class="badge alarm">ALARM</span></td>' if one.alarming else f"<td>{times}</td>"
-    )
-
-
-def _notes(field: FieldRun) -> str:
+def _notes(field: FieldRun) -> Markup:
     played = (
         f"This machine played the device, slowed down: {field.slowdown}."
         if field.slowdown
@@ -342,13 +196,13 @@ def _notes(field: FieldRun) -> str:
                      "trace. Nothing that must decide beforehand reaches it, except by luck."),
         ("mixed", "Reward: eq. 7 with the paper's weights, of the bundle's accuracy and the measured mean latency."),
     ]  # fmt: skip
-    rows = "".join(f"<dt>{cells.kind(kind)}</dt><dd>{escape(said)}</dd>" for kind, said in notes)
-    return f"<section><h2>What is measured, emulated and computed</h2><dl>{rows}</dl></section>"
+    shown = blocks.facts([(blocks.tag(kind), said) for kind, said in notes], wide=False)
+    return section("What is measured, emulated and computed", shown)
 
 
-def _facts(field: FieldRun) -> str:
+def _provenance(field: FieldRun) -> list[tuple[str, str]]:
     shots = ", ".join(f"{run.name} {len(run.shots)}" for run in field.methods)
-    facts = {
+    entries = {
         "base network": field.base, "device": field.device, "slowed down": field.slowdown or "no",
         "cloud": field.cloud, "link": field.link, "trace": f"{field.trace}: {field.trace_origin}",
         "round trip": ms_text(field.rtt_ms), "edges": _mbps(field.edges_mbps),
@@ -357,31 +211,8 @@ def _facts(field: FieldRun) -> str:
         "bundles": ", ".join(f"{run.name} {run.bundle}" for run in field.methods), "machine": field.machine,
         "policy": field.policy, "commit": field.commit, "date": field.date,
     }  # fmt: skip
-    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)
-    return f'<section><h2>Configuration and provenance</h2><dl class="wide">{rows}</dl></section>'
-
-
-def _figure(title: str, chart: str, note: str, key: str) -> str:
-    if not chart:
-        return ""
-    return (
-        f"<section><h2>{escape(title)} {cells.kind('measured')}</h2><figure><figcaption>{escape(note)}</figcaption>"
-        f'<div class="scroll">{chart}</div></figure><div class="key">{key}</div></section>'
-    )
-
-
-def _pair(*sections: str) -> str:
-    shown = [section for section in sections if section]
-    return f'<div class="pair">{"".join(shown)}</div>' if shown else ""
+    return [(name, value) for name, value in entries.items() if value]
 
 
 def _mbps(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values if usable(value)) + " Mbit/s" if values else "none"
-
-
-def _share(percent: float) -> str:
-    return f"{percent:.1f} %" if math.isfinite(percent) else "–"
-
-
-def _signed(percent: float) -> str:
-    return f"{percent:+.1f} %" if math.isfinite(percent) else "–"

@@ -1,26 +1,15 @@
-"""Numbers as they stand on the page, and the tags that say of what kind they are. A dash where there is none."""
+"""Numbers as they stand on a page. A dash where there is none."""
 
 import math
 
 from modeltree.render import ms_text
-from nas.report.pieces.svg import escape
-from nas.results.summary import Method
+from nas.results.summary import MethodRow
 
-KINDS = {
-    "measured": "run on test images that the search never saw",
-    "predicted": "from the device and cloud profiles, or the search's accuracy predictor",
-    "mixed": "of a measured accuracy and a predicted latency",
-    "simulated": "predicted compute times played along the link's trace",
-}
+NONE = "–"
+"""Where there is no number."""
 
 
-def kind(name: str) -> str:
-    """The tag that says where a number comes from."""
-    known = name if name in KINDS else ""
-    return f'<span class="kind {known}">{escape(name)}</span>' if name else ""
-
-
-def reward_kind(method: Method) -> str:
+def reward_kind(method: MethodRow) -> str:
     """Of a reward: what its accuracy and its latency have in common."""
     return method.accuracy_origin if method.accuracy_origin == method.latency_origin else "mixed"
 
@@ -32,28 +21,28 @@ def number(value: float | None) -> float:
 
 def plain(value: float, digits: int = 1) -> str:
     """A number of some digits."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+    return f"{value:.{digits}f}" if math.isfinite(value) else NONE
 
 
 def percent(value: float) -> str:
     """Percent."""
-    return f"{value:.2f} %" if math.isfinite(value) else "–"
+    return f"{value:.2f} %" if math.isfinite(value) else NONE
 
 
 def ms(value: float) -> str:
     """A time in ms."""
-    return ms_text(value) if math.isfinite(value) else "–"
+    return ms_text(value) if math.isfinite(value) else NONE
 
 
 def count(value: float) -> str:
     """A whole number; 0 means that nothing was counted."""
-    return f"{value:,.0f}" if math.isfinite(value) and value > 0 else "–"
+    return f"{value:,.0f}" if math.isfinite(value) and value > 0 else NONE
 
 
 def seconds(value: float) -> str:
     """A time in s, without the unit; 0 means that nothing was timed."""
     if not math.isfinite(value) or value == 0:
-        return "–"
+        return NONE
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -63,3 +52,13 @@ def macs(macs: int) -> str:
         if macs >= size:
             return f"{macs / size:.3g} {name} MACs"
     return f"{macs:,} MACs"
+
+
+def share(percent: float) -> str:
+    """Percent, one digit."""
+    return f"{percent:.1f} %" if math.isfinite(percent) else NONE
+
+
+def signed(percent: float | None) -> str:
+    """Percent with its sign."""
+    return NONE if percent is None or not math.isfinite(percent) else f"{percent:+.1f} %"

@@ -3,11 +3,13 @@
 A fork's colour says how fast its link is (orange is slowest, blue fastest), the width of a line how likely it is.
 """
 
+import html
 from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from modeltree.render import block_text, bytes_text, layer_actions, layer_lines, ms_text, when_text
 from modeltree.tree import ModelTree, Node
-from nas.report.pieces.svg import escape, text
 
 CARD, GAP, START, ROOM = 252, 62, 116, 18
 """Widths of a card, of the space between levels and of the start; least distance between two cards."""
@@ -30,7 +32,7 @@ class _Card:
     y: float
 
 
-def draw_tree(tree: ModelTree) -> str:
+def draw_tree(tree: ModelTree) -> Markup:
     """The tree as SVG, at its natural size."""
     cards: dict[int, _Card] = {}
     bottom = 8.0
@@ -48,12 +50,21 @@ def draw_tree(tree: ModelTree) -> str:
     parts += _start(tree, centre)
     parts += [_card(tree, card) for card in cards.values()]
     height = max(card.y + card.height for card in cards.values()) + 10
-    return (
+    return Markup(
         f'<svg class="tree" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'role="img" aria-label="{escape(f"model tree with {len(tree.leaves())} leaves; as text below")}">'
+        f'role="img" aria-label="{_escape(f"model tree with {len(tree.leaves())} leaves; as text below")}">'
         + "".join(parts)
         + "</svg>"
     )
+
+
+def _text(x: float, y: float, content: object, classes: str) -> str:
+    """A piece of text; the content is escaped here."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{classes}">{_escape(content)}</text>'
+
+
+def _escape(content: object) -> str:
+    return html.escape(str(content), quote=True)
 
 
 def _lay_out(tree: ModelTree, number: int, top: float, cards: dict[int, _Card]) -> float:
@@ -77,9 +88,9 @@ def _start(tree: ModelTree, centre: float) -> list[str]:
     shape = "×".join(map(str, tree.input_shape))
     return [
         f'<rect class="start" x="4" y="{centre - 31:.1f}" width="{START - 4}" height="62" rx="12"/>',
-        text(START / 2 + 2, centre - 9, _cut(tree.base, 15), "strong middle"),
-        text(START / 2 + 2, centre + 8, _cut(shape, 15), "small middle"),
-        text(START / 2 + 2, centre + 23, "measure the link", "small middle"),
+        _text(START / 2 + 2, centre - 9, _cut(tree.base, 15), "strong middle"),
+        _text(START / 2 + 2, centre + 8, _cut(shape, 15), "small middle"),
+        _text(START / 2 + 2, centre + 23, "measure the link", "small middle"),
     ]
 
 
@@ -89,7 +100,7 @@ def _edge(tree: ModelTree, card: _Card, origin: tuple[float, float], chance: flo
     share = chance / (before if card.node.parent is not None and before > 0 else 1.0)
     path = f"M{x0:.1f},{y0:.1f}C{x0 + bend:.1f},{y0:.1f} {x1 - bend:.1f},{y1:.1f} {x1:.1f},{y1:.1f}"
     width = 1.5 + 5 * chance
-    label = text((x0 + x1) / 2, (y0 + y1) / 2 + 4, f"{100 * share:.0f} %", "small middle halo")
+    label = _text((x0 + x1) / 2, (y0 + y1) / 2 + 4, f"{100 * share:.0f} %", "small middle halo")
     return f'<path class="edge" style="{_hue(tree, card.node)};stroke-width:{width:.1f}" d="{path}"/>{label}'
 
 
@@ -97,12 +108,12 @@ def _card(tree: ModelTree, card: _Card) -> str:
     node, x, y = card.node, card.x, card.y
     full = "\n".join([when_text(tree, node), *layer_lines(node)])
     parts = [
-        f'<g class="node" style="{_hue(tree, node)}"><title>{escape(full)}</title>',
+        f'<g class="node" style="{_hue(tree, node)}"><title>{_escape(full)}</title>',
         f'<rect class="card" x="{x}" y="{y:.1f}" width="{CARD}" height="{card.height:.1f}" rx="10"/>',
         f'<path class="fork" d="M{x},{y + 26:.1f}v-16a10,10 0 0 1 10,-10h{CARD - 20}a10,10 0 0 1 10,10v16z"/>',
-        text(x + 12, y + 17.5, _cut(when_text(tree, node), 38), "forkname"),
-        text(x + 12, y + 45, block_text(node).capitalize(), "strong"),
-        text(x + CARD - 12, y + 45, f"{ms_text(node.device_ms)} on device", "small end"),
+        _text(x + 12, y + 17.5, _cut(when_text(tree, node), 38), "forkname"),
+        _text(x + 12, y + 45, block_text(node).capitalize(), "strong"),
+        _text(x + CARD - 12, y + 45, f"{ms_text(node.device_ms)} on device", "small end"),
     ]
     at = y + 63
     for layers, what in card.lines:
@@ -121,8 +132,8 @@ def _layer_line(x: float, y: float, layers: str, what: str) -> str:
     room = int((CARD - 24) / MONO)
     kept = " kept" if what.startswith("keep") or not what else ""
     what = _cut(what.replace(" (", " ×").removesuffix(" layers)"), room - 8)
-    left = text(x, y, _cut(layers, room - len(what) - (2 if what else 0)), "mono")
-    return left + text(x + CARD - 24, y, what, f"mono end action{kept}")
+    left = _text(x, y, _cut(layers, room - len(what) - (2 if what else 0)), "mono")
+    return left + _text(x + CARD - 24, y, what, f"mono end action{kept}")
 
 
 def _handover(node: Node, x: float, y: float) -> str:
@@ -135,12 +146,12 @@ def _handover(node: Node, x: float, y: float) -> str:
     return (
         f'<rect class="cloud" x="{x + 1}" y="{y + 1:.1f}" width="{CARD - 2}" height="{HANDOVER - 2}"/>'
         f'<path class="cloudsign" transform="translate({x + 11},{y + 6:.1f})" d="{_CLOUD}"/>'
-        + text(x + 37, y + 17.5, f"cloud from {what}", "cloudname")
-        + text(right, y + 17.5, bytes_text(handover.bytes), "cloudname end")
-        + text(x + 12, y + 35, _cut(shape, 22), "small")
-        + text(right, y + 35, f"{handover.bits} bits a number", "small end")
-        + text(x + 12, y + 52, f"send {ms_text(node.transfer_ms)}", "small")
-        + text(right, y + 52, f"run {ms_text(node.cloud_ms)}", "small end")
+        + _text(x + 37, y + 17.5, f"cloud from {what}", "cloudname")
+        + _text(right, y + 17.5, bytes_text(handover.bytes), "cloudname end")
+        + _text(x + 12, y + 35, _cut(shape, 22), "small")
+        + _text(right, y + 35, f"{handover.bits} bits a number", "small end")
+        + _text(x + 12, y + 52, f"send {ms_text(node.transfer_ms)}", "small")
+        + _text(right, y + 52, f"run {ms_text(node.cloud_ms)}", "small end")
     )
 
 
@@ -154,7 +165,7 @@ def _leaf(node: Node, x: float, y: float) -> str:
     )
     line = f'<line class="rule" x1="{x + 12}" x2="{x + CARD - 12}" y1="{y + 5:.1f}" y2="{y + 5:.1f}"/>'
     return ("" if node.handover else line) + "".join(
-        text(x + dx, y + 25, value, "value" + anchor) + text(x + dx, y + 40, name, "small" + anchor)
+        _text(x + dx, y + 25, value, "value" + anchor) + _text(x + dx, y + 40, name, "small" + anchor)
         for dx, anchor, value, name in columns
     )
 

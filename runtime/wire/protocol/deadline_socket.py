@@ -12,7 +12,7 @@ from typing import Any
 
 
 class PatientSocket:
-    """What `http.client` and `http.server` need of a socket.
+    """What `http.client` and our REST front need of a socket.
 
     until : the moment, in seconds of `clock`; may be moved.
     """
@@ -21,7 +21,7 @@ class PatientSocket:
         self.sock, self.until, self._clock = sock, until, clock
         self.sent_bytes = self.received_bytes = 0
 
-    def wait(self) -> socket.socket:
+    def time_left(self) -> socket.socket:
         """The socket, with the time that is left as its timeout.
 
         Raises
@@ -35,8 +35,20 @@ class PatientSocket:
 
     def sendall(self, data: bytes) -> None:
         """Send all of it before the moment."""
-        self.wait().sendall(data)
+        self.time_left().sendall(data)
         self.sent_bytes += len(data)
+
+    def recv(self, most: int) -> bytes:
+        """So many bytes at most, once there are some; none where the other end has closed."""
+        data = self.time_left().recv(most)
+        self.received_bytes += len(data)
+        return data
+
+    def recv_into(self, buffer: Any) -> int:
+        """As `recv`, into a buffer; how many bytes."""
+        count = self.time_left().recv_into(buffer)
+        self.received_bytes += count
+        return count
 
     def makefile(self, mode: str = "rb", _buffering: int = -1) -> io.BufferedReader:
         """A reader that keeps to the moment."""
@@ -58,6 +70,4 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._patient.wait().recv_into(buffer)
-        self._patient.received_bytes += count
-        return count
+        return self._patient.recv_into(buffer)

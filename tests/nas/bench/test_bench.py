@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from compile.program_file import program_bytes
 from modeltree.errors import ConfigError, NasError
 from nas.bench import PEERS, base_cases, measured, results_text, run_cases, save_results
 from nas.bench.engines import Runner
@@ -19,7 +20,6 @@ from nas.bench.paired import Results, Rounds
 from nas.bench.processes import Child
 from nas.bench.roofline import Ceilings, Machine
 from nas.cli import main
-from nas.training.base_network import exported_bytes
 from transforms import export
 
 SMALL = """
@@ -150,7 +150,7 @@ def test_blocks_of_a_run_are_measured_in_turns_and_written(tmp_path):
     block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()).eval()
     (tmp_path / "run" / "blocks").mkdir(parents=True)
     path = tmp_path / "run" / "blocks" / "0123456789abcdef.pt2"
-    path.write_bytes(exported_bytes(export(block, (8, 6, 6))))
+    path.write_bytes(program_bytes(export(block, (8, 6, 6))))
     cases = run_cases(tmp_path / "run", tmp_path)
     assert [(case.name, case.shape_in, case.shape_out) for case in cases] == [("01234567", (1, 8, 6, 6), (1, 8, 6, 6))]
     found = measured(

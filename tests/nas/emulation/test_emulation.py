@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from bundles import manifest, tree, write_bundle
 
+from modeltree.emulate import emulate
 from modeltree.errors import ConfigError
 from modeltree.link.bandwidth import BandwidthTypes
-from modeltree.link.emulate import emulate
 from modeltree.link.traces import Trace
 from modeltree.manifest import Provenance, encode_manifest
 from modeltree.reward import Reward

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import nas.exits.heads
+import nas.exits.joint
 from modeltree.errors import ConfigError, DataError
 from nas.bases import build, fingerprint, load_weights_
 from nas.data import Dataset, ImageSet, load_dataset
@@ -179,7 +180,7 @@ def test_the_last_exit_is_not_moved_by_what_the_earlier_learn_from_it():
     last = torch.randn(4, 3, requires_grad=True)
     early = torch.randn(4, 3, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 0])
-    nas.exits.heads._joint(CONFIG)([early, last], labels).backward()
+    nas.exits.joint._joint(CONFIG)([early, last], labels).backward()
     alone = last.detach().requires_grad_()
     nn.functional.cross_entropy(alone, labels, label_smoothing=CONFIG.label_smoothing).backward()
     torch.testing.assert_close(last.grad, alone.grad)
@@ -210,9 +211,9 @@ def test_a_killed_joint_training_ends_with_the_bits_of_one_that_was_not(digits, 
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_heads_train_on_what_crosses_at_their_place(prepared, digits, place):
     images = digits.normalise(digits.test.images[:16])
-    taps = nas.exits.heads._taps(prepared.model, prepared.network, [place], images[:8])
+    taps = nas.exits.joint._taps(prepared.model, prepared.network, [place], images[:8])
     head = new_head(prepared.network, place, 0).eval()
-    whole = nas.exits.heads._WithExits(prepared.model, {place: head}, taps).eval()
+    whole = nas.exits.joint._WithExits(prepared.model, {place: head}, taps).eval()
     with torch.no_grad():
         early, last = whole(images)
         torch.testing.assert_close(early, head(prepared.network.between(0, place)(images)), rtol=1e-3, atol=1e-4)

@@ -15,17 +15,17 @@ from modeltree.errors import ConfigError, NasError
 from modeltree.link.traces import Trace
 from modeltree.manifest import encode_manifest
 from nas.cli.field import over_surgery
-from nas.field.child import Child
 from nas.field.config import FieldConfig, factor_of
-from nas.field.device import Line
 from nas.field.images import FieldImages, field_images
-from nas.field.links import chosen_link, port_of
 from nas.field.methods import find_methods, predicted_s, slowdown_text
+from nas.field.processes.child import Child
+from nas.field.processes.device import Line
+from nas.field.processes.links import chosen_link, port_of
+from nas.field.processes.relaying import RelayTask
+from nas.field.processes.turn import measured_of
 from nas.field.record import Shot
-from nas.field.relaying import RelayTask
 from nas.field.replay import Measured, leaves_of, method_run, path_text, replayed_tree
 from nas.field.tally import tally
-from nas.field.turn import measured_of
 from runtime.link import Relay, Shape
 
 STEADY = Trace(
@@ -234,11 +234,11 @@ def test_over_surgery_is_in_percent_of_its_measured_mean():
 
 
 def test_a_child_talks_in_lines_and_a_failing_one_tells_its_last_words():
-    with Child("echo", "nas.field.relaying:main") as child:
+    with Child("echo", "nas.field.processes.relaying:main") as child:
         child.say({"host": "here"})
         with pytest.raises(NasError, match=r"the echo ended with status 1[\s\S]*ValidationError"):
             child.heard(30.0)
-    with Child("silent", "nas.field.relaying:main") as child, pytest.raises(NasError, match="said nothing"):
+    with Child("silent", "nas.field.processes.relaying:main") as child, pytest.raises(NasError, match="said nothing"):
         child.line(0.1)
 
 
@@ -267,15 +267,16 @@ def test_a_relay_task_crosses_as_json_with_its_trace():
 
 
 def test_the_device_and_the_relay_load_no_torch():
-    code = "import sys, nas.field.device, nas.field.relaying; print({'torch', 'tvm', 'PIL'} & set(sys.modules))"
+    modules = "nas.field.processes.device, nas.field.processes.relaying"
+    code = f"import sys, {modules}; print({{'torch', 'tvm', 'PIL'}} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.strip() == "set()"
 
 
 def test_torch_says_what_a_path_computes_quantised_where_it_crossed(tmp_path):
     torch = pytest.importorskip("torch")
+    from compile.program_file import program_bytes
     from nas.field.checking import Checker, relative_error
-    from nas.training.base_network import exported_bytes
     from transforms.graph.lifting import export
 
     torch.manual_seed(0)
@@ -283,7 +284,7 @@ def test_torch_says_what_a_path_computes_quantised_where_it_crossed(tmp_path):
     rest = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4096, 2)).eval()
     (tmp_path / "blocks").mkdir()
     for name, module, shape in ((FIRST, first, IMAGE), (FROM_FOUR, rest, FEATURES)):
-        (tmp_path / "blocks" / f"{name}.pt2").write_bytes(exported_bytes(export(module, shape)))
+        (tmp_path / "blocks" / f"{name}.pt2").write_bytes(program_bytes(export(module, shape)))
     pixels = np.random.default_rng(0).integers(0, 256, IMAGE, dtype=np.uint8)
     with torch.no_grad():
         features = first(torch.from_numpy(((pixels / 255 - 0.5) / 0.25).astype(np.float32))[None])

@@ -15,6 +15,7 @@ import pytest
 from networks import tiny
 from torch import nn
 
+from compile.program_file import program_bytes
 from compile.targets import TARGETS, host
 from modeltree.errors import ConfigError
 from modeltree.layers import KINDS
@@ -25,7 +26,6 @@ from nas.profiling.fitting import Sample, error, fitted
 from nas.profiling.measuring import _layers
 from nas.profiling.stacks import Stack, stacks
 from nas.profiling.timing import RemoteTimer, Timing, timed
-from nas.training.base_network import exported_bytes
 from transforms import export
 
 NETWORK = """
@@ -142,7 +142,7 @@ def test_a_device_is_measured_over_rpc():
         try:
             found = next(match for line in server.stderr if (match := re.search(r"bind to 127\.0\.0\.1:(\d+)", line)))
             timer = listening(f"127.0.0.1:{found[1]}")
-            assert timer.add(exported_bytes(export(few()[0].module, few()[0].input_shape))) == 0
+            assert timer.add(program_bytes(export(few()[0].module, few()[0].input_shape))) == 0
             assert 1e-7 < timer.burst(0, 0.001) < 1
         finally:
             os.killpg(server.pid, signal.SIGKILL)

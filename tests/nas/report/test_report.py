@@ -6,16 +6,14 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import msgspec
-import numpy as np
 import pytest
-from html_pages import Page
+from html_pages import Page, alone, charts_of, without_scripts
 from msgspec.structs import replace
 
 from modeltree.errors import FormatError
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node
 from nas.report import verdict, write_report
-from nas.report.pieces.svg import Axis, axis, place_label, spread, wide
 from nas.report.search.drawing import draw_tree
 
 EVIL = "</text></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;'"
@@ -125,8 +123,10 @@ def bare_summary():
 
 def written(tmp_path, summary, tree=None):
     html = write_report(tmp_path, summary, tree or small_tree()).read_text(encoding="utf-8")
-    for drawing in re.findall(r"<svg.*?</svg>", html, re.S):
+    for drawing in re.findall(r"<svg.*?</svg>", without_scripts(html), re.S):
         ElementTree.fromstring(drawing)
+    for spec in charts_of(html):
+        assert spec["datasets"]
     return html, Page(html)
 
 
@@ -138,10 +138,8 @@ def test_the_report_is_one_whole_file(tmp_path):
 
 @pytest.mark.parametrize("summary", [full_summary(), bare_summary()], ids=["full", "bare"])
 def test_the_page_needs_nothing_but_itself(tmp_path, summary):
-    html, page = written(tmp_path, summary)
-    assert not re.findall(r"https?:|url\(|@import|//[a-z]", html)
-    assert not page.tags & {"script", "link", "img", "iframe", "object", "base"}
-    assert not page.attributes & {"src", "href"}
+    html, _ = written(tmp_path, summary)
+    alone(html)
 
 
 def test_every_section_is_there_and_seed_0_too(tmp_path):
@@ -181,7 +179,7 @@ def test_numbers_that_are_not_numbers_become_dashes(tmp_path):
     summary["along_trace"]["latency_ms"]["tree"] = [math.nan, 1.0, 2.0]
     html, _ = written(tmp_path, summary)
     assert "Rank correlation –" in html
-    assert not re.search(r"\b(nan|inf)\b", re.sub(r"<style>.*?</style>", "", html, flags=re.S))
+    assert not re.search(r"\b(nan|inf)\b", without_scripts(html))
 
 
 def test_hostile_names_stay_text(tmp_path):
@@ -204,9 +202,8 @@ def test_hostile_names_stay_text(tmp_path):
     )
     tree = msgspec.structs.replace(tree, base=EVIL, device=EVIL, cloud=EVIL, trace=EVIL, nodes=(first, *tree.nodes[1:]))
     html, page = written(tmp_path, summary, tree)
-    assert "<script" not in html
-    assert not page.tags & {"script", "img"}
-    assert "onerror" not in page.attributes
+    assert "<script>alert" not in html
+    alone(html)
     assert "alert(1)" in page.text
 
 
@@ -323,33 +320,3 @@ def test_predicted_accuracy_is_never_called_measured():
     for entry in summary["methods"]:
         entry["accuracy_origin"] = "predicted"
     assert "accuracies are predicted as well" in verdict(summary)[-1]
-
-
-def test_axes_have_round_ticks_and_map_their_ends():
-    straight = Axis(lo=0.0, hi=10.0, start=100.0, stop=200.0)
-    assert (straight(0.0), straight(5.0), straight(10.0)) == (100.0, 150.0, 200.0)
-    assert straight.ticks(5) == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
-    bent = Axis(lo=1.0, hi=1000.0, start=0.0, stop=300.0, log=True)
-    np.testing.assert_allclose([bent(1.0), bent(10.0), bent(1000.0)], [0.0, 100.0, 300.0])
-    np.testing.assert_allclose(bent.ticks(), [1.0, 10.0, 100.0, 1000.0])
-
-
-def test_an_axis_over_one_value_or_none_still_maps():
-    for values in ([], [7.0], [math.nan, math.inf]):
-        for log in (False, True):
-            made = axis(values, 0.0, 100.0, log=log)
-            assert made.lo < made.hi
-            assert made.ticks()
-    assert not wide([])
-    assert wide([1.0, 100.0])
-    assert not wide([0.0, 100.0])
-
-
-def test_labels_are_spread_apart_and_placed_beside_each_other():
-    assert spread([10.0, 11.0, 50.0], 15.0, 0.0, 60.0) == [10.0, 25.0, 50.0]
-    assert spread([59.0, 60.0], 15.0, 0.0, 60.0) == [45.0, 60.0]
-    taken = []
-    for _ in range(3):
-        place_label(100.0, 100.0, "label", taken, (0.0, 0.0, 200.0, 200.0))
-    boxes = [(a, b) for i, a in enumerate(taken) for b in taken[:i]]
-    assert all(a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] for a, b in boxes)

@@ -3,17 +3,16 @@
 import json
 import math
 import re
-import xml.etree.ElementTree as ElementTree
 
 import msgspec
 import numpy as np
 import pytest
-from html_pages import Page
+from html_pages import Page, alone, charts_of, without_scripts
 
 from nas.field.record import FieldRun, Leaf, MethodRun, Shot, decode_field, encode_field
 from nas.field.tally import Drift, drifts, endings, lead_ms, tallies, tally
 from nas.field.verdict import REMEDIES, alarms, best_of, field_verdict, subject_of
-from nas.report.field.charts import leaf_colours, trace_chart
+from nas.report.field.charts import leaf_colours
 from nas.report.field.page import render_field, write_field_report
 
 EVIL = "</text></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;'"
@@ -80,9 +79,9 @@ def field(*methods, **rest):
 
 def page(run):
     html = render_field(run)
-    for drawing in re.findall(r"<svg.*?</svg>", html, re.S):
-        ElementTree.fromstring(drawing)
-    assert not re.search(r"\b(nan|inf)\b", re.sub(r"<style>.*?</style>", "", html, flags=re.S))
+    for spec in charts_of(html):
+        assert spec["datasets"]
+    assert not re.search(r"\b(nan|inf)\b", without_scripts(html))
     return Page(html)
 
 
@@ -98,10 +97,7 @@ def test_the_page_is_one_whole_file_that_needs_nothing_but_itself(tmp_path):
     write_field_report(path, decode_field(encode_field(field()), "field.json"))
     html = path.read_text(encoding="utf-8")
     assert [p.name for p in path.parent.iterdir()] == ["field.html"]
-    assert not re.findall(r"https?:|url\(|@import|//[a-z]", html)
-    found = Page(html)
-    assert not found.tags & {"script", "link", "img", "iframe", "object", "base"}
-    assert not found.attributes & {"src", "href"}
+    alone(html)
 
 
 def test_every_section_and_fact_is_there():
@@ -255,7 +251,7 @@ def test_values_that_cannot_be_true_are_left_out_and_counted(value):
     found = field(device_run(), odd, oracle_ms=(value,) * 10, trace_mbps=(value, 1.0, 2.0), edges_mbps=(value,),
                   deadline_ms=value, rtt_ms=value, every_ms=value)  # fmt: skip
     html = render_field(found)
-    assert len(html) < 200_000
+    assert len(html) < 1_200_000
     assert "1 are left out, as their times cannot be true" in Page(html).text
     starts = (msgspec.structs.replace(run.shots[0], start_s=value), *run.shots[1:])
     page(field(msgspec.structs.replace(run, shots=starts)))
@@ -290,21 +286,8 @@ def test_hostile_names_stay_text():
     names = dict.fromkeys(("trace", "trace_origin", "link", "slowdown", "device", "cloud", "base", "machine", "commit",
                            "date"), EVIL)  # fmt: skip
     html = render_field(field(device_run(), run, **names))
-    assert "<script" not in html
-    found = page(field(device_run(), run, **names))
-    assert not found.tags & {"script", "img"}
-    assert "onerror" not in found.attributes
-    assert "alert(1)" in found.text
-
-
-def test_the_strip_hatches_what_went_on_here():
-    def marks(run):
-        found = tallies(run)
-        return re.findall(r'class="(hatch|flag)"', trace_chart(run, found, subject_of(found)))
-
-    assert marks(field()) == []
-    assert marks(field(tree_run(alone=(1,)))) == ["hatch", "flag"]
-    assert marks(field(tree_run(alone=(1, 5)))) == ["hatch", "flag"] * 2
+    assert "<script>alert" not in html
+    assert "alert(1)" in alone(html).text
 
 
 def test_leaves_have_colours_of_their_own():
@@ -320,8 +303,8 @@ def test_hundreds_of_inferences_stay_a_page_that_can_be_sent():
     shots = [shot(i / 10, nodes=(0, int(rng.integers(2, 6))), device_ms=float(rng.exponential(20))) for i in range(900)]
     ways = [leaf(i, device_ms=20.0, measured=(20.0, None, None)) for i in range(2, 6)]
     html = render_field(field(*(method(n, shots, ways) for n in ("device_only", "surgery", "branch", "tree"))))
-    Page(html)
-    assert len(html) < 1_000_000
+    alone(html)
+    assert len(html) < 1_700_000
 
 
 def test_the_simplest_of_equals_is_the_best_choice():

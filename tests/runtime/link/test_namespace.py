@@ -13,9 +13,12 @@ import pytest
 from modeltree.errors import ConfigError
 from modeltree.link.traces import Trace
 from runtime.link import NamespaceLink, Shape
+from runtime.link.namespace import left_behind
 
 SERVE = "import socket; s = socket.create_server(('10.213.0.2', 9000)); print('ready', flush=True); p, _ = s.accept()\n\
 n = 0\nwhile d := p.recv(65536): n += len(d)\np.sendall(str(n).encode())"
+HOLD = "import sys; from runtime.link import NamespaceLink\n\
+with NamespaceLink() as link: print(link.device, link.server, flush=True); sys.stdin.read()"
 SEND = "import socket, sys, time; s = socket.create_connection(('10.213.0.2', 9000)); b = time.monotonic()\n\
 s.sendall(bytes(int(sys.argv[1]))); s.shutdown(1); n = int(s.recv(99)); print(n, time.monotonic() - b)"
 
@@ -79,3 +82,23 @@ def test_without_iproute_one_is_told_what_to_do(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ConfigError, match="apt-get install iproute2"), NamespaceLink():
         pass
+
+
+@pytest.mark.netns
+@pytest.mark.usefixtures("rights")
+def test_what_a_killed_process_left_is_cleared_by_the_next_link_and_what_a_living_one_has_is_not():
+    held = [sys.executable, "-c", HOLD]
+    with (
+        subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed,
+        subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living,
+    ):
+        gone, kept = killed.stdout.readline().split(), living.stdout.readline().split()
+        killed.kill()
+        killed.wait(30)
+        assert set(gone) <= set(left_behind())
+        assert not set(kept) & set(left_behind())
+        with NamespaceLink():
+            there = namespaces()
+        assert not any(name in there for name in gone)
+        assert all(name in there for name in kept)
+        living.stdin.close()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from bundles import FROM_FOUR, FROM_IMAGE
 from engine_callers import Fake, alone, close, images, occupied, pair, until
+from prometheus_client import generate_latest
 from small_bundle import BATCHES, write_small_bundle
 
 from modeltree.errors import ConfigError, FormatError
@@ -62,7 +63,7 @@ def test_a_swap_under_load_loses_nothing_and_answers_are_of_one_bundle_or_the_ot
         close(engine.infer(FROM_IMAGE, x).output, new)
         stop.set()
         assert min(one.result(30) for one in asked) > 0
-        assert engine.metrics.text().count('nas_swaps_total{outcome="ok"} 3') == 1
+        assert generate_latest(engine.metrics).decode().count('nas_swaps_total{outcome="ok"} 3') == 1
 
 
 def test_a_model_of_equal_libraries_is_kept_over_a_swap(folder, newer):
@@ -111,7 +112,7 @@ def test_a_bundle_that_is_not_sound_is_refused_and_the_old_one_goes_on(folder, t
         with pytest.raises(FormatError):
             engine.swap(spoilt)
         close(engine.infer(FROM_IMAGE, x).output, alone(folder, FROM_IMAGE, x))
-        assert 'nas_swaps_total{outcome="refused"} 1' in engine.metrics.text()
+        assert 'nas_swaps_total{outcome="refused"} 1' in generate_latest(engine.metrics).decode()
 
 
 def test_models_that_are_gone_after_a_swap_end_their_work(callers):
@@ -137,7 +138,7 @@ def test_models_of_the_bundle_before_stay_for_a_while_beside_the_new_ones():
     with ModelEngine([alone, both], keep_old_s=0.3) as engine:
         engine.replace([other, Fake("new")])
         assert set(engine.models) == {"alone", "both", "new"}
-        assert "nas_old_models 1" in engine.metrics.text()
+        assert "nas_old_models 1" in generate_latest(engine.metrics).decode()
         assert both.closed
         for name in ("alone", "both", "new"):
             np.testing.assert_array_equal(engine.infer(name, pair(1.0)).output, pair(2.0))

@@ -14,11 +14,12 @@ import urllib.request
 import numpy as np
 import pytest
 from bundles import FROM_IMAGE, IMAGE
+from prometheus_client import generate_latest
 from small_bundle import write_small_bundle
 
 from modeltree.errors import ConfigError
 from runtime.server.bundle_watcher import Watch
-from runtime.server.metrics import Metrics, MetricsServer
+from runtime.server.metrics import EngineMeasures, MetricsServer
 from runtime.server.serving import ServeConfig, Server, place
 from runtime.wire.protocol.token import read_token
 from runtime.wire.transports import BusyError, TransportError, open_transport
@@ -81,7 +82,7 @@ def test_serve_says_what_it_serves_answers_on_every_front_and_ends_with_zero(fol
         first, second = (ask(url) for url in fronts)
         np.testing.assert_allclose(first, second, rtol=1e-5)
         text = read(metrics)
-        assert re.search(rf'^nas_requests_total{{model="{FROM_IMAGE}",outcome="ok"}} 2$', text, re.M)
+        assert re.search(rf'^nas_requests_total{{model="{FROM_IMAGE}",outcome="ok"}} 2.0$', text, re.M)
         assert read(metrics.replace("/metrics", "/ready")) == "ok\n"
         status, told = serving.end(how)
     assert status == 0, told
@@ -220,37 +221,28 @@ def test_what_is_no_token_is_refused(tmp_path, content):
         read_token(file)
 
 
-def test_metrics_are_in_prometheus_text_form():
-    metrics = Metrics()
-    counter = metrics.counter("asked_total", "How often.", ("who",))
-    counter.add('a"b\\c\nd')
-    counter.add("e", by=2.5)
-    histogram = metrics.histogram("took_seconds", "How long.", (0.1, 1.0), ("who",))
-    for value in (0.1, 0.5, 7.0):
-        histogram.observe(value, "e")
-    metrics.gauge("here", "Now.", lambda: 3)
-    assert metrics.text().splitlines() == [
-        "# HELP asked_total How often.",
-        "# TYPE asked_total counter",
-        r'asked_total{who="a\"b\\c\nd"} 1',
-        'asked_total{who="e"} 2.5',
-        "# HELP took_seconds How long.",
-        "# TYPE took_seconds histogram",
-        'took_seconds_bucket{who="e",le="0.1"} 1',
-        'took_seconds_bucket{who="e",le="1"} 2',
-        'took_seconds_bucket{who="e",le="+Inf"} 3',
-        'took_seconds_sum{who="e"} 7.6',
-        'took_seconds_count{who="e"} 3',
-        "# HELP here Now.",
-        "# TYPE here gauge",
-        "here 3",
-    ]
-    with pytest.raises(ConfigError, match="there already"):
-        metrics.gauge("here", "Again.", lambda: 3)
+def test_two_servers_in_one_process_count_apart_and_tell_of_the_process():
+    first, second = (EngineMeasures({"nas_here": ("Now.", lambda: 3)}) for _ in range(2))
+    first.ended("m", "busy")
+    first.answered("m", 0.004, 12, 8)
+    first.ran("m", 4, 0.3)
+    told, other = (generate_latest(one.registry).decode() for one in (first, second))
+    for line in (
+        'nas_requests_total{model="m",outcome="busy"} 1.0',
+        'nas_requests_total{model="m",outcome="ok"} 1.0',
+        'nas_tensor_bytes_total{direction="in"} 12.0',
+        'nas_wait_seconds_bucket{le="0.002",model="m"} 0.0',
+        'nas_wait_seconds_bucket{le="0.005",model="m"} 1.0',
+        'nas_batch_images_sum{model="m"} 4.0',
+        "nas_here 3.0",
+    ):
+        assert line in told.splitlines()
+        assert line not in other.splitlines() or line == "nas_here 3.0"
+    assert re.search(r"^process_resident_memory_bytes [1-9]", told, re.M)
 
 
 def test_the_metrics_server_knows_its_paths_only():
-    server = MetricsServer(Metrics(), {"/ready": lambda: False})
+    server = MetricsServer(EngineMeasures({}).registry, {"/ready": lambda: False})
     server.start()
     try:
         for path, status in (("/ready", "503"), ("/etc/passwd", "404")):

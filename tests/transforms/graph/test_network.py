@@ -6,7 +6,7 @@ from small_networks import INPUT, NETWORKS, Block, assert_parts_make_the_whole, 
 from torch import fx, nn
 
 from modeltree.errors import GraphError, NotApplicable
-from transforms.techniques import technique
+from transforms import technique
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,0 +1,182 @@
+"""The cloud's answer or the device's: who is waited for, for how long, and whose counts.
+
+The cloud is asked in a thread of its own, so that nothing it does can hold the inference. Every wait here has a limit.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as NotYet
+from typing import NamedTuple
+
+import numpy as np
+
+from modeltree.errors import NasError
+from modeltree.tree import Handover
+from runtime.execution.device import Device
+from runtime.inference.time_left import MARGIN_S
+from runtime.inference.walk import Walk
+from runtime.options import SessionOptions
+from runtime.remote.offload_client import CALLS_IN_FLIGHT, LATE, Call, Cloud
+from runtime.remote.workers import Closed, Workers
+from runtime.selection.early_exit import Onward
+from runtime.wire.transports.interface import Reply
+
+LONGEST_RACE_S = 300.0
+"""A block of ours that runs for so long is stuck."""
+
+_WHOLE_BITS = 32
+
+
+class Ran(NamedTuple):
+    """What blocks came to here, (1, ...), and how long each took."""
+
+    output: np.ndarray
+    blocks_ms: list[tuple[str, float]]
+
+
+class Hedge:
+    """Hands over, and starts the rest here where that may be the faster."""
+
+    def __init__(self, device: Device, cloud: Cloud, options: SessionOptions, clock: Callable[[], float]) -> None:
+        self._device, self._cloud, self._options, self._clock = device, cloud, options, clock
+        self._rests = Workers(CALLS_IN_FLIGHT, "nas-hedge")
+
+    def warm_up(self) -> None:
+        """Run a rest where races run it: a thread's first call makes its pool of threads, which takes milliseconds."""
+        handovers = [node.handover.block for node in self._device.manifest.tree.nodes if node.handover is not None]
+        if handovers:
+            library = self._device.library(handovers[0])
+            self._rests.submit(library.run, np.zeros(library.shape_in, np.float32)).result(LONGEST_RACE_S)
+
+    def close(self) -> None:
+        """Begin nothing any more; an inference under way ends with an answer or an error."""
+        self._rests.close()
+
+    def answer(
+        self, handover: Handover, way: Onward, x: np.ndarray, pixels: np.ndarray | None, walk: Walk,
+        deadline: float | None,
+    ) -> np.ndarray:  # fmt: skip
+        """The cloud's answer, or, where that is late, the first of it and the one here.
+
+        The cloud is given as long as leaves time for the way here. Where that is the rest and would be late in any
+        case, or with `hedge` from that moment on, both run at once. An early exit is worth less than the cloud's
+        answer, and so is not begun because that is overdue, but only when the deadline asks for it.
+
+        Parameters
+        ----------
+        way : what the device would do instead. x : (1, ...), what the hand-over takes; pixels : the image, if it is
+            that and had any.
+
+        Raises
+        ------
+        NasError : the cloud failed, or was not in time; nothing was begun here.
+        """
+        left_s = math.inf if deadline is None else deadline - self._clock()
+        spare_s = left_s - way.within_s - MARGIN_S
+        race = self._options.hedge or spare_s <= 0
+        timeout_s = min(self._options.timeout_s, left_s if race else spare_s)
+        call = self._call(handover, x, pixels, timeout_s)
+        hurry = self._options.hedge and not way.leaves
+        due_s = self._cloud.expected_s(handover.block, call.size_bytes) if hurry else None
+        alone_s = min(timeout_s, spare_s, math.inf if due_s is None else LATE * due_s)
+        try:
+            return _taken(call.future.result(max(0.0, alone_s)), handover, walk)
+        except NotYet:
+            if race and alone_s < timeout_s:
+                return self._first(call, handover, way, walk)
+            self._cloud.give_up(call)
+            raise NasError(f"no answer within {1e3 * timeout_s:.0f} ms") from None
+        finally:
+            if walk.answered_by != "cloud":
+                walk.radio_ms = 1e3 * min(timeout_s, self._clock() - call.began_s)
+
+    def whole(
+        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: Walk, deadline: float | None
+    ) -> np.ndarray:  # fmt: skip
+        """Mode only-cloud: the cloud's answer to the whole image, and none of our own.
+
+        Raises
+        ------
+        NasError : the cloud failed, or was not in time.
+        """
+        timeout_s = self._options.timeout_s
+        if deadline is not None:
+            timeout_s = max(1e-3, min(timeout_s, deadline - self._clock()))
+        call = self._call(handover, x, pixels, timeout_s)
+        try:
+            return _taken(call.future.result(timeout_s + MARGIN_S), handover, walk)
+        except NotYet:
+            self._cloud.give_up(call)
+            raise NasError(
+                f"no answer within {1e3 * timeout_s:.0f} ms: try again, or use prefer-cloud, which goes on here"
+            ) from None
+
+    def _first(self, call: Call, handover: Handover, way: Onward, walk: Walk) -> np.ndarray:
+        """The first of two answers: the cloud's, or that of the way here, which starts now."""
+        waited_ms = 1e3 * (self._clock() - call.began_s)
+        started = self._clock()
+        work = functools.partial(ran, self._device, way.blocks, way.x, self._clock)
+        try:
+            local = self._rests.submit(work)
+        except Closed:  # then here and now
+            done = work()
+        else:
+            if _cloud_first(call.future, local):
+                if not local.cancel():
+                    walk.raced_ms = 1e3 * way.within_s  # it runs on to its end
+                return _taken(call.future.result(0), handover, walk, f", {waited_ms:.0f} ms late: also begun here")
+            done = local.result(0)
+        walk.parts.device += 1e3 * (self._clock() - started)
+        walk.blocks_ms += done.blocks_ms
+        walk.note(way, f"no answer within {waited_ms:.0f} ms")
+        return done.output
+
+    def _call(self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, timeout_s: float) -> Call:
+        coded = self._cloud.transport.frames
+        bits, sent = (handover.bits, x) if handover.place and coded else (_WHOLE_BITS, x)
+        if pixels is not None and handover.place == 0 and coded:  # another server takes normalised floats alone
+            bits, sent = handover.bits, pixels[None]
+        shape_out = self._device.manifest.blocks[handover.block].out_shape
+        return self._cloud.ask(handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+
+
+def ran(device: Device, blocks: Sequence[str], x: np.ndarray, clock: Callable[[], float]) -> Ran:
+    """Run blocks one after the other on `x`, (1, ...)."""
+    blocks_ms = []
+    for block in blocks:
+        began_s = clock()
+        x = device.run(block, x)
+        blocks_ms.append((block, 1e3 * (clock() - began_s)))
+    return Ran(x, blocks_ms)
+
+
+def _cloud_first(cloud: Future, local: Future) -> bool:
+    """Wait for the first good answer; whether it is the cloud's. Where both fail, the device's error counts.
+
+    Raises
+    ------
+    NasError : neither came within `LONGEST_RACE_S`.
+    """
+    until = time.monotonic() + LONGEST_RACE_S
+    pending = {cloud, local}
+    while pending and time.monotonic() < until:
+        done, pending = wait(pending, until - time.monotonic(), return_when=FIRST_COMPLETED)
+        if cloud in done and cloud.exception(0) is None:
+            return True
+        if local in done and (local.exception(0) is None or not pending):
+            return False
+    if pending:
+        raise NasError(f"neither the cloud nor this device answered within {LONGEST_RACE_S:.0f} s: a block is stuck")
+    return False
+
+
+def _taken(reply: Reply, handover: Handover, walk: Walk, remark: str = "") -> np.ndarray:
+    """The cloud's answer, noted."""
+    walk.parts.encode += 1e3 * reply.encode_s
+    walk.parts.cloud += 1e3 * reply.server_s
+    walk.parts.transfer += 1e3 * (reply.seconds - reply.server_s)
+    walk.answered_by, walk.why = "cloud", f"handed over at place {handover.place}{remark}"
+    return reply.output
