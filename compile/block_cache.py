@@ -29,6 +29,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     workspace_bytes: int
     macs: int
     max_abs_error: float | None = None
+    vouched_error: float | None = None
 
 
 class Kept:

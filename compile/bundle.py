@@ -46,6 +46,7 @@ class Tools:
     load : a `.pt2` file's exported program.
     compile_block : (program, target, batch=, weights=, dump=) to a `compile.pipeline.CompiledBlock`.
     verify_block : (program, library's path, batch=, weights=) to the largest error against torch.
+    vouch_block : (program, target, batch=, weights=) to the largest error of the target's stages as they run here.
     runtime_library : of a target, name and content; None where none is shipped.
     onnx_form : an exported program as ONNX.
     """
@@ -53,6 +54,7 @@ class Tools:
     load: Callable[[Path], Any]
     compile_block: Callable[..., Any]
     verify_block: Callable[..., float]
+    vouch_block: Callable[..., float | None]
     runtime_library: Callable[[Target], tuple[str, bytes] | None]
     onnx_form: Callable[[Any], bytes]
 
@@ -63,7 +65,8 @@ class Wanted:
 
     targets : get every block and rest. cloud_targets : get the rests.
     variants : kinds of weights. batches : sizes that libraries are made for.
-    onnx : whether every block is written as ONNX too. verify : whether what runs here is run against torch.
+    onnx : whether every block is written as ONNX too.
+    verify : whether every library is run against torch; where it does not run here, its twin (`compile.vouch`).
     dump : folder for what the compiler has in hand after each phase, TARGET/BLOCK below it; then nothing is taken from
         the cache.
     """
@@ -226,6 +229,11 @@ def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
 
         return work(*args, **options)
 
+    def vouch_block(*args: Any, **options: Any) -> float | None:
+        from compile.vouch import vouched as work
+
+        return work(*args, **options)
+
     def runtime_library(target: Target) -> tuple[str, bytes] | None:
         from compile.machine_code.linking import runtime_library as work
 
@@ -237,8 +245,8 @@ def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
         return work(program)
 
     return Tools(
-        load=load, compile_block=compile_block, verify_block=verify_block, runtime_library=runtime_library,
-        onnx_form=onnx_form,
+        load=load, compile_block=compile_block, verify_block=verify_block, vouch_block=vouch_block,
+        runtime_library=runtime_library, onnx_form=onnx_form,
     )  # fmt: skip
 
 
@@ -287,6 +295,10 @@ class _Writer:
         key = key_of("library", block, digest, msgspec.to_builtins(target), variant, batch, versions())
         there = None if self.wanted.dump or (self.tune and not target.runs_here) else self.kept.get(key)
         facts, library = there or self.compiled(block, target, variant, batch)
+        if self.wanted.verify and not target.runs_here and facts.vouched_error is None:
+            vouched = self.tools.vouch_block(self.program(block), target, batch=batch, weights=variant)
+            if vouched is not None:
+                facts, there = msgspec.structs.replace(facts, vouched_error=float(vouched)), None
         file = self.place(library_file(target.name, block, variant=variant, batch=batch), library)
         if self.wanted.verify and target.runs_here and facts.max_abs_error is None:
             error = self.tools.verify_block(self.program(block), self.folder / file.file, batch=batch, weights=variant)
@@ -296,7 +308,7 @@ class _Writer:
         return facts, LibraryEntry(
             file=file.file, sha256=file.sha256, bytes=file.bytes, target=target.name, batch=batch, variant=variant,
             weight_bytes=facts.weight_bytes, workspace_bytes=facts.workspace_bytes, macs=facts.macs,
-            max_abs_error=facts.max_abs_error,
+            max_abs_error=facts.max_abs_error, vouched_error=facts.vouched_error,
         )  # fmt: skip
 
     def compiled(self, block: str, target: Target, variant: str, batch: int) -> tuple[Facts, bytes]:

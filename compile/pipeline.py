@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from compile.formats import format_of
+from compile.graph.core_form import CoreForm, core_form
 from compile.graph.fusing import folded, fused, pooled
 from compile.graph.kernels import Kernel, Tile
 from compile.graph.layouts import Placed, placed
 from compile.graph.reading import read
-from compile.graph.core_form import CoreForm, core_form
 from compile.graph.stages import Program
 from compile.machine_code.codegen import generated
 from compile.machine_code.linking import link
@@ -41,6 +41,7 @@ class Work:
     cache: TuningCache
     listing: bool
     device: RemoteDevice | None = None
+    tune: bool = True
     core: CoreForm | None = None
     stages: Program | None = None
     placed: Placed | None = None
@@ -120,7 +121,9 @@ def _schedule(work: Work) -> str:
 
 def _tune(work: Work) -> str:
     """A tile a kernel: timed where the target is here (or over RPC), reckoned elsewhere."""
-    work.tiles = [tuned(kernel, work.target, work.cache, work.device) for kernel in work.kernels]
+    work.tiles = [
+        tuned(kernel, work.target, work.cache, work.device) if work.tune else kernel.tiles[0] for kernel in work.kernels
+    ]
     pairs = zip(work.kernels, work.tiles)
     return "".join(f"{kernel.out.name} = {kernel.name} {dict(tile)}\n" for kernel, tile in pairs)
 
@@ -180,6 +183,7 @@ def compile_block(
     cache: TuningCache | None = None,
     dump: Path | None = None,
     device: RemoteDevice | None = None,
+    tune: bool = True,
 ) -> CompiledBlock:
     """One exported block as a shared library for one target.
 
@@ -190,7 +194,7 @@ def compile_block(
         `bf16-dot` or `int8-dot`, which multiply in the narrow type where the target has the instructions.
     cache : tiles that were timed before; without one, they are timed again.
     dump : folder for what each phase leaves behind, `NN-phase.txt`.
-    device : times tiles in place of this machine.
+    device : times tiles in place of this machine. tune : whether tiles are timed at all; else they are reckoned.
 
     Raises
     ------
@@ -209,6 +213,7 @@ def compile_block(
         cache=cache or TuningCache(None),
         listing=dump is not None,
         device=device,
+        tune=tune,
     )
     for number, (name, phase) in enumerate(PHASES):
         text = phase(work)

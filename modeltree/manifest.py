@@ -63,6 +63,7 @@ class LibraryEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=T
     variant : how weights are kept: `f32`, `bf16`, `int8`, ...
     weight_bytes : of the packed weights inside. workspace_bytes : for feature maps while it runs. macs : a whole batch.
     max_abs_error : against the torch block, as the compiler measured it; None where it was not run.
+    vouched_error : the same of its twin: its stages and tiles as code for the machine that compiled; None without one.
     """
 
     target: Name
@@ -72,11 +73,14 @@ class LibraryEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=T
     workspace_bytes: Count
     macs: Count
     max_abs_error: float | None = None
+    vouched_error: float | None = None
 
     def __post_init__(self) -> None:
         _check_place(self.file)
-        if self.max_abs_error is not None and not (math.isfinite(self.max_abs_error) and self.max_abs_error >= 0):
-            raise FormatError(f"max_abs_error of {self.file} is {self.max_abs_error}: it must be a finite number, 0 up")
+        for name in ("max_abs_error", "vouched_error"):
+            error = getattr(self, name)
+            if error is not None and not (math.isfinite(error) and error >= 0):
+                raise FormatError(f"{name} of {self.file} is {error}: it must be a finite number, 0 up")
 
 
 class BlockEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ torch here, once; expansions stay views, so a constant is held once however ofte
 import operator
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -135,7 +135,7 @@ class _Specialising:
     def _call(self, node: fx.Node) -> Any:
         if node.target in _CHECKS:
             return None
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _Held(self.known[n]))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: cast(Any, _Held(self.known[n])))
         args, kwargs = _opened(args), _opened(kwargs)
         if node.target in _SAME:
             return args[0]
@@ -158,9 +158,9 @@ class _Specialising:
             return _callable(node)(*args, **kwargs)
 
     def _copied(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            if node.target is not aten.scaled_dot_product_attention.default:
-                raise refused(node, "draws random numbers", "leave it out at inference")
+        draws = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if draws and node.target is not aten.scaled_dot_product_attention.default:  # whose dropout is checked
+            raise refused(node, "draws random numbers", "leave it out at inference")
         args, kwargs = self._named(args), self._named(kwargs)
         copy = self.graph.create_node("call_function", node.target, args, kwargs, name=node.name)
         copy.meta.update({key: node.meta[key] for key in ("nn_module_stack",) if key in node.meta})
@@ -212,8 +212,10 @@ def _opened(arguments: Any) -> Any:
 
 def _mapped(value: Any, change: Any) -> Any:
     if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        return type(value)([_mapped(one, change) for one in value]) if type(value) in (list, tuple) else tuple(
-            _mapped(one, change) for one in value
+        return (
+            type(value)([_mapped(one, change) for one in value])
+            if type(value) in (list, tuple)
+            else tuple(_mapped(one, change) for one in value)
         )
     if isinstance(value, dict):
         return {key: _mapped(one, change) for key, one in value.items()}

@@ -96,9 +96,10 @@ _AFFINE = ("add", "subtract", "multiply")
 
 
 def _attach(producer: Stage, consumer: Stage) -> Stage | None:
-    on_maps = isinstance(producer, (Convolution, Pool, Elementwise)) and isinstance(consumer, Elementwise)
-    on_rows = isinstance(producer, (Product, Rows, Map)) and isinstance(consumer, Map)
-    if not on_maps and not on_rows:
+    if isinstance(consumer, Elementwise):
+        if not isinstance(producer, (Convolution, Pool, Elementwise)):
+            return None
+    elif not isinstance(consumer, Map) or not isinstance(producer, (Product, Rows, Map)):
         return None
     if isinstance(producer, Convolution) and producer.pool > 1:
         return None

@@ -6,6 +6,7 @@ windows, heads) is row-major. Convolutions, poolings, products and rows carry th
 """
 
 from dataclasses import dataclass, replace
+
 import numpy as np
 
 UNARY = (

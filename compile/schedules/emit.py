@@ -85,8 +85,13 @@ def step_key(steps: Sequence[Step], layouts: dict[str, Layout]) -> tuple[Any, ..
         operand: Any = step.operand
         if isinstance(operand, Value):
             layout = layouts[operand.name]
-            operand = ("tensor", layout.halo, layout.dtype, (layout.height, layout.width), len(operand.shape) and
-                       operand.shape[1] == 1)
+            operand = (
+                "tensor",
+                layout.halo,
+                layout.dtype,
+                (layout.height, layout.width),
+                len(operand.shape) and operand.shape[1] == 1,
+            )
         elif isinstance(operand, np.ndarray):
             operand = "channels"
         key.append((step.op, operand, step.numbers))
@@ -118,7 +123,7 @@ class Epilogue:
             elif isinstance(step.operand, np.ndarray):
                 other = buffer[lanes_at(block * self.lanes, self.lanes)]
             else:
-                other = None if step.operand is None else spread(float(step.operand), self.lanes)
+                other = None if step.operand is None else spread(float(step.operand), self.lanes)  # type: ignore[arg-type]
             vector = applied(step, vector, other, self.lanes)
         return vector
 

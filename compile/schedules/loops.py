@@ -12,9 +12,9 @@ from compile.graph.kernels import Buffer, Constant, Kernel
 from compile.graph.layouts import Layout
 from compile.graph.stages import Loops, Value
 from compile.schedules.emit import registers, split, tasks
-from compile.schedules.scalars import SCALARS
-from compile.schedules.reductions import REDUCTIONS
 from compile.schedules.pooling import PARALLEL_NUMBERS
+from compile.schedules.reductions import REDUCTIONS
+from compile.schedules.scalars import SCALARS
 from compile.targets import Target
 
 
@@ -85,7 +85,7 @@ def _ranked(stage: Loops, given: list[Any], parallel: bool) -> None:
             other = T.Bind(x[o * length + j])
             bigger, smaller = other > mine, other < mine
             if stage.inputs[0].dtype == "float32":
-                nan, other_nan = mine != mine, other != other  # noqa: PLR0124
+                nan, other_nan = mine != mine, other != other
                 bigger = tirx.any(bigger, tirx.all(other_nan, tirx.Not(nan)))
                 smaller = tirx.any(smaller, tirx.all(nan, tirx.Not(other_nan)))
             same = tirx.all(tirx.Not(bigger), tirx.Not(smaller), j < i)

@@ -179,5 +179,3 @@ def _start(tile: Any, size: int, extent: int) -> Any:
     if isinstance(tile, int):
         return min(tile * size, extent - size)
     return tile * size if extent % size == 0 else T.min(tile * size, extent - size)
-
-

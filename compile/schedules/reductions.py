@@ -42,7 +42,7 @@ def _joined(op: str, total: Any, number: Any, dtype: str) -> Any:
     if op in ("max", "min", "largest_size"):
         number = size if op == "largest_size" else number
         keep = total < number if op == "min" else total > number
-        keep = tirx.any(keep, total != total) if dtype == "float32" else keep  # noqa: PLR0124
+        keep = tirx.any(keep, total != total) if dtype == "float32" else keep
         return tirx.Select(keep, total, number)
     if op == "prod":
         return total * number
@@ -80,7 +80,7 @@ def _place(stage: Loops, given: list[Any], parallel: bool) -> None:
             number = T.Bind(x[(o * length + step) * inner + i])
             better = number > best[0] if stage.op == "argmax" else number < best[0]
             if dtype == "float32":
-                better = tirx.any(better, tirx.all(number != number, best[0] == best[0]))  # noqa: PLR0124
+                better = tirx.any(better, tirx.all(number != number, best[0] == best[0]))
             with T.If(better), T.Then():
                 T.buffer_store(best, number, [0])
                 T.buffer_store(place, T.cast(step, "int32"), [0])

@@ -90,7 +90,7 @@ def _largest(largest: bool) -> Callable[[Any, Any], Any]:
 
     def make(x: Any, y: Any) -> Any:
         keep = x > y if largest else x < y
-        keep = tirx.any(keep, x != x) if _type(x) == "float32" else keep  # noqa: PLR0124
+        keep = tirx.any(keep, x != x) if _type(x) == "float32" else keep
         return tirx.Select(keep, x, y)
 
     return make
@@ -131,7 +131,7 @@ def _to_bfloat16(numbers: list[Any], dtype: str) -> Any:
     (x,) = numbers
     bits = T.reinterpret("uint32", x)
     rounded = (bits + T.uint32(0x7FFF) + ((bits >> T.uint32(16)) & T.uint32(1))) & T.uint32(0xFFFF0000)
-    return T.reinterpret("float32", tirx.Select(x == x, rounded, bits))  # noqa: PLR0124
+    return T.reinterpret("float32", tirx.Select(x == x, rounded, bits))
 
 
 def _cast(numbers: list[Any], dtype: str) -> Any:
@@ -161,7 +161,7 @@ SCALARS: dict[str, Callable[[list[Any], str], Any]] = {
     "negative": lambda numbers, dtype: tirx.const(0, dtype) - numbers[0],
     "abs": lambda numbers, dtype: tirx.abs(numbers[0]), "sign": _sign, "round": _round,
     "expm1": lambda numbers, dtype: T.exp(numbers[0]) - T.float32(1),
-    "isnan": lambda numbers, dtype: numbers[0] != numbers[0],  # noqa: PLR0124
+    "isnan": lambda numbers, dtype: numbers[0] != numbers[0],
     "isinf": lambda numbers, dtype: tirx.abs(numbers[0]) == T.float32(math.inf),
     "eq": _compare(lambda x, y: x == y), "ne": _compare(lambda x, y: x != y), "lt": _compare(lambda x, y: x < y),
     "le": _compare(lambda x, y: x <= y), "gt": _compare(lambda x, y: x > y), "ge": _compare(lambda x, y: x >= y),

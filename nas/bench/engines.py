@@ -97,12 +97,15 @@ def _torch(case: Case, threads: int) -> Call:
 
 def _tvm(case: Case, threads: int) -> Call:
     import tvm
+    from tvm.relax.frontend.torch import from_exported_program
 
-    from compile.graph.relax_import import imported
     from compile.program_file import read_program
     from compile.targets import host
 
-    module = imported(read_program(case.program), case.shape_in[0])
+    module = from_exported_program(read_program(case.program), unwrap_unit_return_tuple=True)
+    sides = [str(side) for side in module["main"].params[0].ty.shape if not isinstance(side, tvm.tirx.IntImm)]
+    if sides:
+        module = tvm.relax.transform.BindSymbolicVars(dict.fromkeys(sides, case.shape_in[0]))(module)
     machine = tvm.relax.VirtualMachine(tvm.compile(module, target=tvm.target.Target(host().llvm())), tvm.cpu())
 
     def call(x: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from modeltree.errors import ConfigError
-from modeltree.manifest import FileEntry, Manifest, encode_manifest
+from modeltree.manifest import FileEntry, LibraryEntry, Manifest, encode_manifest
 from modeltree.render import block_text, render_dot, render_text
 from modeltree.tree import ModelTree
 
@@ -77,7 +77,7 @@ def print_libraries(folder: Path, manifest: Manifest) -> None:
             table.add_row(
                 name[:8], what, _shape(block.in_shape), _shape(block.out_shape), one.target,
                 one.variant, str(one.batch), f"{one.macs / 1e6:.2f}", f"{one.bytes / 1e3:.0f}",
-                "not run" if one.max_abs_error is None else f"{one.max_abs_error:.1e}",
+                _checked(one),
             )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     for name, variant in manifest.variant_accuracy.items():
@@ -85,6 +85,13 @@ def print_libraries(folder: Path, manifest: Manifest) -> None:
     for name in manifest.targets:
         print(f"for {name}: {_weight(manifest.files_of(name))}")
     print(f"{folder}: {_weight(manifest.files())}")
+
+
+def _checked(library: LibraryEntry) -> str:
+    """What was compared with torch: the library itself, its twin for this machine, or nothing."""
+    if library.max_abs_error is not None:
+        return f"{library.max_abs_error:.1e}"
+    return "not run" if library.vouched_error is None else f"{library.vouched_error:.1e} vouched"
 
 
 def _titles(tree: ModelTree) -> dict[str, str]:

@@ -4,9 +4,10 @@ import numpy as np
 from torch import nn
 
 from compile.formats import format_of
+from compile.graph.core_form import core_form
 from compile.graph.fusing import folded, fused, pooled
 from compile.graph.layouts import Placed, placed
-from compile.graph.relax_import import imported, read, simplified
+from compile.graph.reading import read
 from compile.graph.stages import Program
 from compile.machine_code.memory_planning import joined, needs_kernel, planned
 from compile.schedules import scheduled
@@ -20,7 +21,7 @@ TARGET = Target(
 
 def read_from(model: nn.Module, shape: tuple[int, ...], batch: int = 1) -> Program:
     """The stages of a network as they are read, nothing folded or fused."""
-    return read(simplified(imported(export(model.eval(), shape), batch)))
+    return read(core_form(export(model.eval(), shape), batch))
 
 
 def fused_from(model: nn.Module, shape: tuple[int, ...], batch: int = 1) -> Program:

@@ -25,6 +25,7 @@ class Stand:
 
     def __init__(self, stop=None, error=KeyboardInterrupt):
         self.compiled, self.verified, self.loaded, self.stop, self.error = [], [], [], stop, error
+        self.vouched = []
 
     def load(self, path):
         if not path.read_bytes().startswith(b"program"):
@@ -49,9 +50,14 @@ class Stand:
         self.verified.append((program, weights, batch))
         return 1e-6
 
+    def vouch_block(self, program, target, *, batch, weights):
+        self.vouched.append((program, target.name, weights, batch))
+        return 2e-6
+
     def tools(self):
         return Tools(
             load=self.load, compile_block=self.compile_block, verify_block=self.verify_block,
+            vouch_block=self.vouch_block,
             runtime_library=lambda target: ("libtvm_runtime.so", b"runtime of " + target.name.encode()),
             onnx_form=lambda program: b"onnx of " + program.encode(),
         )  # fmt: skip
@@ -293,13 +299,26 @@ def test_equal_content_for_one_target_is_stored_once(run, tmp_path):
     assert Bundle.open(tmp_path / "b", "pi4").problems() == []
 
 
-def test_what_runs_here_is_verified_and_the_rest_says_it_was_not(run, tmp_path):
+def test_what_runs_here_is_verified_and_the_rest_is_vouched_for_by_a_twin(run, tmp_path):
     stand = Stand()
     wanted = Wanted(targets=[load_target("host"), TARGETS["pi3"]], cloud_targets=[load_target("host")])
     manifest = compile_run(run, tmp_path / "b", wanted, cache=tmp_path / "cache", tools=stand.tools())
-    errors = {(library.target, library.max_abs_error) for b in manifest.blocks.values() for library in b.libraries}
-    assert errors == {("host", 1e-6), ("pi3", None)}
-    assert len(stand.verified) == 4
+    libraries = [library for block in manifest.blocks.values() for library in block.libraries]
+    errors = {(library.target, library.max_abs_error, library.vouched_error) for library in libraries}
+    assert errors == {("host", 1e-6, None), ("pi3", None, 2e-6)}
+    assert (len(stand.verified), len(stand.vouched)) == (4, 4)
+
+
+def test_a_library_whose_twin_is_wrong_is_not_written(run, tmp_path):
+    stand = Stand()
+
+    def vouch_block(program, target, **options):
+        raise GraphError("differs")
+
+    stand.vouch_block = vouch_block
+    with pytest.raises(GraphError):
+        compile_run(run, tmp_path / "b", WANTED, cache=tmp_path / "c", tools=stand.tools())
+    assert not (tmp_path / "b").exists()
 
 
 def test_what_was_not_verified_is_verified_when_asked_for_later(run, tmp_path):

@@ -54,7 +54,7 @@ def core_form(exported, batch):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Each program is brought into core form once for all targets; any tile is taken, not the fastest: all get their turn."""
+    """Each program is read once for all targets; any tile is taken, not the fastest: all get their turn."""
 
     def any_of(kernel, target):
         return {kernel.tiles[zlib.crc32(repr(kernel.key).encode()) % len(kernel.tiles)]: 0.0}

@@ -1,6 +1,6 @@
 """Convolutions, pools and batch norm: what works on maps of channels."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ _LOWEST = float("-inf")
 
 @operator(aten.convolution.default)
 def convolution(
-    reader: Reader, call: Call, input: Any, weight: Any, bias: Any, stride: Any, padding: Any,  # noqa: A002
+    reader: Reader, call: Call, input: Any, weight: Any, bias: Any, stride: Any, padding: Any,
     dilation: Any, transposed: bool, output_padding: Any, groups: int,
 ) -> Any:  # fmt: skip
     """One and two dimensions, any stride, padding, dilation and groups; transposed ones as plain ones."""
@@ -95,15 +95,15 @@ def _spread(
 
 @operator(aten._native_batch_norm_legit_no_training.default)
 def batch_norm(
-    reader: Reader, call: Call, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,  # noqa: A002
+    reader: Reader, call: Call, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,
     momentum: Any, eps: float,
 ) -> tuple[Any]:  # fmt: skip
     """At inference: a scale and a shift a channel."""
     held = [None if one is None else reader.constant(one) for one in (running_mean, running_var, weight, bias)]
     if any(one is not None and found is None for one, found in zip((weight, bias), held[2:])):
         raise call.refused("has a scale that depends on the input", "multiply and add instead")
-    mean, var, scale, shift = (None if one is None else one.astype(np.float64) for one in held)
-    factor = (1.0 if scale is None else scale) / np.sqrt(var + eps)  # type: ignore[operator]
+    mean, var, scale, shift = cast(Any, [None if one is None else one.astype(np.float64) for one in held])
+    factor = (1.0 if scale is None else scale) / np.sqrt(var + eps)
     offset = (0.0 if shift is None else shift) - mean * factor
     return (_affine(reader, call, input, np.asarray(factor, np.float32), np.asarray(offset, np.float32)),)
 

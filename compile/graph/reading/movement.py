@@ -36,7 +36,8 @@ def moved(reader: Reader, call: Call) -> Any:
     """Other numbers, or another order, as torch itself moves them."""
     node = call.node
     view, target = reader.view(node.args[0]), node.target
-    args, kwargs = list(node.args[1:]), dict(node.kwargs)
+    args: list[Any] = list(node.args[1:])
+    kwargs: dict[str, Any] = dict(node.kwargs)
     if view.table is None and tuple(call.shape) == view.shape and target is aten.expand.default:
         return reader.value(node.args[0])
     if target is aten.constant_pad_nd.default:
@@ -74,7 +75,7 @@ def _padded(reader: Reader, call: Call, view: View, pad: list[int], value: float
 def index_select(reader: Reader, call: Call, x: Any, dim: int, index: Any) -> View:
     """Places along one axis, by a constant."""
     chosen = _constant_index(reader, call, index)
-    return _applied(reader.view(x), lambda places: aten.index_select(places, dim, chosen))  # type: ignore[no-any-return]
+    return _applied(reader.view(x), lambda places: aten.index_select(places, dim, chosen))
 
 
 @operator(aten.slice_scatter.default)

@@ -56,7 +56,7 @@ def hardtanh(reader: Reader, call: Call, x: Any, min_val: float = -1.0, max_val:
 
 
 @operator(aten.clamp.default)
-def clamp(reader: Reader, call: Call, x: Any, min: Any = None, max: Any = None) -> Value | View:  # noqa: A002
+def clamp(reader: Reader, call: Call, x: Any, min: Any = None, max: Any = None) -> Value | View:
     low, high = -np.inf if min is None else float(min), np.inf if max is None else float(max)
     return step(reader, call, x, Step(op="clip", numbers=(low, high)))
 
@@ -180,12 +180,12 @@ def where(reader: Reader, call: Call, condition: Any, x: Any, other: Any) -> Val
 
 
 @operator(aten.clamp.Tensor)
-def clamp_by(reader: Reader, call: Call, x: Any, min: Any = None, max: Any = None) -> Value:  # noqa: A002
+def clamp_by(reader: Reader, call: Call, x: Any, min: Any = None, max: Any = None) -> Value:
     found = x
     for op, limit in (("maximum", min), ("minimum", max)):
         if limit is not None:
             found = scalars(reader, call, op, [found, limit])
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def step(reader: Reader, call: Call, x: Any, one: Step) -> Value | View:

@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 @operator(aten.linear.default)
-def linear(reader: Reader, call: Call, input: Any, weight: Any, bias: Any = None) -> Value:  # noqa: A002
+def linear(reader: Reader, call: Call, input: Any, weight: Any, bias: Any = None) -> Value:
     """A constant matrix on the last axis."""
     matrix = reader.constant(weight)
     shift = None if bias is None else reader.constant(bias)

@@ -170,7 +170,7 @@ class Reader:
             return value.detach().numpy()
         found = self.known[tensor]
         assert not isinstance(found, tuple), f"{tensor} has several results"
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _moved(self, view: View) -> Value:
         out = self.new(view.shape, view.dtype)

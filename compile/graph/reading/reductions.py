@@ -75,7 +75,7 @@ def variance(reader: Reader, call: Call, x: Any, dim: Any = None, correction: An
 
 
 @operator(aten.linalg_vector_norm.default)
-def norm(reader: Reader, call: Call, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:  # noqa: A002
+def norm(reader: Reader, call: Call, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
     """Of degree 1, 2 or infinity."""
     if ord not in (1, 2, float("inf")):
         raise call.refused(f"of degree {ord} has no rule", "use degree 1, 2 or infinity, or powers and a sum")

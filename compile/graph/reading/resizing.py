@@ -35,7 +35,7 @@ def nearest(reader: Reader, call: Call) -> View:
     aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec,
 )  # fmt: skip
 def resized(
-    reader: Reader, call: Call, input: Any = None, x: Any = None, output_size: Any = None,  # noqa: A002
+    reader: Reader, call: Call, input: Any = None, x: Any = None, output_size: Any = None,
     align_corners: bool = False, scale_factors: Any = None, scales_h: Any = None, scales_w: Any = None,
 ) -> Any:  # fmt: skip
     """Bilinear and bicubic, antialiased or not."""

@@ -21,7 +21,7 @@ def softmax(reader: Reader, call: Call, x: Any, dim: int, half_to_float: bool = 
 
 @operator(aten.layer_norm.default)
 def layer_norm(
-    reader: Reader, call: Call, input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None,  # noqa: A002
+    reader: Reader, call: Call, input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None,
     eps: float = 1e-5,
 ) -> Value:  # fmt: skip
     """Over the last axes."""
@@ -36,7 +36,7 @@ def layer_norm(
 
 @operator(aten.group_norm.default)
 def group_norm(
-    reader: Reader, call: Call, input: Any, num_groups: int, weight: Any = None, bias: Any = None,  # noqa: A002
+    reader: Reader, call: Call, input: Any, num_groups: int, weight: Any = None, bias: Any = None,
     eps: float = 1e-5,
 ) -> Value:  # fmt: skip
     """Over groups of channels and the whole map."""
@@ -53,7 +53,7 @@ def group_norm(
 
 @operator(aten._native_batch_norm_legit.no_stats)
 def instance_norm(
-    reader: Reader, call: Call, input: Any, weight: Any, bias: Any, training: bool, momentum: float,  # noqa: A002
+    reader: Reader, call: Call, input: Any, weight: Any, bias: Any, training: bool, momentum: float,
     eps: float,
 ) -> tuple[Value]:  # fmt: skip
     """Instance norm, as torch takes it apart: (1, batch * channels, ...) with statistics of its own."""

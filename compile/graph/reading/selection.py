@@ -14,7 +14,7 @@ aten = torch.ops.aten
 
 @operator(aten.topk.default)
 def topk(
-    reader: Reader, call: Call, x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True  # noqa: A002
+    reader: Reader, call: Call, x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Any, Any]:
     """The k largest (smallest) numbers, in order, and where they are; of equal ones the first."""
     return _ranked(reader, call, x, dim, k, descending=largest)
@@ -107,5 +107,3 @@ def gather(reader: Reader, call: Call, x: Any, dim: int, index: Any) -> Any:
     numbers = (int(np.prod(shape[:dim])), shape[dim], int(np.prod(shape[dim + 1 :])), places[dim])
     inputs = (reader.value(x), reader.value(index))
     return reader.add(Loops(inputs=inputs, out=reader.new(call.shape, call.dtype()), op="gather", numbers=numbers))
-
-

@@ -1,15 +1,27 @@
-"""From exported programs to stages."""
+"""From exported programs to core operators, and from those to stages."""
 
+import numpy as np
 import pytest
 import torch
-from operators import Of, conv3
+from operators import Of
 from stage_programs import kinds, read_from
 from torch import nn
 
-from compile.graph.relax_import import imported
-from compile.graph.stages import UNARY, Concat, Convolution, Elementwise, Flatten, Other, Pool
+from compile.graph.core_form import core_form
+from compile.graph.stages import (
+    UNARY,
+    Concat,
+    Convolution,
+    Elementwise,
+    Flatten,
+    Gather,
+    Loops,
+    Map,
+    Pool,
+    Product,
+    Rows,
+)
 from modeltree.errors import GraphError
-from transforms import export
 
 
 def test_a_convolution_is_read_with_all_its_numbers():
@@ -56,27 +68,31 @@ def test_dropout_is_gone_and_batch_norm_is_arithmetic():
     assert {step.op for stage in program.stages for step in stage.steps} <= {"subtract", "multiply", "add"}
 
 
-def test_what_has_no_stage_becomes_other_and_names_the_tensors_it_reads():
-    program = read_from(Of(lambda x, a: a(x) * x.sum(1, keepdim=True), a=conv3(4, 4)), (4, 5, 5))
-    stage = program.stages[-1]
-    assert isinstance(stage, Other)
-    assert stage.name == "multiply"
-    assert [value.name for value in stage.inputs] == [program.stages[1].out.name, program.stages[2].out.name]
+def test_a_split_and_a_new_order_are_one_movement_of_data():
+    program = read_from(Of(lambda x: torch.cat(x.permute(0, 2, 1).chunk(2, 1)[::-1], 2)), (6, 4))
+    (stage,) = program.stages
+    assert isinstance(stage, Gather)
+    assert (stage.out.shape, stage.table[0, 0].tolist()) == ((1, 2, 12), [2, 6, 10, 14, 18, 22, 0, 4, 8, 12, 16, 20])
 
 
-def test_a_split_becomes_slices():
-    program = read_from(Of(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), (6, 3, 3))
-    assert kinds(program) == ["Other", "Other", "Concat"]
-    assert [stage.out.shape for stage in program.stages] == [(1, 3, 3, 3), (1, 3, 3, 3), (1, 6, 3, 3)]
+def test_a_constant_is_held_once_however_many_tokens_read_it():
+    def attention(x, a):
+        return a(x, x, x, need_weights=False)[0]
+
+    sizes = set()
+    for tokens in (4, 64):
+        program = read_from(Of(attention, a=lambda: nn.MultiheadAttention(16, 2, batch_first=True)), (tokens, 16))
+        sizes.add(sum(stage.y.nbytes for stage in program.stages if isinstance(getattr(stage, "y", None), np.ndarray)))
+    assert sizes == {4 * (3 * 16 * 16 + 16 * 16)}
 
 
 @pytest.mark.parametrize(
     ("function", "kind"),
     [
         (lambda x: x.flatten(1), Flatten), (lambda x: torch.relu(x), Elementwise), (lambda x: x / 4, Elementwise),
-        (lambda x: torch.cat([x, x], 1), Concat), (lambda x: torch.cat([x, x], 2), Other),
-        (lambda x: x.softmax(1), Other), (lambda x: x.mean(2), Other),
-        (lambda x: x * x.mean((2, 3), keepdim=True), Other),
+        (lambda x: torch.cat([x, x], 1), Concat), (lambda x: torch.cat([x, x], 2), Gather),
+        (lambda x: x.flatten(2).softmax(2), Rows), (lambda x: x.mean(2), Map), (lambda x: x.amax(2), Loops),
+        (lambda x: x * x.mean((2, 3), keepdim=True), Elementwise), (lambda x: x @ x.transpose(2, 3), Product),
     ],
 )  # fmt: skip
 def test_a_call_is_read_as_the_stage_that_knows_it(function, kind):
@@ -106,25 +122,30 @@ def test_the_batch_is_the_one_asked_for():
 def test_a_program_of_another_fixed_batch_is_refused():
     fixed = torch.export.export(nn.ReLU(), (torch.zeros(2, 3),))
     with pytest.raises(GraphError, match="batches of 2, not 1"):
-        imported(fixed, 1)
-
-
-def test_an_average_with_its_own_divisor_is_refused_since_tvm_forgets_it():
-    with pytest.raises(GraphError, match="divisor of its own"):
-        imported(export(nn.AvgPool2d(2, divisor_override=3), (4, 6, 6)), 1)
-
-
-def test_an_operator_that_tvm_does_not_know_is_named():
-    with pytest.raises(GraphError, match="adaptive_max_pool2d"):
-        imported(export(nn.AdaptiveMaxPool2d(1), (4, 6, 6)), 1)
+        core_form(fixed, 1)
 
 
 def test_a_block_with_two_inputs_is_refused():
     both = torch.export.export(Of(lambda x: x[0] + x[1]), ((torch.zeros(2, 3), torch.zeros(2, 3)),))
     with pytest.raises(GraphError, match="2 inputs"):
-        imported(both, 2)
+        core_form(both, 2)
 
 
 def test_a_block_that_ignores_its_input_is_refused():
     with pytest.raises(GraphError, match="depends on its input"):
         read_from(Of(lambda x: torch.ones(2, 3)), (3,))
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: x + torch.rand(3), "rand draws random numbers"),
+        (lambda x: torch.nn.functional.conv2d(x, x[:1, :, :1, :1]), "weights that depend on the input"),
+        (lambda x: x.half() * 2, "goes on in float16"), (lambda x: torch.special.i0(x), "i0 has no rule"),
+        (lambda x: torch.cumsum(x, 1, dtype=torch.float64).float(), "float64"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_to_be_right_is_refused_with_what_to_write_instead(function, said):
+    with pytest.raises(GraphError, match=f"layer .*: .*{said}.*: .+") as refused:
+        read_from(Of(function), (3, 4, 4))
+    assert not any(word in str(refused.value).lower() for word in ("tvm", "relax", "traceback"))

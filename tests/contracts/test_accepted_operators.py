@@ -1,0 +1,77 @@
+"""What the compiler accepts, it computes as torch does: every operator, many arguments, none wrong."""
+
+import functools
+import platform
+
+import numpy as np
+import pytest
+import torch
+import tvm
+import tvm_ffi
+from accepted import SHAPE, Together, groups
+from operators import CASES
+
+import compile.pipeline as pipeline
+from compile.graph.core_form import core_form
+from compile.graph.reading import OPERATORS
+from compile.pipeline import compile_block
+from compile.targets import Target
+from transforms import export
+
+SHORT = Target(
+    name="x86-64-v2", description="as short as ARM's vectors", triple="x86_64-unknown-linux-gnu", cpu="x86-64-v2",
+    vector_bits=128, registers=16, threads=2,
+)  # fmt: skip
+GROUPS = groups()
+pytestmark = [
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="targets of x86 code: run it on an x86-64 machine"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@functools.cache
+def program(group):
+    model = Together(GROUPS[group]).eval()
+    return model, export(model, SHAPE)
+
+
+@functools.cache
+def form(group):
+    return core_form(program(group)[1], 1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("compile.tuning.timed", lambda kernel, target: {kernel.tiles[-1]: 0.0})
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_accepted_operator_computes_what_torch_does(group, tmp_path, monkeypatch):
+    model, exported = program(group)
+    monkeypatch.setattr(pipeline, "core_form", lambda *_: form(group))
+    path = tmp_path / "block.so"
+    path.write_bytes(compile_block(exported, SHORT).library)
+    x = np.random.default_rng(1).standard_normal((1, *SHAPE), np.float32)
+    with torch.no_grad():
+        wanted = {name: result.numpy() for name, result in model.results(torch.from_numpy(x)).items()}
+    y = tvm.runtime.tensor(np.full((1, sum(one.size for one in wanted.values())), np.nan, np.float32))
+    tvm_ffi.load_module(str(path))["run"](tvm.runtime.tensor(x), y)
+    ends = np.cumsum([one.size for one in wanted.values()])[:-1]
+    wrong = []
+    for (name, right), given in zip(wanted.items(), np.split(y.numpy(), ends, axis=1)):
+        if not np.allclose(given, right, rtol=1e-4, atol=1e-4 * np.abs(right[np.isfinite(right)]).max(initial=0)):
+            wrong.append(f"{name}: off by {np.abs(given - right).max():.3g}")
+    assert not wrong
+
+
+def test_there_are_many_cases():
+    assert sum(map(len, GROUPS.values())) >= 250
+
+
+def test_no_operator_is_accepted_that_is_not_tried():
+    tried = {node.target for group in GROUPS for node in form(group).calls}
+    assert {str(target) for target in set(OPERATORS) - tried} <= ELSEWHERE
+    assert CASES
+
+
+ELSEWHERE: set[str] = set()
