@@ -39,7 +39,8 @@ _C_SYMBOLS = frozenset(
 _M_FUNCTIONS = (
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh", "erf",
     "erfc", "exp", "exp2", "expm1", "fabs", "floor", "fma", "fmax", "fmin", "fmod", "hypot", "ldexp", "log", "log10",
-    "log1p", "log2", "nearbyint", "pow", "rint", "round", "roundeven", "sin", "sincos", "sinh", "sqrt", "tan", "tanh", "trunc",
+    "log1p", "log2", "nearbyint", "pow", "rint", "round", "roundeven", "sin", "sincos", "sinh", "sqrt", "tan", "tanh",
+    "trunc",
 )  # fmt: skip
 _M_SYMBOLS = frozenset([*_M_FUNCTIONS, *(f"{name}f" for name in _M_FUNCTIONS)])
 

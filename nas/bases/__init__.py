@@ -15,6 +15,7 @@ from modeltree.network import NetworkSpec
 from nas.bases.alexnet import alexnet, alexnet_exits, alexnet_exits4
 from nas.bases.load import from_file
 from nas.bases.nin import nin
+from nas.bases.packages import PACKAGES, from_package
 from nas.bases.resnet import resnet32
 from nas.bases.vgg import vgg11, vgg16
 from nas.bases.weights import HEADS, fingerprint, load_weights_, read_weights, save_weights
@@ -55,7 +56,8 @@ def build(base: str, *, num_classes: int, image_size: int, seed: int = 0) -> nn.
 
     Parameters
     ----------
-    base : a name from `BASES`, or `path/to/file.py:factory`, a function without arguments that returns a module.
+    base : a name from `BASES`; `path/to/file.py:factory`, a function without arguments that returns a module; or
+        `torchvision:name` or `timm:name` where those are installed.
     num_classes, image_size : of the data; a network from a file is tried on two black images to see that it fits.
 
     Raises
@@ -66,10 +68,12 @@ def build(base: str, *, num_classes: int, image_size: int, seed: int = 0) -> nn.
         raise ConfigError(f"num_classes is {num_classes} but must be at least 2: pass data with more classes")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if base.partition(":")[0] in PACKAGES:
+            return from_package(base, num_classes=num_classes, image_size=image_size)
         if ":" in base or base.endswith(".py"):
             return from_file(base, num_classes=num_classes, image_size=image_size)
         if base not in BASES:
-            raise unknown("base network", base, [*BASES, "path/to/file.py:factory"])
+            raise unknown("base network", base, [*BASES, "path/to/file.py:factory", "torchvision:name", "timm:name"])
         if image_size < 32:
             raise ConfigError(
                 f"image size is {image_size} but {base} needs at least 32: "

@@ -71,8 +71,21 @@ def base_cases(names: Iterable[str], folder: Path, *, image_size: int = 32, seed
                 assert module.running_var is not None
                 module.running_mean.normal_(0, 0.1, generator=generator)
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
-        cases.append(_case(Path(name.split(":")[0]).stem, export(network, (3, image_size, image_size)), folder))
+        title = _title(name, {case.name for case in cases})
+        cases.append(_case(title, export(network, (3, image_size, image_size)), folder))
     return cases
+
+
+def _title(base: str, taken: set[str]) -> str:
+    """A name for a row and its files: of a file the function too, and a number where it is taken."""
+    first, _, second = base.partition(":")
+    title = f"{Path(first).stem}-{second}" if first.endswith(".py") else second or first
+    title = title.replace("/", "-")
+    number = 2
+    unique = title
+    while unique in taken:
+        unique, number = f"{title}-{number}", number + 1
+    return unique
 
 
 def run_cases(run: Path, folder: Path) -> list[Case]:

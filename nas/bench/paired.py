@@ -132,9 +132,8 @@ def measured(
                 engine.name: stack.enter_context(_child(Runner, engine, engine.name, count)) for engine in engines
             }
             for done, case in enumerate(cases):
-                progress(f"{count} threads", done, len(cases), case.name)
-                found += _in_turns(case, count, runners, made, limits, rounds, burst_s, rng)
-            progress(f"{count} threads", len(cases), len(cases), "")
+                of_case = f"{case.name}, {done + 1} of {len(cases)}, {count} threads"
+                found += _in_turns(case, count, runners, made, limits, rounds, burst_s, rng, of_case, progress)
     return Results(
         machine=processor(), date=today(), versions=versions(_PACKAGES), load_before=load_before, what=what,
         rounds=tuple(found), ceilings=tuple(ceilings),
@@ -168,9 +167,9 @@ def _compiled(
 
 def _in_turns(
     case: Case, threads: int, runners: Mapping[str, Child], made: Mapping[tuple[str, str], Made | str],
-    limits: Ceilings, rounds: int, burst_s: float, rng: np.random.Generator,
+    limits: Ceilings, rounds: int, burst_s: float, rng: np.random.Generator, title: str, progress: Progress,
 ) -> list[Rounds]:  # fmt: skip
-    """All engines on one case."""
+    """All engines on one case; every turn is told under `title`."""
     errors, failures = {}, {}
     for name, runner in runners.items():
         compiled = made.get((case.name, name))
@@ -183,8 +182,10 @@ def _in_turns(
     times: dict[str, list[float | None]] = {name: [] for name in errors}
     for number in range(rounds):
         for name in map(str, rng.permutation(list(errors))):
+            progress(title, number, rounds, f"round {number + 1}: {name}")
             slow = number >= SLOW_ROUNDS and (times[name][0] or 0.0) > SLOW_MS
             times[name].append(None if slow else 1e3 * runners[name].call("burst", burst_s))
+    progress(title, rounds, rounds, "")
     found = []
     for name in runners:
         entry = Rounds(

@@ -7,7 +7,10 @@ import typer
 
 
 def bench(
-    base: Annotated[list[str] | None, typer.Option(help="A network, or file.py:factory; may be given again")] = None,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(help="A network, file.py:factory, torchvision:NAME or timm:NAME; may be given again"),
+    ] = None,
     blocks: Annotated[Path | None, typer.Option(help="A run directory: measure each of its blocks instead")] = None,
     threads: Annotated[list[int] | None, typer.Option(min=1, help="May be given again. 1 and 2 unless said")] = None,
     weights: Annotated[

@@ -79,7 +79,7 @@ def search(
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
         executor=executor, workers=workers,
     )  # fmt: skip
-    folder = out or Path("runs") / f"{_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
+    folder = out or Path("runs") / f"{_base_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
 
     from nas.cli.display.progress import stages
     from nas.search import search as run_search
@@ -125,3 +125,9 @@ def default_cache() -> Path:
 
 def _stem(name: str) -> str:
     return Path(name.split(":")[0]).stem
+
+
+def _base_stem(base: str) -> str:
+    """A network's name in a folder's: the file's, or the network's where a package comes first."""
+    first, _, second = base.partition(":")
+    return _stem(base) if first.endswith(".py") or not second else second

@@ -1,12 +1,14 @@
 """Operators that move numbers or change shapes, and those of whole layers, on maps of 6 channels, 5 rows, 7 columns."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
 
 def table(*shape: int, seed: int = 0) -> torch.Tensor:
-    """A constant."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    """A constant, of numbers that are as good as random."""
+    return 1.5 * torch.sin(torch.arange(float(math.prod(shape))) * 12.9898 + 1 + seed).reshape(shape)
 
 
 MOVED = {
@@ -30,7 +32,6 @@ MOVED = {
     "unfold": lambda x: F.unfold(x, 3),
     "unfold 2": lambda x: F.unfold(x, (2, 3), 1, 1, 2),
     "windows": lambda x: x.unfold(3, 3, 2),
-    "fold": lambda x: F.fold(F.unfold(x, 1), (5, 7), 1),
     "diagonal": lambda x: x.diagonal(0, 2, 3),
     "stack": lambda x: torch.stack([x, 2 * x], 2),
     "cat": lambda x: torch.cat([x, x.relu(), x], 1),
