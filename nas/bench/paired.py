@@ -167,7 +167,7 @@ def _compiled(
 
 def _in_turns(
     case: Case, threads: int, runners: Mapping[str, Child], made: Mapping[tuple[str, str], Made | str],
-    limits: Ceilings, rounds: int, burst_s: float, rng: np.random.Generator, title: str, progress: Progress,
+    limits: Ceilings, rounds: int, burst_s: float, rng: np.random.Generator, title: str, progress: StageProgress,
 ) -> list[Rounds]:  # fmt: skip
     """All engines on one case; every turn is told under `title`."""
     errors, failures = {}, {}
