@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from modeltree.files import write_text
 from modeltree.offloading.decisions import DecisionTable
-from nas.decisions.offloading.compare import Outcome, Row, ranges
+from nas.decisions.offloading.compare import PolicyOutcome, PolicyRow, ranges
 from nas.report.pieces import blocks, cells, charts, trace
 from nas.report.pieces.blocks import section
 from nas.report.pieces.colours import colours, key
@@ -23,12 +23,12 @@ _NOTE = (
     "transfers are simulated exactly. The reward is 0 to 1. Decision times were measured where this page was written."
 )
 
-Drawn = Callable[[Outcome], np.ndarray]
+Drawn = Callable[[PolicyOutcome], np.ndarray]
 
 
 def write_page(
-    path: Path, *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[Row],
-    outcomes: Mapping[str, Outcome], times_s: np.ndarray | None,
+    path: Path, *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[PolicyRow],
+    outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Write the page, whole or not at all; it needs nothing but itself.
 
@@ -67,7 +67,7 @@ def lines_chart(
     return drawn.properties(width=charts.WIDTH, height=charts.HEIGHT)
 
 
-def _sweep(table: DecisionTable, outcomes: Mapping[str, Outcome]) -> list[Markup]:
+def _sweep(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> list[Markup]:
     mbps = next(iter(outcomes.values())).mbps
     picked: dict[str, Drawn] = {
         "latency in ms, predicted": lambda one: one.latency_ms,
@@ -95,7 +95,7 @@ def _ranges(chosen: Sequence[tuple[float, float, str]]) -> Markup:
     )
 
 
-def _link(table: DecisionTable, outcomes: Mapping[str, Outcome], times_s: np.ndarray) -> list[Markup]:
+def _link(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray) -> list[Markup]:
     stretch, link = trace.zoom(), next(iter(outcomes.values())).mbps
     picked: dict[str, Drawn] = {
         "latency in ms, simulated": lambda one: one.latency_ms,
@@ -115,7 +115,7 @@ def _link(table: DecisionTable, outcomes: Mapping[str, Outcome], times_s: np.nda
     return [section("Along the link", along, note=trace.HINT, kind="simulated"), section("What each chose", *shares)]
 
 
-def _shares(table_: DecisionTable, one: Outcome) -> Markup:
+def _shares(table_: DecisionTable, one: PolicyOutcome) -> Markup:
     actions, counts = np.unique(one.action, return_counts=True)
     return table(["share", "choice"], [
         [f"{100 * counts[i] / len(one.action):.1f} %", Cell(text=table_.name(int(actions[i])), classes="text")]
@@ -123,7 +123,7 @@ def _shares(table_: DecisionTable, one: Outcome) -> Markup:
     ])  # fmt: skip
 
 
-def _results(rows: Sequence[Row], names: Sequence[str]) -> Markup:
+def _results(rows: Sequence[PolicyRow], names: Sequence[str]) -> Markup:
     titles = ["policy", "reward", "of the exact", "mean latency", "95 % under", "accuracy", "energy", "energy in all"]
     titles += ["answered", "transfers given up", "decision"]
     colour = colours(names, POLICIES)
@@ -138,7 +138,7 @@ def _results(rows: Sequence[Row], names: Sequence[str]) -> Markup:
     ])  # fmt: skip
 
 
-def _chart(picture: alt.TopLevelMixin | None, label: str, outcomes: Mapping[str, Outcome]) -> Markup:
+def _chart(picture: alt.TopLevelMixin | None, label: str, outcomes: Mapping[str, PolicyOutcome]) -> Markup:
     names = [(name, name) for name in outcomes]
     return Markup() if picture is None else charts.chart(picture, label=label, names=names, known=POLICIES)
 

@@ -80,7 +80,9 @@ def lines_panel(
             strokeWidth=alt.condition("datum.name === 'tree'", alt.value(2.4), alt.value(1.4)),
         )
     )  # fmt: skip
-    return alt.layer(lines, _pointer(data, x, {key(name): titles[name] for name in names})).properties(height=height)
+    return alt.layer(lines, _pointer(data, x, {key(name): titles[name] for name in names}, key(title))).properties(
+        height=height
+    )
 
 
 def over_time(*panels: charts.Panel) -> alt.VConcatChart:
@@ -88,10 +90,10 @@ def over_time(*panels: charts.Panel) -> alt.VConcatChart:
     return alt.vconcat(*(panel.properties(width=charts.WIDTH) for panel in panels), spacing=26)
 
 
-def _pointer(data: alt.Data, x: alt.X, titles: Mapping[str, str]) -> charts.Panel:
+def _pointer(data: alt.Data, x: alt.X, titles: Mapping[str, str], name: str) -> charts.Panel:
     """A vertical line at the moment nearest to the pointer, with all that is known of it."""
     near = alt.selection_point(
-        fields=["time_s"], nearest=True, on="pointermove", empty=False, clear="pointerout", name="near"
+        fields=["time_s"], nearest=True, on="pointermove", empty=False, clear="pointerout", name=name
     )
     told = [charts.tip(f"{field}:Q", title) for field, title in titles.items()]
     return (

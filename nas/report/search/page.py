@@ -22,7 +22,7 @@ from nas.report.search import charts
 from nas.report.search.drawing import draw_tree
 from nas.report.search.endings import endings_section
 from nas.report.search.table import methods_section
-from nas.results.summary import Method, Summary, read_summary
+from nas.results.summary import MethodRow, Summary, read_summary
 from nas.results.verdict import best_choice, verdict_of
 
 FILE = "report.html"
@@ -108,7 +108,7 @@ def _tiles(summary: Summary) -> Markup:
     return blocks.tiles(tiles)
 
 
-def _than(device: Method | None, field: str) -> str:
+def _than(device: MethodRow | None, field: str) -> str:
     if device is None:
         return ""
     value = getattr(device, field)
