@@ -122,7 +122,8 @@ class TaskStream:
         now = self.clock()
         waits_s = max(0.0, self._busy_until_s - now) + self._jobs.before_s(job.until_s)
         return Seen(
-            images=len(job.images), deadline_ms=ms_from_s(job.until_s - now) - self._overrun.margin_ms, device_wait_ms=ms_from_s(waits_s),
+            images=len(job.images), deadline_ms=ms_from_s(job.until_s - now) - self._overrun.margin_ms,
+            device_wait_ms=ms_from_s(waits_s),
             server_wait_ms=self.server.wait_ms(), mbps=self._bandwidth(),
             link_wait_ms=ms_from_s(max(0.0, self._link_until_s - now)),
         )  # fmt: skip
