@@ -19,6 +19,7 @@ from nas.cli.record import record
 from nas.cli.run import run
 from nas.cli.search import search
 from nas.cli.serve import serve
+from nas.cli.servers import servers
 from nas.cli.show import show
 from nas.cli.train import train
 
@@ -40,6 +41,7 @@ app.command()(emulate)
 app.command()(field)
 app.command()(record)
 app.command()(place)
+app.command()(servers)
 app.add_typer(policy, name="policy")
 
 INTERRUPTED = 130

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from modeltree.errors import ConfigError, DataError
+from runtime.chain.file_watch import FileWatch
 from runtime.chain.forwarding import NobodyLeft, forward
 from runtime.chain.neighbours import Identity, Neighbours, transport_of
 from runtime.chain.placement_file import Placement, read_placement
@@ -45,6 +46,7 @@ class ChainSession:
 
     def __init__(self, device: Device, neighbours: Neighbours, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.device, self.neighbours, self._clock = device, neighbours, clock
+        self._watch: FileWatch | None = None
         missing = [b for s in self.placement.stages[: self.placement.first] for b in s.blocks if not device.has(b)]
         if missing:
             raise ConfigError(f"the bundle lacks {missing[0]}, which the placement gives the device: pass its bundle")
@@ -62,7 +64,10 @@ class ChainSession:
         plan, who = read_placement(Path(placement)), identity or Identity()
         device = Device(Bundle.open(Path(bundle), target), target=target, variant=variant)
         device.warm_up()
-        return cls(device, Neighbours(placement=plan, connect=lambda one: transport_of(one, who), every_s=look_s))
+        neighbours = Neighbours(placement=plan, connect=lambda one: transport_of(one, who), every_s=look_s)
+        session = cls(device, neighbours)
+        session._watch = FileWatch(Path(placement), neighbours)
+        return session
 
     @property
     def placement(self) -> Placement:
@@ -134,6 +139,8 @@ class ChainSession:
 
     def close(self) -> None:
         """Let go of the members."""
+        if self._watch is not None:
+            self._watch.stop()
         self.neighbours.close()
 
     def __enter__(self) -> "ChainSession":

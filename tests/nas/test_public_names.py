@@ -17,8 +17,8 @@ BEFORE = json.loads((Path(__file__).parents[1] / "golden" / "command_line_v1.jso
 """Verb -> option, or argument in capitals -> default. An option may come; none may go or mean another default."""
 
 VERBS = {
-    "bench", "compile", "emulate", "field", "place", "policy eval", "policy train", "profile", "record", "run", "search",
-    "serve", "servers", "show", "train",
+    "bench", "compile", "emulate", "field", "place", "policy eval", "policy train", "profile", "record", "run",
+    "search", "serve", "servers", "show", "train",
 }  # fmt: skip
 
 NAMES = {

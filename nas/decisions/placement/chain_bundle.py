@@ -1,5 +1,6 @@
 """From a plan to what servers and device run: a bundle with a block a stage, and the placement file beside it."""
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ PLACEMENT_NAME = "placement.json"
 
 
 def write_chain(
-    network: Network, places: Sequence[int], out: Path, targets: Sequence[Target], *, base: str, cache: Path | None = None,
+    network: Network, places: Sequence[int], out: Path, targets: Sequence[Target], *, base: str,
+    cache: Path | None = None,
     mean: tuple[float, ...] = (0.5, 0.5, 0.5), std: tuple[float, ...] = (0.5, 0.5, 0.5),
 ) -> tuple[str, ...]:  # fmt: skip
     """Compile the parts of a network between places into a bundle of one path; the blocks' hashes in their order.
@@ -35,7 +37,7 @@ def write_chain(
         (run / "blocks").mkdir()
         blocks = [
             write_block(network.between(start, stop), network.spec.places[start].shape, run / "blocks")
-            for start, stop in zip(places, places[1:], strict=False)
+            for start, stop in itertools.pairwise(places)
         ]
         tree = _tree(network, places, blocks, base=base, mean=mean, std=std)
         write_bytes(run / "tree.json", encode_tree(tree))
@@ -97,7 +99,7 @@ def placement_of(plan: Plan, hosts: Hosts, blocks: Sequence[str], *, spares: boo
     GraphError : a device's stage lies behind a server's.
     """
     names = [server.name for server in hosts.servers]
-    stages = []
+    stages: list[Stage] = []
     for stage, block in zip(plan.stages, blocks, strict=True):
         if stage.host == 0:
             if any(one.members != (DEVICE,) for one in stages):
