@@ -17,8 +17,8 @@ BEFORE = json.loads((Path(__file__).parents[1] / "golden" / "command_line_v1.jso
 """Verb -> option, or argument in capitals -> default. An option may come; none may go or mean another default."""
 
 VERBS = {
-    "bench", "compile", "emulate", "field", "policy eval", "policy train", "profile", "record", "run", "search",
-    "serve", "show", "train",
+    "bench", "compile", "doctor", "emulate", "field", "policy eval", "policy train", "profile", "place", "record",
+    "run", "search", "serve", "show", "stream", "train",
 }  # fmt: skip
 
 NAMES = {
