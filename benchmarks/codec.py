@@ -24,7 +24,7 @@ from modeltree.tree import decode_tree
 from nas.jobs.machine import load_average, processor, today
 from runtime.images import image_files, pixels_of
 from runtime.wire import frames
-from runtime.wire.codec import Method, quantise
+from runtime.wire.codec import Packing, quantise
 from transforms.graph.network import analyse
 
 WIDTHS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 32]
@@ -84,7 +84,7 @@ def _measured(x: np.ndarray, bits: int, rounds: int) -> tuple[float, ...]:
     frame = frames.encode(x, bits)
     header = frames.read_header(frame)
     return (
-        len(frame), header.payload_bytes, entropy_bytes(x, bits), header.method is Method.MODELLED,
+        len(frame), header.payload_bytes, entropy_bytes(x, bits), header.method is Packing.MODELLED,
         fastest_us(lambda: frames.encode(x, bits), rounds),
         fastest_us(lambda: frames.decode(frame, shape=x.shape, dtype=x.dtype), rounds),
     )  # fmt: skip

@@ -33,11 +33,11 @@ import numpy as np
 from modeltree.errors import NasError
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
+from runtime.execution.processor import chosen_target
 from runtime.server.engine import BundleEngine
 from runtime.server.interface import Busy
 from runtime.server.memory import bound_arenas
 from runtime.server.serving import ServeConfig, Server
-from runtime.server.target_selection import chosen_target
 from runtime.wire.transports import BusyError, TimedOut, open_transport
 
 BATCHES = (1, 4, 8)

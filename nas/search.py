@@ -96,21 +96,21 @@ def search(
     endings = learn_endings(config, prepared, library.folder, partial(progress, "endings"))
     learnt["endings"] = time.perf_counter() - started
     started = time.perf_counter()
-    bench = build_search_spaces(
+    spaces = build_search_spaces(
         prepared.network, library, predictor, scenario, cuts, single_root=config.single_root, max_loss=config.max_loss,
         endings=endings,
     )  # fmt: skip
-    searched = bench if config.energy_mj is None else within_energy(bench, config.energy_mj)
+    searched = spaces if config.energy_mj is None else within_energy(spaces, config.energy_mj)
     oracle = None
     if config.distillation == "branch":
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
     results = _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
-    concluded = conclude(config, prepared, library, bench, cuts, results, run, partial(progress, "finetune"))
+    concluded = conclude(config, prepared, library, spaces, cuts, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
     seconds["total"] = time.perf_counter() - began
     exact = None if oracle else run_exact(searched)
-    summary = summarise(config, prepared, scenario, trace, bench, results, concluded, quality, exact, seconds)
+    summary = summarise(config, prepared, scenario, trace, spaces, results, concluded, quality, exact, seconds)
     for name, tree in concluded.trees.items():
         write_bytes(run.path("methods", f"{name}.json"), encode_tree(tree))
     write_bytes(run.path("tree.json"), encode_tree(concluded.tree))
@@ -164,13 +164,13 @@ def _taught(
 
 def _methods(
     config: SearchConfig,
-    bench: SearchSpaces,
+    spaces: SearchSpaces,
     run: Run,
     oracle: BranchOracle | None,
     progress: Progress,
 ) -> dict[str, MethodResult]:
     """Every method asked for, in an order in which each finds what it builds on."""
-    results: dict[str, MethodResult] = {name: fixed(bench, name) for name in ("device_only", "cloud_raw")}
+    results: dict[str, MethodResult] = {name: fixed(spaces, name) for name in ("device_only", "cloud_raw")}
 
     def stage(name: str, work: Callable[[], MethodResult]) -> None:
         found = run.stage(name, lambda: msgspec.to_builtins(work()))
@@ -180,21 +180,21 @@ def _methods(
 
     wanted: Mapping[str, None] = dict.fromkeys(config.methods)
     if "surgery" in wanted:
-        stage("surgery", lambda: run_surgery(bench))
+        stage("surgery", lambda: run_surgery(spaces))
     if "branch" in wanted or ("tree" in wanted and config.boosting):
-        stage("branch", lambda: run_branch(bench, config, progress, oracle))
-    plain = without_endings(bench)
-    if "tree" in wanted and (bench.tree.endings.exits or bench.tree.endings.codes):
+        stage("branch", lambda: run_branch(spaces, config, progress, oracle))
+    plain = without_endings(spaces)
+    if "tree" in wanted and (spaces.tree.endings.exits or spaces.tree.endings.codes):
         stage(
             PLAIN_TREE,
             lambda: run_tree(plain, config, run_branch(plain, config, progress), progress, name=PLAIN_TREE),
         )
     if "tree" in wanted:
-        stage("tree", lambda: run_tree(bench, config, results.get("branch"), progress, oracle))
+        stage("tree", lambda: run_tree(spaces, config, results.get("branch"), progress, oracle))
     reference = max((r.evaluations for n, r in results.items() if n in ("branch", "tree")), default=config.budget)
     for name in ("random", "egreedy"):
         if name in wanted and oracle is None:
-            stage(name, lambda name=name: run_tabular(bench, config, name, reference))  # type: ignore[misc]
+            stage(name, lambda name=name: run_tabular(spaces, config, name, reference))  # type: ignore[misc]
     return results
 
 

@@ -20,6 +20,7 @@ from nas.cli.run import run
 from nas.cli.search import search
 from nas.cli.serve import serve
 from nas.cli.show import show
+from nas.cli.stream import stream
 from nas.cli.train import train
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.command()(emulate)
 app.command()(field)
 app.command()(record)
 app.command()(place)
+app.command()(stream)
 app.add_typer(policy, name="policy")
 
 INTERRUPTED = 130

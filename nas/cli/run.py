@@ -63,7 +63,7 @@ def run(
 ) -> None:
     """Classify images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError, DataError
-    from nas.cli.display.live import LiveView, Seen
+    from nas.cli.display.live import Answers, LiveView
     from nas.cli.display.top1 import Top1
     from nas.cli.picture_sources import PictureSources
     from runtime.session import Session
@@ -72,7 +72,7 @@ def run(
     if live and as_json:
         raise ConfigError("--live draws and --json prints lines: pass one of them")
     token = None if token_file is None else read_token(token_file)
-    seen = Seen()
+    seen = Answers()
     with Session.open(
         bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
         certificate=tls_cert, key=tls_key, frames=frames, hedge=hedge, policy=policy,

@@ -14,7 +14,7 @@ from modeltree.reward import Reward
 from modeltree.tree import ModelTree
 from nas.field.config import FieldConfig
 from nas.field.images import FieldImages, field_images
-from nas.field.methods import Method, find_methods, slowdown_text, subject_of
+from nas.field.methods import FieldMethod, find_methods, slowdown_text, subject_of
 from nas.field.processes.links import chosen_link
 from nas.field.processes.turn import play_turn
 from nas.field.record import FieldRun, MethodRun, Shot, encode_field
@@ -32,7 +32,7 @@ class Played:
     """What a run has brought so far; it grows while methods are played, so that an interrupted one can be written."""
 
     config: FieldConfig
-    methods: tuple[Method, ...]
+    methods: tuple[FieldMethod, ...]
     images: FieldImages
     link: str
     load: float

@@ -13,7 +13,7 @@ from nas.finalise.finetune import FinetuneConfig, distil_whole_
 from nas.jobs.progress import silent
 from nas.training.base_network import Prepared
 from nas.training.teacher import lessons
-from nas.treesearch.evaluator import Branch
+from nas.treesearch.evaluator import PlanPath
 from nas.treesearch.space import Space
 from transforms import compose, technique
 
@@ -33,7 +33,7 @@ class BranchOracle:
         self.lessons = lessons(prepared, folder, config.seed, silent)
         self.judged = prepared.search_images(config.seed)
 
-    def __call__(self, space: Space, branch: Branch) -> float:
+    def __call__(self, space: Space, branch: PlanPath) -> float:
         """Percent, on the search images."""
         plan = space.variants(branch)
         key = json.dumps(sorted((unit, *choice) for unit, choice in plan.items()))

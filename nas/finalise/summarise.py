@@ -30,7 +30,7 @@ _PACKAGES = ("torch", "torch-pruning", "tensorly", "networkx", "numpy", "scipy",
 
 
 def summarise(
-    config: SearchConfig, prepared: Prepared, scenario: Scenario, trace: Trace, bench: SearchSpaces,
+    config: SearchConfig, prepared: Prepared, scenario: Scenario, trace: Trace, spaces: SearchSpaces,
     results: Mapping[str, MethodResult], concluded: Concluded, quality: Quality, exact: Mapping[str, float] | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
@@ -39,7 +39,7 @@ def summarise(
     Predicted accuracies are the base network's measured one less the predicted drop, so that they stand on the same
     scale as measured ones; predicted rewards likewise.
     """
-    problem = bench.tree.problem
+    problem = spaces.tree.problem
     shift = concluded.base_accuracy[1] - float(problem.accuracy[0])
     worth = problem.accuracy_worth * shift
     starts = spread_starts(trace, _STARTS)
@@ -80,12 +80,12 @@ def summarise(
         "exits": [
             {"exit": known.exit, "place": known.place, "drop": known.drop, "entropy": known.entropy,
              "rate": known.rate, "loss": known.loss, "head_ms": scenario.device.compute_ms(known.layers)}
-            for known in bench.tree.endings.exits
+            for known in spaces.tree.endings.exits
         ],
         "codes": [
             {"place": known.place, "bits": known.bits, "kept": known.kept, "bytes": known.bytes, "drop": known.drop,
              "raw_bytes": prepared.network.spec.places[known.place].bytes}
-            for known in bench.tree.endings.codes
+            for known in spaces.tree.endings.codes
         ],
         "branches": [
             {"leaf": node.id, "latency_ms": node.leaf.latency_ms, "accuracy": node.leaf.accuracy,
@@ -98,7 +98,7 @@ def summarise(
         },
         "dropped": [
             {"layer": prepared.network.units[unit].name, "choice": str(choice), "why": why}
-            for (unit, choice), why in sorted(bench.tree.dropped.items())
+            for (unit, choice), why in sorted(spaces.tree.dropped.items())
         ],
         "finetuning": concluded.finetuning,
         "seconds": dict(seconds),

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from modeltree.files import write_text
 from modeltree.tree import ModelTree
-from nas.emulation.methods import Comparison, EmulatedLink, Row
+from nas.emulation.methods import Comparison, EmulatedLink, EmulatedRow
 from nas.names import TITLES
 from nas.report.pieces import blocks, cells, trace
 from nas.report.pieces.blocks import section
@@ -85,7 +85,7 @@ def _table(seen: Comparison, measure: str) -> Markup:
     return table(titles, [_row(row, seen, colour, estimated=estimated) for row in (*seen.rows, seen.oracle)])
 
 
-def _row(row: Row, seen: Comparison, colour: Mapping[str, str], *, estimated: bool) -> Entry:
+def _row(row: EmulatedRow, seen: Comparison, colour: Mapping[str, str], *, estimated: bool) -> Entry:
     bound = row is seen.oracle
     title = "Bound: hindsight oracle" if bound else TITLES.get(row.method, row.method)
     numbers = [

@@ -25,7 +25,7 @@ class AlongTrace(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float = math.nan
 
 
-class Method(msgspec.Struct, frozen=True, kw_only=True):
+class MethodRow(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run the network. Origins are `measured` or `predicted`."""
 
     method: str
@@ -153,7 +153,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     scenario: ScenarioSummary = ScenarioSummary()
     base: BaseSummary = BaseSummary()
-    methods: list[Method] = []
+    methods: list[MethodRow] = []
     exact: Exact | None = None
     oracle_along_trace: AlongTrace | None = None
     curves: dict[str, list[tuple[float, float]]] | None = None
@@ -167,7 +167,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float | None] | None = None
     provenance: dict[str, Any] | None = None
 
-    def method(self, name: str) -> Method | None:
+    def method(self, name: str) -> MethodRow | None:
         """A method by name, None if it was not run."""
         return next((method for method in self.methods if method.method == name), None)
 

@@ -7,7 +7,7 @@ from typing import Any
 from modeltree.render import ms_text
 from modeltree.tree import ExitFork, ModelTree
 from nas.names import METHOD_TABLE, STRATEGIES, phrase
-from nas.results.summary import Exact, Method, Summary, read_summary
+from nas.results.summary import Exact, MethodRow, Summary, read_summary
 
 TIE_REWARD = 0.5
 """Rewards (of 400) closer than this count as equal: less than a millisecond, or a quarter point of accuracy."""
@@ -50,7 +50,7 @@ def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
     return [sentence for sentence in (*sentences, _origin(summary)) if sentence]
 
 
-def best_choice(summary: Summary) -> Method | None:
+def best_choice(summary: Summary) -> MethodRow | None:
     """The simplest method whose reward ties with the highest; None if there is none."""
     methods = [summary.method(name) for name in STRATEGIES]
     usable = [method for method in methods if method is not None and math.isfinite(method.reward)]
@@ -58,7 +58,7 @@ def best_choice(summary: Summary) -> Method | None:
     return next((method for method in usable if method.reward >= top - TIE_REWARD), None)
 
 
-def _headline(best: Method, found: Mapping[str, Method], summary: Summary, tree: ModelTree | None) -> str:
+def _headline(best: MethodRow, found: Mapping[str, MethodRow], summary: Summary, tree: ModelTree | None) -> str:
     worth = f"{ms_text(best.latency_ms)} at {best.accuracy:.1f} % accuracy (reward {best.reward:.1f})"
     match best.method:
         case "device_only":
@@ -75,7 +75,7 @@ def _headline(best: Method, found: Mapping[str, Method], summary: Summary, tree:
 
 
 def _tie_or_win(
-    branch: Method, found: Method | None, summary: Summary, worth: str, tree: ModelTree | None
+    branch: MethodRow, found: MethodRow | None, summary: Summary, worth: str, tree: ModelTree | None
 ) -> str:  # fmt: skip
     if found is None or found.reward < branch.reward - TIE_REWARD:
         return f"The branch, chosen once at the start, is the best choice: {worth}."
@@ -102,7 +102,7 @@ def _without_split(tree: ModelTree | None) -> str:
     return f"; it never splits the network, all of its gain is compression{exits} on the device"
 
 
-def _energy(tree: Method, summary: Summary) -> str:
+def _energy(tree: MethodRow, summary: Summary) -> str:
     """Whether a limit on energy was kept; nothing where none was set."""
     limit, taken = summary.config.get("energy_mj"), tree.energy_mj
     if not isinstance(limit, int | float) or taken is None:
@@ -112,7 +112,7 @@ def _energy(tree: Method, summary: Summary) -> str:
     return f"An inference takes {taken:.3g} mJ on average, more than the {limit:g} mJ that were allowed."
 
 
-def _caveats(best: Method, found: Mapping[str, Method]) -> str:
+def _caveats(best: MethodRow, found: Mapping[str, MethodRow]) -> str:
     """What the headline leaves out: a JPEG that beats the tree, another order along the trace."""
     said = []
     tree, jpeg = found.get("tree"), found.get("cloud_jpeg")
@@ -129,7 +129,7 @@ def _caveats(best: Method, found: Mapping[str, Method]) -> str:
     return _sentence(said)
 
 
-def _price(subject: Method, found: Mapping[str, Method]) -> str:
+def _price(subject: MethodRow, found: Mapping[str, MethodRow]) -> str:
     """How much faster and less accurate a method is than the ones a reader would try first."""
     others = [found[name] for name in ("device_only", "surgery", "cloud_jpeg") if name in found]
     others = [other for other in others if other.method != subject.method]
@@ -147,7 +147,7 @@ def _sentence(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _against(subject: Method, other: Method) -> str:
+def _against(subject: MethodRow, other: MethodRow) -> str:
     ratio = subject.latency_ms / other.latency_ms if other.latency_ms > 0 else math.nan
     if not math.isfinite(ratio):
         time = f"{ms_text(subject.latency_ms)} against {ms_text(other.latency_ms)}"
@@ -184,7 +184,7 @@ def _search(exact: Exact | None, summary: Summary) -> str:
     return _sentence(said)
 
 
-def _searched(method: Method) -> float:
+def _searched(method: MethodRow) -> float:
     """The reward that the search itself saw."""
     return method.reward if method.predicted_reward is None else method.predicted_reward
 

@@ -75,7 +75,9 @@ def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress)
     dataset = load_dataset(config.data, image_size=config.image_size, seed=config.seed, cache=cache)
     model = build(config.base, num_classes=len(dataset.classes), image_size=config.image_size, seed=config.seed)
     if config.weights is not None:
-        load_weights_(model, Path(config.weights))
+        notes = load_weights_(model, Path(config.weights))
+        if notes:
+            progress(1, 1, f"weights: {', '.join(notes)}")
         dataset = with_unseen_search(dataset, config.seed)
     else:
         model = _trained(model, dataset, config, cache, progress)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from modeltree.errors import ConfigError, DataError
-from nas.bases.load import fingerprint
+from nas.bases.weights import fingerprint
 from nas.data.dataset import Dataset, ImageSet
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress

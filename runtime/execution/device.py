@@ -10,6 +10,7 @@ from modeltree.errors import ConfigError, DataError
 from modeltree.manifest import Manifest
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
+from runtime.execution.processor import check_runs_here
 from runtime.images import Picture, entering
 
 _SHARE = 0.2
@@ -42,7 +43,8 @@ class Device:
 
     Raises
     ------
-    ConfigError : no such target or variant, or several targets and none named. FormatError : a file is off.
+    ConfigError : no such target or variant, several targets and none named, or one that this machine cannot
+        run. FormatError : a file is off.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Device:
     ) -> None:  # fmt: skip
         self.manifest: Manifest = bundle.manifest
         self.target = target or _only_target(bundle)
+        check_runs_here(self.manifest, self.target)
         self.clock = clock
         runtime = bundle.runtime_path(self.target)
         self._libraries: dict[str, Library] = {}

@@ -35,7 +35,7 @@ class FrameError(FormatError):
         self.reason = reason
 
 
-class Method(enum.IntEnum):
+class Packing(enum.IntEnum):
     """How codes become bytes: bit by bit, through deflate, or by Huffman codes that both ends know."""
 
     PACKED = 0
@@ -123,11 +123,11 @@ def extremes(x: np.ndarray) -> tuple[float, float]:
 
 
 def packed_bytes(count: int, bits: int) -> int:
-    """Size of so many codes as `Method.PACKED`: the most that any payload may have."""
+    """Size of so many codes as `Packing.PACKED`: the most that any payload may have."""
     return sum(_ceiling(count * width, 8) for width in _widths(bits))
 
 
-def pack(q: np.ndarray, bits: int) -> tuple[Method, bytes]:
+def pack(q: np.ndarray, bits: int) -> tuple[Packing, bytes]:
     """Codes as bytes, by the method that makes them fewest.
 
     Up to four-bit planes put several codes into a byte, which also lets Huffman spend less than a bit on each.
@@ -136,24 +136,24 @@ def pack(q: np.ndarray, bits: int) -> tuple[Method, bytes]:
     deflated = _deflated([_gathered(plane, width, 8 // width, 1) for plane, width in planes])
     least = min(len(deflated), packed_bytes(q.size, bits))
     if bits <= MODELLED_BITS and (found := modelled(planes[0][0], bits, least)) is not None:
-        return Method.MODELLED, found
+        return Packing.MODELLED, found
     if len(deflated) < packed_bytes(q.size, bits):
-        return Method.DEFLATED, deflated
+        return Packing.DEFLATED, deflated
     packed = (_gathered(plane, width, 8, width).tobytes()[: _ceiling(q.size * width, 8)] for plane, width in planes)
-    return Method.PACKED, b"".join(packed)
+    return Packing.PACKED, b"".join(packed)
 
 
-def unpack(payload: memoryview, method: Method, bits: int, count: int) -> np.ndarray:
+def unpack(payload: memoryview, method: Packing, bits: int, count: int) -> np.ndarray:
     """The codes, (count,), that `pack` made `payload` of. Never makes more than was asked for, whatever comes in.
 
     Raises
     ------
     FrameError : it holds more or fewer codes, codes of more bits, bits set where none belong, or is no deflate stream.
     """
-    if method is Method.MODELLED:
+    if method is Packing.MODELLED:
         return _unmodelled(payload, bits, count)
     widths = _widths(bits)
-    if method is Method.PACKED:
+    if method is Packing.PACKED:
         layouts = [(width, 8, width) for width in widths]
         sizes = [_ceiling(count * width, 8) for width in widths]
         data = payload

@@ -9,7 +9,7 @@ from modeltree.render import ms_text
 from nas.names import STRATEGIES, TITLES
 from nas.report.pieces import charts, trace
 from nas.report.pieces.colours import BOUND, key
-from nas.results.summary import Branch, Method, Predictor, Series
+from nas.results.summary import Branch, MethodRow, Predictor, Series
 
 SKIPPED = 0.01
 """Share of the evaluations at whose best reward the search chart begins: what comes before would flatten the rest."""
@@ -48,7 +48,7 @@ def search_chart(curves: Mapping[str, Line], exact_reward: float | None) -> char
     return alt.layer(optimum.encode(y=y, tooltip=said), drawn).properties(width=charts.WIDTH, height=charts.HEIGHT)
 
 
-def tradeoff_chart(branches: Sequence[Branch], methods: Sequence[Method]) -> charts.Panel | None:
+def tradeoff_chart(branches: Sequence[Branch], methods: Sequence[MethodRow]) -> charts.Panel | None:
     """Accuracy against latency: every branch of the tree, sized by its chance, and every method one would deploy."""
     shown = deployable(methods)
     if not shown and not branches:
@@ -127,7 +127,7 @@ def bars(rows: Sequence[tuple[str, float, str, str]], unit: str) -> charts.Panel
     return alt.layer(drawn, words).properties(width=charts.WIDTH)
 
 
-def deployable(methods: Sequence[Method]) -> list[Method]:
+def deployable(methods: Sequence[MethodRow]) -> list[MethodRow]:
     """The methods that one would deploy and that have both numbers."""
     return [m for m in methods if m.method in STRATEGIES and math.isfinite(m.latency_ms) and math.isfinite(m.accuracy)]
 

@@ -147,7 +147,7 @@ def test_a_profile_that_is_none_is_refused(nas, tmp_path):
 
 def test_weights_that_do_not_fit_are_refused(nas, tmp_path, base):
     words = ("--base", base, "--image-size", 16, "--weights", tmp_path / "w.safetensors")
-    refused(nas, tmp_path, *words, why="pass an existing .safetensors file")
+    refused(nas, tmp_path, *words, why="pass an existing .safetensors or .pth file")
     save_weights(torch.nn.Linear(3, 4), tmp_path / "w.safetensors")
     refused(nas, tmp_path, *words, why="does not fit the network: missing 0.bias")
     (tmp_path / "w.safetensors").write_text("pickle")

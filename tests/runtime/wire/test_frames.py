@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from modeltree.errors import ConfigError, DataError, FormatError
-from runtime.wire.codec import Method
+from runtime.wire.codec import Packing
 from runtime.wire.frames import FrameError, decode, encode, largest_frame_bytes, read_header
 
 ALL_BITS = [*range(1, 17), 32]
@@ -195,7 +195,7 @@ SMALL = {
 
 def test_the_small_frames_are_of_every_kind():
     assert [read_header(SMALL[name][0]).method for name in SMALL] == [
-        Method.PACKED, Method.MODELLED, Method.DEFLATED, Method.DEFLATED, Method.PACKED, Method.PACKED,
+        Packing.PACKED, Packing.MODELLED, Packing.DEFLATED, Packing.DEFLATED, Packing.PACKED, Packing.PACKED,
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.wire.codec import FrameError, Method, pack, unpack
+from runtime.wire.codec import FrameError, Packing, pack, unpack
 from runtime.wire.modelled import DECAYS, HEAD_BYTES, SHARES, distance_table, mask_table, modelled, unmodelled
 
 ENDLESS = 10**9
@@ -88,13 +88,13 @@ def test_sparse_maps_come_within_three_percent_of_their_entropy(bits, share):
     q = sparse(8192, bits, share, step=0.1)
     method, payload = pack(q, bits)
     assert len(payload) <= 1.03 * entropy_bytes(q)
-    assert method is Method.MODELLED or len(payload) <= len(modelled(q, bits, ENDLESS))
+    assert method is Packing.MODELLED or len(payload) <= len(modelled(q, bits, ENDLESS))
 
 
 def test_small_maps_need_no_table():
     q = sparse(1024, 4)
     method, payload = pack(q, 4)
-    assert method is Method.MODELLED
+    assert method is Packing.MODELLED
     assert len(payload) <= 1.03 * entropy_bytes(q) + HEAD_BYTES
 
 
@@ -113,7 +113,7 @@ def test_small_maps_need_no_table():
 )
 def test_what_is_none_is_refused(payload, why):
     with pytest.raises(FrameError, match=why):
-        unpack(memoryview(payload), Method.MODELLED, 4, 16)
+        unpack(memoryview(payload), Packing.MODELLED, 4, 16)
 
 
 def test_numbers_behind_the_last_are_refused():
@@ -124,7 +124,7 @@ def test_numbers_behind_the_last_are_refused():
 
 def test_wide_codes_have_no_model():
     with pytest.raises(FrameError, match="of 9 bits"):
-        unpack(memoryview(bytes(10)), Method.MODELLED, 9, 4)
+        unpack(memoryview(bytes(10)), Packing.MODELLED, 9, 4)
 
 
 @settings(max_examples=300, deadline=None)
@@ -132,7 +132,7 @@ def test_wide_codes_have_no_model():
 def test_any_bytes_are_codes_or_are_refused(data, bits, count):
     data = bytes((data[0] % 2**bits, data[1] % SHARES, data[2] % DECAYS)) + data[3:]
     try:
-        q = unpack(memoryview(data), Method.MODELLED, bits, count)
+        q = unpack(memoryview(data), Packing.MODELLED, bits, count)
     except FrameError:
         return
     assert q.shape == (count,)
