@@ -5,13 +5,15 @@ import functools
 import math
 import os
 import random
+import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -34,7 +36,12 @@ from runtime.result import Parts, Result
 from runtime.selection.branch_selection import BySwitch, Driver, open_driver
 from runtime.wire.transports.interface import Transport
 
+if TYPE_CHECKING:
+    from runtime.stream.pipeline import TaskStream
+    from runtime.stream.results import TaskResult
+
 _DEFAULTS = SessionOptions()
+_STREAM_ENDS_S = 5.0
 
 
 class Session:
@@ -76,8 +83,11 @@ class Session:
             device, link, self.driver, cloud=self.cloud, hedge=self._hedge, mode=options.mode, clock=clock
         )
         self._waiting = Workers(1, "nas-ainfer")
+        self._streams = _Streams()
+        self._stream_lock = threading.Lock()
         self._pid = os.getpid()
-        closing = (part for part in (self._prober, self._waiting, self._hedge, self.cloud) if part is not None)
+        parts = (self._streams, self._prober, self._waiting, self._hedge, self.cloud)
+        closing = (part for part in parts if part is not None)
         self._finalizer = weakref.finalize(self, _close, self._pid, tuple(closing))
 
     @classmethod
@@ -198,6 +208,34 @@ class Session:
         ended = self.clock()
         return walk.result(output[0], total_ms=1e3 * (ended - started), met=deadline is None or ended <= deadline)
 
+    def submit(self, images: Sequence[Picture], deadline_ms: float) -> "Future[TaskResult]":
+        """A task of a stream: 1 to 10 images with a deadline, queued, planned and run side by side with others.
+
+        The first one measures what the bundle's exits and cuts take here and at the server; `open_stream` does so
+        before. The future always brings a result, of a task that was not run as well.
+
+        Raises
+        ------
+        DataError : the images do not fit. Closed : as for `infer`. NasError : measuring failed.
+        """
+        return self.open_stream().submit(images, deadline_ms)
+
+    async def asubmit(self, images: Sequence[Picture], deadline_ms: float) -> "TaskResult":
+        """As `submit`, while other coroutines go on."""
+        return await asyncio.wrap_future(self.submit(images, deadline_ms))
+
+    def open_stream(self, **told: Any) -> "TaskStream":
+        """The session's stream, made when it is first asked for; `told` as for `runtime.stream.opening.open_stream`."""
+        from runtime.stream.opening import open_stream
+
+        self._check_open()
+        with self._stream_lock:
+            if not self._streams:
+                self._streams.append(open_stream(self.device, self.cloud, self.link, **told))
+            elif told:
+                raise ConfigError("the session has a stream already: open it before the first task, or another session")
+            return self._streams[0]
+
     def close(self) -> None:
         """Close the connection; calls in flight are not waited for. An inference of another thread ends nevertheless.
 
@@ -223,7 +261,16 @@ class Session:
         self.close()
 
 
-def _close(pid: int, parts: tuple[Prober | Workers | Hedge | Cloud, ...]) -> None:
+class _Streams(list["TaskStream"]):
+    """The session's stream, once there is one."""
+
+    def close(self) -> None:
+        """What is under way is ended first."""
+        for stream in self:
+            stream.close(_STREAM_ENDS_S)
+
+
+def _close(pid: int, parts: tuple[_Streams | Prober | Workers | Hedge | Cloud, ...]) -> None:
     """Close what a session is made of; in a forked child nothing, for it all is the parent's."""
     if os.getpid() == pid:
         for part in parts:

@@ -14,7 +14,7 @@ _CORES = os.cpu_count() or 1
 
 def search(
     base: Annotated[
-        str, typer.Option(help="vgg11, vgg16, alexnet, alexnet_exits, nin, resnet32, file.py:factory")
+        str, typer.Option(help="vgg11, vgg16, alexnet, alexnet_exits, alexnet_exits4, nin, resnet32, file.py:factory")
     ] = "vgg11",
     bandwidth_types: Annotated[int, typer.Option("--K", help="Bandwidth types the tree forks on")] = 2,
     blocks: Annotated[int, typer.Option("--N", help="Blocks the network is sliced into")] = 3,

@@ -23,6 +23,7 @@ def serve(
         int | None,
         typer.Option(min=1, help="Batches at once; one a processor unless said. With 1, one device is answered sooner"),
     ] = None,
+    order: Annotated[str, typer.Option(help="Of the queue: fcfs (first come), or edf (earliest deadline)")] = "fcfs",
     max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are told that we are busy")] = 128,
     max_message_mb: Annotated[float, typer.Option(min=0.001, help="Largest request, in MB of 10^6 bytes")] = 16.0,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second from one address")] = None,
@@ -70,7 +71,7 @@ def serve(
     tls = None if tls_cert is None or tls_key is None else ServerTls(certificate=tls_cert, key=tls_key, ca=client_ca)
     config = ServeConfig(
         bundle=bundle, listen=tuple(listen or ("grpc://127.0.0.1:8001", "http://127.0.0.1:8000")), backend=backend,
-        target=target, variant=weights, workers=workers, eager=not lazy, max_queue=max_queue,
+        target=target, variant=weights, workers=workers, eager=not lazy, max_queue=max_queue, order=order,
         max_message_bytes=int(max_message_mb * 1e6), max_rate=rate,
         token=None if token_file is None else read_token(token_file), tls=tls, metrics=metrics, watch=watch,
         keep_old_s=keep_old, drain_s=drain_s,

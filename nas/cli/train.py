@@ -32,9 +32,8 @@ def train(
     """Train a base network. An interrupted run goes on where it stopped when it is started again in the same way."""
     from dataclasses import replace
 
-    from rich.progress import Progress
-
     from nas.bases import build, load_weights_
+    from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
     from nas.data import load_dataset
     from nas.exits.heads import exit_accuracies, save_with_heads
@@ -53,8 +52,7 @@ def train(
     if lr is not None or start is not None:
         config = replace(config, lr=lr if lr is not None else config.lr / 2)
     state = out.with_name(out.name + ".part")
-    with Progress(transient=True) as bar:
-        task = bar.add_task("training", total=None)
+    with stages(quiet=False) as progress:
         network, heads = train_jointly(
             network,
             dataset,
@@ -62,7 +60,7 @@ def train(
             config,
             device=device_name,
             checkpoint=state,
-            progress=lambda done, total, text: bar.update(task, completed=done, total=total, description=text),
+            progress=lambda done, total, text: progress("training", done, total, text),
         )
     save_with_heads(network, heads, out)
     state.unlink(missing_ok=True)

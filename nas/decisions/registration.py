@@ -9,6 +9,10 @@ ENVIRONMENTS = {
         "nas.decisions.placement.environment:PlacementEnv",
         "nas.decisions.placement.environment:PlacementVectorEnv",
     ),
+    "nas/TaskStream-v0": (
+        "nas.decisions.streams.environment:TaskStreamEnv",
+        "nas.decisions.streams.vector:TaskStreamVectorEnv",
+    ),
 }
 """Where each lives: one at a time, and vectorised."""
 

@@ -15,6 +15,7 @@ from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Hand
 from nas.bases import fingerprint
 from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
+from nas.training.block_files import write_block
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from nas.treesearch.search_spaces import SearchSpaces
@@ -263,21 +264,6 @@ def export_blocks(network: Network, forest: Forest, branches: Sequence[PlanPath]
         if rest is not None and rest not in rests:
             rests[rest] = write_block(forest.cloud[rest], forest.shapes[rest], folder)
     return Exported(blocks=blocks, heads=heads, rests=rests)
-
-
-def content_hash(module: nn.Module) -> str:
-    """sha256, in hex (20 digits), of a block's code and weights."""
-    code = getattr(module, "code", "") + repr(module)
-    return hashlib.sha256((code + fingerprint(module)).encode()).hexdigest()[:20]
-
-
-def write_block(module: nn.Module, shape: tuple[int, ...], folder: Path) -> str:
-    name = content_hash(module)
-    path = folder / f"{name}.pt2"
-    if not path.exists():
-        with torch.no_grad():
-            write_bytes(path, program_bytes(export(module, shape)))
-    return name
 
 
 def layers_of(network: Network) -> list[LayerSpec]:

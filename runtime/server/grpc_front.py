@@ -17,7 +17,7 @@ from runtime.wire.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.wire.protocol.message_size import RAW_INPUTS, check_weight
 from runtime.wire.protocol.messages import message, require_grpc
 from runtime.wire.protocol.reasons import KEY
-from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
+from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, WAITING, X, checksum
 
 _SERVICE = "inference.GRPCInferenceService"
 _HEALTH = "grpc.health.v1.Health"
@@ -26,8 +26,8 @@ _FOREVER_S = 1e6
 """What grpcio gives as the time left where there is no deadline lies above."""
 _CUT_S = 10.0
 """What cutting may take after the grace."""
-_HANDSHAKE_S = 3.0
-"""From a connection's first packet to HTTP/2's first frame: TLS takes two or three round trips."""
+_HANDSHAKE_S = 10.0
+"""From a connection's first packet to HTTP/2's first frame: TLS takes two or three round trips, and a busy machine."""
 _SPARE_THREADS = 4
 """Beyond those that infer, so that health is answered under load, and a refusal too."""
 
@@ -212,6 +212,7 @@ def _infer(calls: _Calls, asked: Any, context: Any) -> Any:
         answered = calls.desk.infer(asked.model_name, asked.model_version, tensors, outputs, deadline_s)
     made = message("inference.ModelInferResponse")(model_name=asked.model_name, model_version=VERSION, id=asked.id)
     made.parameters[SECONDS].double_param = answered.seconds
+    made.parameters[WAITING].double_param = answered.waiting_s
     made.parameters[CHECKSUM].int64_param = checksum(answered.tensors)
     for tensor in answered.tensors:
         write_tensor(made.outputs, made.raw_output_contents, tensor)

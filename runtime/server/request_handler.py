@@ -31,10 +31,11 @@ class Late(NasError):
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """`tensors` of the answer, and `seconds` from having the request to having them."""
+    """`tensors` of the answer, `seconds` from having the request to having them, and `waiting_s`: the queue then."""
 
     tensors: tuple[Tensor, ...]
     seconds: float
+    waiting_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ class Desk:
         if len(inputs) != 1:
             raise FormatError(f"the request has {len(inputs)} inputs: it must have one, {X!r} or {FRAME!r}")
         if model == PROBE:
-            return Answered(tensors=(), seconds=time.perf_counter() - started)
+            return Answered(tensors=(), seconds=time.perf_counter() - started, waiting_s=self._waiting_s())
         if any(name != LOGITS for name in outputs) or len(outputs) > 1:
             raise FormatError(f"the request asks for {[name[:40] for name in outputs[:4]]}: there is {LOGITS!r} only")
         x = self._batch(inputs[0], self.model(model, version))
@@ -121,8 +122,13 @@ class Desk:
             deadline_s -= time.perf_counter() - started
         output = self._engine.infer(model, x, deadline_s=deadline_s).output
         return Answered(
-            tensors=(Tensor.of(LOGITS, np.asarray(output, np.float32)),), seconds=time.perf_counter() - started
-        )
+            tensors=(Tensor.of(LOGITS, np.asarray(output, np.float32)),), seconds=time.perf_counter() - started,
+            waiting_s=self._waiting_s(),
+        )  # fmt: skip
+
+    def _waiting_s(self) -> float:
+        """How long the engine's queue is; an engine that does not say has none."""
+        return float(getattr(self._engine, "backlog_s", 0.0))
 
     def _batch(self, tensor: Tensor, info: ModelInfo) -> np.ndarray:
         if tensor.name == FRAME and tensor.datatype == "UINT8" and len(tensor.shape) == 1:

@@ -23,7 +23,7 @@ from runtime.server.interface import UnknownModel
 from runtime.server.request_handler import EXTENSIONS, Desk, Refusal
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.reasons import KEY, Reason
-from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
+from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, WAITING, X, checksum
 
 _READ = ("GET", "HEAD")
 _NOTHING = "there is nothing at this path: see /v2, /v2/health/ready, /v2/models and /v2/repository/index"
@@ -138,7 +138,9 @@ class Routes:
         binary = wanted.wants_binary()
         reply = rest.InferReply(
             model_name=name, model_version=VERSION, id=wanted.id,
-            parameters={SECONDS: answered.seconds, CHECKSUM: checksum(answered.tensors)},
+            parameters={
+                SECONDS: answered.seconds, WAITING: answered.waiting_s, CHECKSUM: checksum(answered.tensors),
+            },
             outputs=[rest.describe(one, binary=binary) for one in answered.tensors],
         )  # fmt: skip
         whole, header_length = rest.joined(reply, [one.data for one in answered.tensors] if binary else [])

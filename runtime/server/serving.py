@@ -49,6 +49,7 @@ class ServeConfig:
     token : that every request must carry. tls : for the encrypted ones.
     backend, target, variant : what runs the models, whose libraries, and which weights.
     workers, threads : see `BundleEngine`.
+    order : of the queue: `fcfs`, first come first served, or `edf`, earliest deadline first.
     max_queue : requests that wait. max_rate : requests a second from one address.
     metrics : `host:port` for Prometheus and health checks. watch : serve another bundle once it lies there.
     keep_old_s : how long, after that, models that only the bundle before had stay for devices that still run it.
@@ -63,6 +64,7 @@ class ServeConfig:
     workers: int | None = None
     threads: int | None = None
     eager: bool = True
+    order: str = "fcfs"
     max_queue: int = 128
     max_message_bytes: int = 16 * 2**20
     max_rate: float | None = None
@@ -99,8 +101,12 @@ class Server:
         self.engine = BundleEngine(
             config.bundle, backend=config.backend, target=config.target, variant=config.variant, workers=config.workers,
             threads=config.threads, eager=config.eager, max_requests=config.max_queue,
+<<<<<<< HEAD
             max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s,
             blocks=config.blocks,
+=======
+            max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s, order=config.order,
+>>>>>>> main
         )  # fmt: skip
         self.answering = wrap(self.engine)
         self._started: list[Front | MetricsServer] = []

@@ -1,8 +1,10 @@
 """Stages of a search at the terminal, with the time each has left."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
+from nas.cli.display.log import logged
 from nas.jobs.progress import StageProgress, silent_stages
 
 TITLES = {
@@ -16,9 +18,13 @@ TITLES = {
 
 @contextlib.contextmanager
 def stages(*, quiet: bool) -> Iterator[StageProgress]:
-    """A callback (stage, done, total, text) that draws a bar per stage on standard error."""
+    """A callback (stage, done, total, text): a bar per stage at a terminal, else lines; both on standard error."""
     if quiet:
         yield silent_stages
+        return
+    if not sys.stderr.isatty():
+        with logged(TITLES, lambda line: print(f"nas: {line}", file=sys.stderr, flush=True)) as log:
+            yield log
         return
     from rich.console import Console
     from rich.progress import (

@@ -16,7 +16,7 @@ from modeltree.tree import BandwidthFork, Leaf, ModelTree, Node, encode_tree
 from nas.decisions.placement.cuts import Cuts
 from nas.decisions.placement.hosts import Hosts
 from nas.decisions.placement.pipeline import Plan
-from nas.finalise.tree_builder import write_block
+from nas.training.block_files import write_block
 from runtime.chain.placement_file import DEVICE, Member, Placement, Stage, write_placement
 from transforms import Network
 
@@ -36,7 +36,7 @@ def write_chain(
         run = Path(folder)
         (run / "blocks").mkdir()
         blocks = [
-            write_block(network.between(start, stop), network.spec.places[start].shape, run / "blocks")
+            write_block(network.between(start, stop).eval(), network.spec.places[start].shape, run / "blocks")
             for start, stop in itertools.pairwise(places)
         ]
         tree = _tree(network, places, blocks, base=base, mean=mean, std=std)
