@@ -1,18 +1,11 @@
 """From plans to a `ModelTree`, with every block exported and named by its content."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from compile.program_file import program_bytes
-from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
-from nas.bases import fingerprint
 from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
 from nas.training.block_files import write_block
@@ -20,7 +13,7 @@ from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
-from transforms import Network, export
+from transforms import Network
 
 IMAGE_BITS = 8
 
