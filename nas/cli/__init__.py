@@ -44,11 +44,8 @@ app.command()(emulate)
 app.command()(field)
 app.command()(record)
 app.command()(place)
-<<<<<<< HEAD
 app.command()(servers)
-=======
 app.command()(stream)
->>>>>>> main
 app.add_typer(policy, name="policy")
 
 INTERRUPTED = 130

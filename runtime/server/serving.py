@@ -101,12 +101,8 @@ class Server:
         self.engine = BundleEngine(
             config.bundle, backend=config.backend, target=config.target, variant=config.variant, workers=config.workers,
             threads=config.threads, eager=config.eager, max_requests=config.max_queue,
-<<<<<<< HEAD
-            max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s,
-            blocks=config.blocks,
-=======
             max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s, order=config.order,
->>>>>>> main
+            blocks=config.blocks,
         )  # fmt: skip
         self.answering = wrap(self.engine)
         self._started: list[Front | MetricsServer] = []
