@@ -4,17 +4,18 @@ What a message takes is then the link's time and the machine's: threads that wai
 and then. Small hand-overs say nothing of the link any more, and short probes make a fast one look slow.
 """
 
+import math
 import random
 
 import pytest
 
 from modeltree.link.bandwidth import BandwidthTypes
 from runtime.bandwidth import ProbePolicy
-from runtime.remote.circuit_breaker import Breaker
+from runtime.remote.circuit_breaker import LONGEST_S, Breaker
 from runtime.remote.link_monitor import LinkWatch
-from runtime.remote.offload_client import Cloud
+from runtime.remote.offload_client import Call, Cloud
 from runtime.remote.prober import Prober
-from runtime.wire.transports import Exchange
+from runtime.wire.transports import Exchange, TimedOut
 
 HALF = (0.5, 0.5)
 SLOW_MBPS, FAST_MBPS, RTT_S = 1.0, 20.0, 0.03
@@ -32,14 +33,15 @@ class BusyMachine:
 
     frames = True
 
-    def __init__(self, busy_share, seed):
+    def __init__(self, busy_share, seed, slower_s=SLOWER_S):
+        self._slower_s = slower_s
         self.now_s, self._busy_share, self._rng = 0.0, busy_share, random.Random(seed)
 
     def clock(self):
         return self.now_s
 
     def probe(self, size_bytes, timeout_s):
-        mbps = FAST_MBPS if FASTER_S <= self.now_s < SLOWER_S else SLOW_MBPS
+        mbps = FAST_MBPS if FASTER_S <= self.now_s < self._slower_s else SLOW_MBPS
         seconds = RTT_S + (size_bytes + HEADERS_BYTES) * 8 / (mbps * 1e6) + self._late_s() + self._late_s()
         self.now_s += seconds
         return Exchange(sent_bytes=size_bytes, received_bytes=100, seconds=seconds, server_s=0.0)
@@ -107,3 +109,35 @@ def test_hand_overs_that_say_nothing_do_not_keep_the_device_on_a_link_that_has_b
         if wire.now_s >= look_s:
             look_s = wire.now_s + LOOK_S
             prober.look()
+
+
+@pytest.mark.parametrize("busy_share", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("failures", [1, 10, 200])
+def test_however_long_a_server_was_away_the_device_is_back_soon_after_it(failures, busy_share):
+    """What a long history leaves behind: a breaker that waits long, and an estimate that is all but nothing."""
+    wire = BusyMachine(busy_share, failures, slower_s=math.inf)
+    link = LinkWatch(TYPES, rtt_ms=1e3 * RTT_S, clock=wire.clock)
+    cloud = Cloud(wire, link, Breaker(wire.clock, random.Random(0)), wire.clock, probed=True)
+    prober, answering = Prober(link, cloud, ProbePolicy()), wire.probe
+
+    def silent(size_bytes, timeout_s):
+        wire.now_s += timeout_s
+        raise TimedOut("nothing")
+
+    wire.now_s = FASTER_S - 1.0
+    wire.probe = silent
+    while cloud.breaker.failures < failures:
+        link.bandwidth_type()
+        cloud._settle(call := Call("model", 500, wire.now_s), None, TimedOut("nothing"))
+        assert call.settled
+        wire.now_s += LOOK_S
+        prober.look()
+    wire.now_s, wire.probe = max(FASTER_S, wire.now_s), answering
+    back_s = wire.now_s
+    while cloud.why_not() is not None or link.bandwidth_type()[0] == 0:
+        assert wire.now_s < back_s + LONGEST_S + LEARNT_S, (cloud.why_not(), link.estimate())
+        link.bandwidth_type()
+        wire.now_s += LOOK_S
+        began_s = wire.now_s
+        prober.look()
+        wire.now_s = began_s
