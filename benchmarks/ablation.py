@@ -41,14 +41,14 @@ def main() -> None:
     shares: dict[str, list[float]] = {name: [] for name in VARIANTS}
     evaluations: dict[str, list[int]] = {name: [] for name in VARIANTS}
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _, _, _, bench in itertools.islice(benches(told), 0, None, told.every):
-        exact = run_exact(bench)["valued"]
+    for _, _, _, spaces in itertools.islice(benches(told), 0, None, told.every):
+        exact = run_exact(spaces)["valued"]
         for name, changes in VARIANTS.items():
             for seed in range(told.seeds):
                 config = SearchConfig(seed=seed, budget=told.budget, **changes)
                 began = time.perf_counter()
-                branch = run_branch(bench, config, lambda *_: None) if config.boosting else None
-                tree = run_tree(bench, config, branch, lambda *_: None)
+                branch = run_branch(spaces, config, lambda *_: None) if config.boosting else None
+                tree = run_tree(spaces, config, branch, lambda *_: None)
                 seconds[name].append(time.perf_counter() - began)
                 shares[name].append(100 * tree.valued / exact)
                 evaluations[name].append(tree.evaluations)
@@ -69,7 +69,7 @@ def distillation(told: object) -> None:
     _, config, prepared, library, predictor = next(iter(learnt(told)))  # type: ignore[arg-type]
     trace = load_trace(sorted(Path(told.traces).glob("*.csv"))[0], seed=0)  # type: ignore[attr-defined]
     cuts = slice_blocks(prepared.network.spec, config.N)
-    bench = build_search_spaces(
+    spaces = build_search_spaces(
         prepared.network, library, predictor, scenario_of(SearchConfig(), trace), cuts,
         single_root=False, max_loss=SearchConfig().max_loss,
     )  # fmt: skip
@@ -81,8 +81,8 @@ def distillation(told: object) -> None:
             oracle = BranchOracle(prepared, changed, Path(scratch) / "known.json", library.folder)
             began = time.perf_counter()
             asked = oracle if mode == "branch" else None
-            branch = run_branch(bench, changed, lambda *_: None, asked)
-            tree = run_tree(bench, changed, branch, lambda *_: None, asked)
+            branch = run_branch(spaces, changed, lambda *_: None, asked)
+            tree = run_tree(spaces, changed, branch, lambda *_: None, asked)
             print(
                 f"| {mode} | {episodes} | {tree.evaluations} | {time.perf_counter() - began:.0f} | {tree.reward:.2f} "
                 f"| {tree.accuracy:.2f}{'' if asked else ' (predicted)'} | {tree.latency_ms:.2f} |",

@@ -19,9 +19,10 @@ from modeltree.profiles import DeviceProfile, load_profile
 from nas.cli.search import default_cache
 from nas.config import SearchConfig
 from nas.exits.heads import exit_logits, load_heads
-from nas.exits.thresholds import calibrate, entropies
+from nas.exits.thresholds import largest_threshold
 from nas.jobs.machine import commit, processor, today
 from nas.training.base_network import Prepared, prepare
+from runtime.selection.early_exit import entropies_nats
 from transforms.exits import ExitHead, head_layers
 
 
@@ -68,10 +69,13 @@ def _report(
     waited_ms = trunk_ms + np.cumsum([*head_ms, 0.0])  # every head on the way has spoken
     rows = []
     for most in losses:
-        sure = [calibrate(entropies(held[i]), right[i], right[-1], max_loss=most).entropy for i in range(len(heads))]
+        sure = [
+            largest_threshold(entropies_nats(held[i]), right[i], right[-1], max_loss=most).entropy
+            for i in range(len(heads))
+        ]
         first = np.full(len(test[-1]), len(heads))
         for i in reversed(range(len(heads))):
-            first[entropies(test[i]) <= sure[i]] = i
+            first[entropies_nats(test[i]) <= sure[i]] = i
         shares = np.bincount(first, minlength=len(places)) / len(first)
         accuracies = (100 * np.choose(first, right_test).mean(), 100 * right_test[-1].mean())
         rows.append(

@@ -82,7 +82,7 @@ class Local:
         """Do the path whose turn it is once."""
         seen = self._seen[blocks := next(self._turns)]
         began = time.perf_counter()
-        x, _ = self._device.normalised(pixels)
+        x, _ = self._device.entering(pixels)
         for block in blocks:
             x = self._device.run(block, x)
         ended = time.perf_counter()

@@ -43,7 +43,7 @@ def learnt(told: argparse.Namespace) -> Iterator[tuple[str, SearchConfig, Prepar
 
 
 def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, SearchSpaces]]:
-    """(base, device, trace, bench) for every combination."""
+    """(base, device, trace, spaces) for every combination."""
     for base, config, prepared, library, predictor in learnt(told):
         cuts = slice_blocks(prepared.network.spec, config.N)
         for device in DEVICES:
@@ -51,7 +51,7 @@ def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, SearchSpa
                 scenario = scenario_of(
                     SearchConfig(device=device), load_trace(path, seed=0)
                 )  # fmt: skip
-                bench = build_search_spaces(
+                spaces = build_search_spaces(
                     prepared.network,
                     library,
                     predictor,
@@ -60,4 +60,4 @@ def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, SearchSpa
                     single_root=False,
                     max_loss=SearchConfig().max_loss,
                 )
-                yield base, device, path.stem, bench
+                yield base, device, path.stem, spaces

@@ -37,7 +37,7 @@ def main() -> None:
     device = Device(Bundle.open(told.bundle), threads=told.threads)
     tree = device.manifest.tree
     image = np.random.default_rng(0).integers(0, 256, tree.input_shape, dtype=np.uint8)
-    x, _ = device.normalised(image)
+    x, _ = device.entering(image)
     with Session(device, LinkWatch(tree.types), None, SessionOptions(mode="only-device")) as session:
         blocks = _blocks(session, image)
         for _ in range(WARM):

@@ -33,10 +33,11 @@ import numpy as np
 from modeltree.errors import NasError
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
+from runtime.execution.processor import chosen_target
 from runtime.server.engine import BundleEngine
 from runtime.server.interface import Busy
+from runtime.server.memory import bound_arenas
 from runtime.server.serving import ServeConfig, Server
-from runtime.server.target_selection import chosen_target
 from runtime.wire.transports import BusyError, TimedOut, open_transport
 
 BATCHES = (1, 4, 8)
@@ -288,10 +289,14 @@ class Remote:
 
 
 def _serve(bundle: Path, cpus: list[int], keep_old_s: float, pipe: Any) -> None:
+    """As `nas serve` does."""
     os.sched_setaffinity(0, cpus)
+    if not os.environ.get("NAS_ARENAS"):
+        bound_arenas()
     listen = ("grpc://127.0.0.1:0", "http://127.0.0.1:0")
     with Server(ServeConfig(bundle=bundle, listen=listen, keep_old_s=keep_old_s)) as server:
         pipe.send(server.urls)
+        threading.Thread(target=server.run, args=(threading.Event(), threading.Event()), daemon=True).start()
         while (other := pipe.recv()) is not None:
             server.engine.swap(other)
             pipe.send("done")

@@ -39,6 +39,10 @@ class NotApplicable(NasError):
     """A transform does not apply to a layer, and says why."""
 
 
+class BrokenImages(UserWarning):
+    """Some of many images cannot be read and are left out; no error, for the rest goes on."""
+
+
 def unknown(what: str, name: str, known: object) -> ConfigError:
     """An error for a name that no registry holds; lists the known ones (any iterable of names)."""
     return ConfigError(f"unknown {what} {name!r}: known are {', '.join(sorted(map(str, known)))}")  # type: ignore[call-overload]

@@ -21,6 +21,11 @@ MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
 """A manifest of a thousand paths is about a megabyte; what is far larger is no manifest."""
 
+SHIM_NAME = "libnas_runtime.so"
+"""Our runtime library in C, which comes with the bundle where TVM publishes none for the target."""
+TVM_NAME = "libtvm_runtime.so"
+"""TVM's runtime library. A bundle holds one of the two for every target."""
+
 Role = Literal["device", "rest"]
 """Blocks of the tree run on the device; rests, what the cloud runs after a hand-over, run anywhere."""
 

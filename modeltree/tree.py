@@ -12,8 +12,9 @@ from typing import Annotated
 
 import msgspec
 
-from modeltree.errors import ConfigError, FormatError
+from modeltree.errors import ConfigError, DataError, FormatError
 from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
 
 TREE_VERSION = 1
 
@@ -146,6 +147,7 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A searched tree. Nodes are in breadth-first order, `nodes[i].id == i`; `roots` are those of the first level.
 
     mean, std : per channel, of pixels scaled to 0..1; every network of the tree takes (pixel / 255 - mean) / std.
+    picture : how a picture becomes pixels; see `preprocessing`.
     places : of the base network where it is sliced into blocks, first and last included.
     rtt_ms, device, cloud, trace : what the tree was searched for.
     exits : places of the early exits, rising; exit 1 is the first of them. Not written where there is none.
@@ -166,6 +168,23 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     format: str = msgspec.field(default_factory=lambda: "nas-modeltree")  # a factory's default is always written
     version: int = msgspec.field(default_factory=lambda: TREE_VERSION)
     exits: tuple[int, ...] = ()
+    picture: PictureRule = msgspec.field(default_factory=PictureRule)  # trees of before have none: it is their rule
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """All that is done to a picture before a network of the tree sees it.
+
+        Raises
+        ------
+        DataError : the tree's networks take no pictures.
+        """
+        if len(self.input_shape) != 3:
+            raise DataError(
+                f"the network takes {list(self.input_shape)}: only one that takes [channels, height, width] can be "
+                "shown pictures"
+            )
+        height, width = self.input_shape[1:]
+        return Preprocessing(height=height, width=width, mean=self.mean, std=self.std, rule=self.picture)
 
     @property
     def roots(self) -> tuple[int, ...]:
@@ -228,8 +247,12 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 "search again, or use the version of nas that wrote it"
             )
         channels = self.input_shape[0] if self.input_shape else 0
-        if len(self.mean) != channels or len(self.std) != channels or not all(value > 0 for value in self.std):
-            raise FormatError(f"mean {self.mean} and std {self.std} must have {channels} numbers each, std above 0")
+        check_channels(self.mean, self.std, channels)
+        if len(self.input_shape) == 3 and self.picture.count != channels:
+            raise FormatError(
+                f"pictures become {self.picture.channels}, which is {self.picture.count} channels: the network takes "
+                f"{list(self.input_shape)}, they must be as many"
+            )
         bounds = (0, *self.exits, max(self.places, default=0))
         if self.exits and any(low >= high for low, high in itertools.pairwise(bounds)):
             raise FormatError(

@@ -3,6 +3,7 @@
 Each is imported when it is asked for, so that `import nas` costs nothing and needs no torch.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,10 @@ def __getattr__(name: str) -> Any:
             f"nas has no attribute {name!r}: it has {', '.join(__all__)}; import others from their files"
         )
     return getattr(import_module(_HOMES[name]), name)
+
+
+if "gymnasium" in sys.modules:  # that was imported first, perhaps without our entry point
+    import_module("nas.decisions.registration").register_environments()
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,93 @@
-"""Names a user can choose, known without importing what they stand for (so that `nas --help` is quick)."""
+"""Names a user can choose, known without importing what they stand for (so that `nas --help` is quick).
 
-FIXED = ("device_only", "cloud_raw", "cloud_jpeg")
-"""Baselines that decide nothing."""
+What a method is stands in `METHOD_TABLE` alone; every other list of methods is read off it.
+"""
+
+from dataclasses import dataclass
+
+TECHNIQUE_NAMES = ("svd", "ksvd", "gap", "mobilenet", "mobilenet_v2", "fire", "prune", "tucker2")
+EXECUTORS = ("serial", "processes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to run a network, or to search for one.
+
+    name : on the command line and in files. title : what a reader calls it. phrase : the same within a sentence.
+    rank : 0 for the simplest. Of methods that are worth the same the simplest wins.
+    baseline : it decides nothing, and is always run. offered : `--method` may name it.
+    rival : a search that ours is held against.
+    trained : it may compress, so its paths are fine-tuned and measured.
+    deployable : one would deploy it under this name, so verdicts compare it.
+    handed_over : its plan may become the `tree.json` of a run.
+    """
+
+    name: str
+    title: str
+    phrase: str
+    rank: int
+    baseline: bool = False
+    offered: bool = False
+    rival: bool = False
+    trained: bool = False
+    deployable: bool = False
+    handed_over: bool = False
+
+
 ACTIONS = "actions"
 """The base network's exits, cuts and bits as a tree; there where a search has exits or codes."""
 PLAIN_TREE = "plain_tree"
 """The model tree without exits and codes, searched beside that with them."""
-METHODS = ("surgery", "branch", "tree", "random", "egreedy")
-TECHNIQUE_NAMES = ("svd", "ksvd", "gap", "mobilenet", "mobilenet_v2", "fire", "prune", "tucker2")
-EXECUTORS = ("serial", "processes")
+
+METHOD_TABLE = (
+    Method(
+        name="device_only", title="All on the device", phrase="device-only", rank=0, baseline=True, deployable=True,
+        handed_over=True,
+    ),
+    Method(
+        name="cloud_raw", title="Cloud, raw pixels", phrase="cloud with raw pixels", rank=2, baseline=True,
+        deployable=True, handed_over=True,
+    ),
+    Method(
+        name="cloud_jpeg", title="Cloud, as JPEG", phrase="cloud with JPEG", rank=1, baseline=True, deployable=True,
+    ),
+    Method(
+        name="surgery", title="Surgery", phrase="surgery", rank=3, offered=True, deployable=True, handed_over=True,
+    ),
+    Method(
+        name="branch", title="Branch", phrase="the branch", rank=4, offered=True, trained=True, deployable=True,
+        handed_over=True,
+    ),
+    Method(
+        name=PLAIN_TREE, title="Tree without exits and codes", phrase="the tree without exits and codes", rank=6,
+        trained=True, handed_over=True,
+    ),
+    Method(
+        name="tree", title="Model tree", phrase="the tree", rank=7, offered=True, trained=True, deployable=True,
+        handed_over=True,
+    ),
+    Method(name=ACTIONS, title="Exit, cut and bits", phrase="exit, cut and bits", rank=5),
+    Method(name="random", title="Random search", phrase="random search", rank=8, offered=True, rival=True),
+    Method(name="egreedy", title="ε-greedy search", phrase="ε-greedy search", rank=9, offered=True, rival=True),
+)  # fmt: skip
+"""Every method, in the order of the rows of `summary.json`."""
+
+METHOD_BY_NAME = {method.name: method for method in METHOD_TABLE}
+_SIMPLEST_FIRST = sorted(METHOD_TABLE, key=lambda method: method.rank)
+
+FIXED = tuple(method.name for method in METHOD_TABLE if method.baseline)
+METHODS = tuple(method.name for method in METHOD_TABLE if method.offered)
+"""What `--method` may name."""
+TITLES = {method.name: method.title for method in _SIMPLEST_FIRST}
+"""What a reader calls each method; the simplest first."""
+STRATEGIES = tuple(method.name for method in _SIMPLEST_FIRST if method.deployable)
+"""What one would deploy, the simplest first."""
+SIMPLER = tuple(method.name for method in _SIMPLEST_FIRST if method.handed_over)
+"""Methods whose plans can be handed over, the simplest first: of equals the simplest wins."""
+TRAINED = tuple(method.name for method in reversed(_SIMPLEST_FIRST) if method.trained)
+"""Methods whose paths are fine-tuned and measured, the richest first."""
+
+
+def phrase(name: str) -> str:
+    """What a method is called within a sentence; a name that we do not know is its own."""
+    return METHOD_BY_NAME[name].phrase if name in METHOD_BY_NAME else name

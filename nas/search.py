@@ -38,6 +38,7 @@ from nas.finalise.per_branch import BranchOracle
 from nas.finalise.select import conclude
 from nas.finalise.summarise import summarise
 from nas.jobs.executors import executor
+from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.names import PLAIN_TREE
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
@@ -48,9 +49,6 @@ from nas.treesearch.space import Scenario
 from nas.treesearch.tensorboard import write_events
 
 _SMALL_STEPS = 40  # of distillation, where there are few training images
-
-Progress = Callable[[str, int, int, str], None]
-"""Told (stage, done, total, text)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Searched:
 
 def search(
     config: SearchConfig, out: Path, *, cache: Path, resume: bool = False,
-    progress: Progress = lambda stage, done, total, text: None,
+    progress: StageProgress = silent_stages,
 ) -> Searched:  # fmt: skip
     """Search a model tree and write a run directory.
 
@@ -98,21 +96,21 @@ def search(
     endings = learn_endings(config, prepared, library.folder, partial(progress, "endings"))
     learnt["endings"] = time.perf_counter() - started
     started = time.perf_counter()
-    bench = build_search_spaces(
+    spaces = build_search_spaces(
         prepared.network, library, predictor, scenario, cuts, single_root=config.single_root, max_loss=config.max_loss,
         endings=endings,
     )  # fmt: skip
-    searched = bench if config.energy_mj is None else within_energy(bench, config.energy_mj)
+    searched = spaces if config.energy_mj is None else within_energy(spaces, config.energy_mj)
     oracle = None
     if config.distillation == "branch":
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
     results = _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
-    concluded = conclude(config, prepared, library, bench, cuts, results, run, partial(progress, "finetune"))
+    concluded = conclude(config, prepared, library, spaces, cuts, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
     seconds["total"] = time.perf_counter() - began
     exact = None if oracle else run_exact(searched)
-    summary = summarise(config, prepared, scenario, trace, bench, results, concluded, quality, exact, seconds)
+    summary = summarise(config, prepared, scenario, trace, spaces, results, concluded, quality, exact, seconds)
     for name, tree in concluded.trees.items():
         write_bytes(run.path("methods", f"{name}.json"), encode_tree(tree))
     write_bytes(run.path("tree.json"), encode_tree(concluded.tree))
@@ -135,7 +133,7 @@ def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
 
 
 def knowledge(
-    config: SearchConfig, prepared: Prepared, cache: Path, progress: Progress = lambda *_: None
+    config: SearchConfig, prepared: Prepared, cache: Path, progress: StageProgress = silent_stages
 ) -> tuple[Library, Predictor, Quality, dict[str, float]]:
     """The variant library and the predictor taught on it; both are kept in the cache for every later search.
 
@@ -166,13 +164,13 @@ def _taught(
 
 def _methods(
     config: SearchConfig,
-    bench: SearchSpaces,
+    spaces: SearchSpaces,
     run: Run,
     oracle: BranchOracle | None,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> dict[str, MethodResult]:
     """Every method asked for, in an order in which each finds what it builds on."""
-    results: dict[str, MethodResult] = {name: fixed(bench, name) for name in ("device_only", "cloud_raw")}
+    results: dict[str, MethodResult] = {name: fixed(spaces, name) for name in ("device_only", "cloud_raw")}
 
     def stage(name: str, work: Callable[[], MethodResult]) -> None:
         found = run.stage(name, lambda: msgspec.to_builtins(work()))
@@ -182,21 +180,21 @@ def _methods(
 
     wanted: Mapping[str, None] = dict.fromkeys(config.methods)
     if "surgery" in wanted:
-        stage("surgery", lambda: run_surgery(bench))
+        stage("surgery", lambda: run_surgery(spaces))
     if "branch" in wanted or ("tree" in wanted and config.boosting):
-        stage("branch", lambda: run_branch(bench, config, progress, oracle))
-    plain = without_endings(bench)
-    if "tree" in wanted and (bench.tree.endings.exits or bench.tree.endings.codes):
+        stage("branch", lambda: run_branch(spaces, config, progress, oracle))
+    plain = without_endings(spaces)
+    if "tree" in wanted and (spaces.tree.endings.exits or spaces.tree.endings.codes):
         stage(
             PLAIN_TREE,
             lambda: run_tree(plain, config, run_branch(plain, config, progress), progress, name=PLAIN_TREE),
         )
     if "tree" in wanted:
-        stage("tree", lambda: run_tree(bench, config, results.get("branch"), progress, oracle))
+        stage("tree", lambda: run_tree(spaces, config, results.get("branch"), progress, oracle))
     reference = max((r.evaluations for n, r in results.items() if n in ("branch", "tree")), default=config.budget)
     for name in ("random", "egreedy"):
         if name in wanted and oracle is None:
-            stage(name, lambda name=name: run_tabular(bench, config, name, reference))  # type: ignore[misc]
+            stage(name, lambda name=name: run_tabular(spaces, config, name, reference))  # type: ignore[misc]
     return results
 
 

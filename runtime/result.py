@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from modeltree.errors import ConfigError
+
 
 @dataclass(kw_only=True)
 class Parts:
@@ -23,7 +25,7 @@ class Result:
 
     output : (classes,) logits. nodes : ids of the tree's nodes, in order. answered_by : `device` or `cloud`.
     why : one sentence. types, mbps : bandwidth type and estimate at every fork. met : whether the deadline was kept.
-    blocks_ms : (block, ms) of every block that ran here for this answer, in order.
+    blocks_ms : (block, ms) of every block that ran here for this answer, in order. classes : their names.
     """
 
     output: np.ndarray
@@ -35,3 +37,28 @@ class Result:
     parts: Parts = field(default_factory=Parts)
     met: bool = True
     blocks_ms: tuple[tuple[str, float], ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(classes,) float64, the softmax of the logits: as sure as the network says, which is often too sure."""
+        exponents = np.exp(self.output.astype(np.float64) - self.output.max())
+        return exponents / exponents.sum()
+
+    @property
+    def label(self) -> str:
+        """The name of the likeliest class."""
+        return self.top(1)[0][0]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The likeliest classes, each with its probability, the likeliest first; all of them where there are fewer.
+
+        Raises
+        ------
+        ConfigError : `count` is below 1.
+        """
+        if count < 1:
+            raise ConfigError(f"the {count} likeliest classes were asked for: it must be 1 or more")
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.classes[i] if self.classes else str(i), float(probabilities[i])) for i in order]

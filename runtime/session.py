@@ -5,13 +5,15 @@ import functools
 import math
 import os
 import random
+import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from modeltree.tree import Handover, ModelTree
 from runtime.bandwidth import ProbePolicy
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.images import Picture, Pictures
 from runtime.inference.hedging import Hedge
 from runtime.inference.tree_walk import TreeWalk
 from runtime.inference.walk import Walk
@@ -33,7 +36,12 @@ from runtime.result import Parts, Result
 from runtime.selection.branch_selection import BySwitch, Driver, open_driver
 from runtime.wire.transports.interface import Transport
 
+if TYPE_CHECKING:
+    from runtime.stream.pipeline import TaskStream
+    from runtime.stream.results import TaskResult
+
 _DEFAULTS = SessionOptions()
+_STREAM_ENDS_S = 5.0
 
 
 class Session:
@@ -75,8 +83,11 @@ class Session:
             device, link, self.driver, cloud=self.cloud, hedge=self._hedge, mode=options.mode, clock=clock
         )
         self._waiting = Workers(1, "nas-ainfer")
+        self._streams = _Streams()
+        self._stream_lock = threading.Lock()
         self._pid = os.getpid()
-        closing = (part for part in (self._prober, self._waiting, self._hedge, self.cloud) if part is not None)
+        parts = (self._streams, self._prober, self._waiting, self._hedge, self.cloud)
+        closing = (part for part in parts if part is not None)
         self._finalizer = weakref.finalize(self, _close, self._pid, tuple(closing))
 
     @classmethod
@@ -128,37 +139,63 @@ class Session:
         self._check_open()
         return self._prober is not None and bool(self._prober.measure())
 
-    def infer(self, image: np.ndarray, *, deadline_ms: float | None = None) -> Result:
-        """Classify one image.
+    @overload
+    def infer(self, picture: Picture, *, deadline_ms: float | None = None) -> Result: ...
+
+    @overload
+    def infer(self, picture: Pictures, *, deadline_ms: float | None = None) -> list[Result]: ...
+
+    def infer(self, picture: Picture | Pictures, *, deadline_ms: float | None = None) -> Result | list[Result]:
+        """Classify a picture, or a list of them one after the other.
 
         Parameters
         ----------
-        image : uint8 (height, width, 3) or (3, height, width), or float32 (3, height, width) normalised already.
-        deadline_ms : from now; the cloud is given no longer than leaves time for the local continuation. Where that
-            would be late, an early exit that is not answers.
+        picture : what the bundle's rule turns into the network's input, see `runtime.images`: a file's name, the bytes
+            of a JPEG or PNG, an image of Pillow's, uint8 of any size with 1, 3 or 4 channels, or float32
+            (3, height, width) normalised already. Of a list, all are read before the first is classified.
+        deadline_ms : from now, of a list from each one's turn; the cloud is given no longer than leaves time for the
+            local continuation. Where that would be late, an early exit that is not answers.
 
         Raises
         ------
-        ConfigError : the deadline is no number from 0 up. DataError : the image does not fit.
+        ConfigError : the deadline is no number from 0 up, or Pillow is not installed and needed.
+        DataError : a picture cannot be read.
         Closed : the session was closed, or opened by the parent of this process.
         NasError : a block failed, or, with `only-cloud`, the cloud did.
         """
-        return self._inferred(image, self.clock(), _checked_ms(deadline_ms))
+        return self._inferred(picture, self.clock(), _checked_ms(deadline_ms))
 
-    async def ainfer(self, image: np.ndarray, *, deadline_ms: float | None = None) -> Result:
+    @overload
+    async def ainfer(self, picture: Picture, *, deadline_ms: float | None = None) -> Result: ...
+
+    @overload
+    async def ainfer(self, picture: Pictures, *, deadline_ms: float | None = None) -> list[Result]: ...
+
+    async def ainfer(
+        self, picture: Picture | Pictures, *, deadline_ms: float | None = None
+    ) -> Result | list[Result]:  # fmt: skip
         """As `infer`, while other coroutines go on: in a thread of the session, one after the other.
 
         The deadline counts from now. An inference whose waiting coroutine is cancelled is not begun, or its answer is
         dropped.
         """
         self._check_open()
-        work = functools.partial(self._inferred, image, self.clock(), _checked_ms(deadline_ms))
+        work = functools.partial(self._inferred, picture, self.clock(), _checked_ms(deadline_ms))
         return await asyncio.wrap_future(self._waiting.submit(work))
 
-    def _inferred(self, image: np.ndarray, started: float, deadline_ms: float | None) -> Result:
+    def _inferred(
+        self, picture: Picture | Pictures, started: float, deadline_ms: float | None
+    ) -> Result | list[Result]:  # fmt: skip
         self._check_open()
+        if not isinstance(picture, list | tuple):
+            return self._classified(*self.device.entering(picture), started, deadline_ms)
+        read = [self.device.entering(one) for one in picture]
+        return [self._classified(x, pixels, self.clock(), deadline_ms) for x, pixels in read]
+
+    def _classified(
+        self, x: np.ndarray, pixels: np.ndarray | None, started: float, deadline_ms: float | None
+    ) -> Result:  # fmt: skip
         deadline = None if deadline_ms is None else started + deadline_ms / 1e3
-        x, pixels = self.device.normalised(image)
         walk = Walk(parts=Parts(), tree=self.device.manifest.tree, x=x)
         if self.options.mode == "only-cloud":
             assert self._hedge is not None
@@ -170,6 +207,34 @@ class Session:
             self.driver.answered(walk.nodes[-1], walk.seen, *busy_ms)
         ended = self.clock()
         return walk.result(output[0], total_ms=1e3 * (ended - started), met=deadline is None or ended <= deadline)
+
+    def submit(self, images: Sequence[Picture], deadline_ms: float) -> "Future[TaskResult]":
+        """A task of a stream: 1 to 10 images with a deadline, queued, planned and run side by side with others.
+
+        The first one measures what the bundle's exits and cuts take here and at the server; `open_stream` does so
+        before. The future always brings a result, of a task that was not run as well.
+
+        Raises
+        ------
+        DataError : the images do not fit. Closed : as for `infer`. NasError : measuring failed.
+        """
+        return self.open_stream().submit(images, deadline_ms)
+
+    async def asubmit(self, images: Sequence[Picture], deadline_ms: float) -> "TaskResult":
+        """As `submit`, while other coroutines go on."""
+        return await asyncio.wrap_future(self.submit(images, deadline_ms))
+
+    def open_stream(self, **told: Any) -> "TaskStream":
+        """The session's stream, made when it is first asked for; `told` as for `runtime.stream.opening.open_stream`."""
+        from runtime.stream.opening import open_stream
+
+        self._check_open()
+        with self._stream_lock:
+            if not self._streams:
+                self._streams.append(open_stream(self.device, self.cloud, self.link, **told))
+            elif told:
+                raise ConfigError("the session has a stream already: open it before the first task, or another session")
+            return self._streams[0]
 
     def close(self) -> None:
         """Close the connection; calls in flight are not waited for. An inference of another thread ends nevertheless.
@@ -196,7 +261,16 @@ class Session:
         self.close()
 
 
-def _close(pid: int, parts: tuple[Prober | Workers | Hedge | Cloud, ...]) -> None:
+class _Streams(list["TaskStream"]):
+    """The session's stream, once there is one."""
+
+    def close(self) -> None:
+        """What is under way is ended first."""
+        for stream in self:
+            stream.close(_STREAM_ENDS_S)
+
+
+def _close(pid: int, parts: tuple[_Streams | Prober | Workers | Hedge | Cloud, ...]) -> None:
     """Close what a session is made of; in a forked child nothing, for it all is the parent's."""
     if os.getpid() == pid:
         for part in parts:

@@ -23,11 +23,10 @@ from compile.machine_code.toolchain import toolchain
 from compile.targets import Target
 from modeltree.errors import ConfigError, FormatError
 from modeltree.files import written_whole
+from modeltree.manifest import SHIM_NAME, TVM_NAME
 
 EXPORTED = "__tvm_ffi_run"
 WEIGHTS = "nas_weights"
-SHIM_NAME = "libnas_runtime.so"
-TVM_NAME = "libtvm_runtime.so"
 
 RUNTIME_POINTERS = frozenset({"__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace"})
 RUNTIME_SYMBOLS = frozenset({"TVMFFIErrorSetRaisedFromCStr", "TVMFFIErrorSetRaisedFromCStrParts"})

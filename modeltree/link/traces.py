@@ -136,9 +136,10 @@ def read_trace(path: str | Path, *, rtt_ms: float | None = None) -> Trace:
 
     A CSV may begin with comments that `write_trace` writes: `# rtt_ms=40.0`, `# end_s=300.0`, `# name=..`,
     `# origin=..`. Without `end_s` the last value holds as long as the one before it (a single one: 1 s).
-    A mahimahi file has an integer millisecond per line, each the delivery of a 1500-byte packet; they are counted in
-    bins of 100 ms. `rtt_ms`: if None, the comment, else that of the scene which the file's name starts with (up to
-    `__`), else `DEFAULT_RTT_MS`.
+    A mahimahi file has an integer millisecond per line, each the delivery of a 1500-byte packet by its end, and starts
+    again at its last one; packets are counted in bins of 100 ms, the last one as long as is left.
+    `rtt_ms`: if None, the comment, else that of the scene which the file's name starts with (up to `__`), else
+    `DEFAULT_RTT_MS`.
 
     Raises
     ------
@@ -196,6 +197,10 @@ def _check(trace: Trace) -> None:
         raise DataError(f"a trace ends at {trace.end_s} s: it must end after its last time, {time_s[-1]} s")
     if not (math.isfinite(trace.rtt_ms) and trace.rtt_ms >= 0):
         raise DataError(f"rtt_ms is {trace.rtt_ms}: it must be finite and at least 0")
+    with np.errstate(over="ignore"):
+        finite = math.isfinite(trace.mean_mbps)
+    if not finite:
+        raise DataError(f"the mean bandwidth is not finite: {float(rates.max()):g} Mbit/s is no link's, mend the trace")
     if not rates.any():
         raise DataError("bandwidth is 0 in every row: no transfer would ever end; use a longer trace")
 
@@ -237,9 +242,16 @@ def _parse_packets(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterab
             )
         stamps.append(stamp)
         previous = stamp
-    packets = np.bincount(np.array(stamps) // BIN_MS)
-    edges_s = np.arange(len(packets) + 1) * BIN_MS / ms_from_s(1.0)
-    return edges_s[:-1], mbps(1.0, BIN_MS) * PACKET_BYTES * packets, float(edges_s[-1])
+    period = stamps[-1]
+    if period == 0:
+        raise DataError(
+            "all packets are at 0 ms, so that the file has no length: its last millisecond must be 1 at least"
+        )
+    millisecond = (np.array(stamps) - 1) % period  # a packet at 0 is one at the end of the loop before
+    edges_ms = np.append(np.arange(0, period, BIN_MS), period)
+    packets = np.bincount(millisecond // BIN_MS, minlength=len(edges_ms) - 1)
+    rates = mbps(PACKET_BYTES, 1.0) * packets / np.diff(edges_ms)
+    return edges_ms[:-1] / ms_from_s(1.0), rates, period / ms_from_s(1.0)
 
 
 def _number(text: str | float, what: str) -> float:

@@ -17,6 +17,7 @@ class Agent(NamedTuple):
 AGENTS = {
     "sac": Agent(sac.SacConfig, sac.train),
     "dqn": Agent(dqn.DqnConfig, dqn.train),
+    "ddqn": Agent(dqn.DdqnConfig, dqn.train),
 }
 
 __all__ = ["AGENTS", "Agent", "Learnt"]

@@ -1,23 +1,21 @@
-"""Deep Q network: the paper's baseline [Niu 2022, sec. IV; Mnih et al. 2015].
+"""Deep Q network: the baseline of [Niu 2022, sec. IV; Mnih et al. 2015], and double, the agent of [Song 2021, alg. 2].
 
 One network gives every action's value Q(s, a) = r + gamma max Q^(s', .); Q^ is a copy that is renewed now and then.
-Actions are the best ones, except for a share epsilon of random ones that falls while it learns.
+Double [van Hasselt 2015]: r + gamma Q^(s', argmax Q(s', .)), so that what one network overrates the other has to
+believe, too. Actions are the best ones, except for a share epsilon of random ones that falls while it learns.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
 import torch
 
-from modeltree.errors import ConfigError
-from nas.agents.networks import Learnt, Stack, adam, check_config, layer_sizes, slow_down_
+from modeltree.errors import ConfigError, unknown
+from nas.agents.networks import ACTIVATIONS, Learnt, Stack, adam, check_config, layer_sizes, slow_down_
 from nas.agents.replay_buffer import Batch, Replay, played, spaces
-
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a few words."""
+from nas.jobs.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +24,13 @@ class DqnConfig:
 
     steps : in the environment; one update follows each. warmup : the first of them, with random actions and no update.
     hidden : numbers in a hidden layer. buffer : steps remembered.
-    renew : updates between two copies of the network to the target's.
+    renew : steps between two copies of the network to the target's.
     last_epsilon : share of random actions at the end; it falls from 1 in a straight line over `explore` of the steps.
     last_lr : share of lr that is left at the last update; it falls in a straight line.
     dueling, begin_at_mean : whether the network is a dueling one (`Stack`), and whether it begins at the rewards' mean
         (`Replay.level`). Without both, and with last_lr 1, this is the agent of Mnih et al. with Adam.
+    double : whether the network chooses the action whose value the target's tells. activation : `relu` or `tanh`.
+    every : steps between two updates.
     """
 
     steps: int = 8_000
@@ -47,12 +47,18 @@ class DqnConfig:
     last_lr: float = 0.02
     dueling: bool = True
     begin_at_mean: bool = True
+    double: bool = False
+    activation: str = "relu"
+    every: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_config(self)
-        if self.renew < 1:
-            raise ConfigError(f"renew is {self.renew}: it must be at least 1 update")
+        for name in ("renew", "every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.activation not in ACTIVATIONS:
+            raise unknown("activation", self.activation, ACTIVATIONS)
         if not 0 <= self.last_epsilon <= 1:
             raise ConfigError(f"last_epsilon is {self.last_epsilon}: it must lie in 0..1")
         if not 0 < self.explore <= 1:
@@ -65,15 +71,39 @@ class DqnConfig:
         return max(self.last_epsilon, 1.0 - (1.0 - self.last_epsilon) * step / (self.explore * self.steps))
 
 
-def loss_of(network: Stack, target: Stack, batch: Batch, gamma: float) -> torch.Tensor:
-    """The mean Huber loss of Q(s, a) against r + gamma max Q^(s', .)."""
+@dataclass(frozen=True, kw_only=True)
+class DdqnConfig(DqnConfig):
+    """Double DQN as [Song 2021, table I] has it: two hidden layers of 20 tanh units, discount 0.9, replay 100 000.
+
+    The paper gives neither the rate nor how long it trains; the rest is ours.
+    """
+
+    steps: int = 60_000
+    warmup: int = 2_000
+    hidden: int = 20
+    layers: int = 3
+    gamma: float = 0.9
+    lr: float = 3e-3
+    buffer: int = 100_000
+    renew: int = 500
+    every: int = 3
+    last_epsilon: float = 0.02
+    dueling: bool = False
+    double: bool = True
+    activation: str = "tanh"
+
+
+def loss_of(network: Stack, target: Stack, batch: Batch, gamma: float, *, double: bool = False) -> torch.Tensor:
+    """The mean Huber loss of Q(s, a) against r + gamma max Q^(s', .), or double: r + gamma Q^(s', argmax Q(s', .))."""
     with torch.no_grad():
-        aim = batch.reward + gamma * (1 - batch.ended) * target(batch.following)[0].amax(dim=-1)
+        told = target(batch.following)[0]
+        chosen = (network(batch.following)[0] if double else told).argmax(dim=-1, keepdim=True)
+        aim = batch.reward + gamma * (1 - batch.ended) * told.gather(1, chosen)[:, 0]
     taken = network(batch.observation)[0].gather(1, batch.action[:, None])[:, 0]
     return torch.nn.functional.smooth_l1_loss(taken, aim)
 
 
-def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda done, total, text: None) -> Learnt:
+def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = silent) -> Learnt:
     """Train on an environment with vectors for observations and numbered actions.
 
     The same seed gives the same policy on the same machine with the same number of threads, whatever ran before.
@@ -81,7 +111,10 @@ def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda don
     inputs, actions = spaces(env)
     rng = np.random.default_rng(config.seed)
     sizes = layer_sizes(inputs, config.hidden, config.layers, actions)
-    network = Stack(sizes, generator=torch.Generator().manual_seed(config.seed), dueling=config.dueling)
+    network = Stack(
+        sizes, generator=torch.Generator().manual_seed(config.seed), dueling=config.dueling,
+        activation=config.activation,
+    )  # fmt: skip
     target = copy.deepcopy(network).requires_grad_(False)
     optimiser = adam(network.parameters(), config.lr)
     replay, returns = Replay(config.buffer, inputs), []
@@ -98,10 +131,12 @@ def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = lambda don
                 level = replay.level(config.gamma)
                 network.lift_(level)
                 target.lift_(level)
-            slow_down_(optimiser, config, done - config.warmup - 1)
-            optimiser.zero_grad()
-            loss_of(network, target, replay.sample(config.batch, rng), config.gamma).backward()
-            optimiser.step()
+            if done % config.every == 0:
+                slow_down_(optimiser, config, done - config.warmup - 1)
+                optimiser.zero_grad()
+                batch = replay.sample(config.batch, rng)
+                loss_of(network, target, batch, config.gamma, double=config.double).backward()
+                optimiser.step()
             if done % config.renew == 0:
                 target.load_state_dict(network.state_dict())
         if finished is not None:

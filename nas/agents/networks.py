@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,12 @@ from torch import nn
 from modeltree.errors import ConfigError
 from runtime.selection.policies import Dense
 
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
+"""What may lie between layers; `runtime.selection.policies.Dense` knows the same."""
+
 
 class Stack(nn.Module):
-    """`count` networks of fully connected layers with ReLU between them.
+    """`count` networks of fully connected layers with ReLU (or another of `ACTIVATIONS`) between them.
 
     dueling : the last layer also gives a value V, and the output is Q = V + A - mean A over the actions. With a
         discount of 0.99 the value of every action is dozens of rewards high, and actions differ by a part of one: this
@@ -27,9 +30,12 @@ class Stack(nn.Module):
     """
 
     def __init__(
-        self, sizes: Sequence[int], *, generator: torch.Generator, count: int = 1, dueling: bool = False
-    ) -> None:
+        self, sizes: Sequence[int], *, generator: torch.Generator, count: int = 1, dueling: bool = False,
+        activation: str = "relu",
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.activation = activation
+        self._between = ACTIVATIONS[activation]
         widths = [*sizes[:-1], sizes[-1] + dueling]
         self.dueling = dueling
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -45,7 +51,7 @@ class Stack(nn.Module):
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):
             x = torch.baddbmm(bias, x, weight)
             if i < last:
-                x = torch.relu(x)
+                x = self._between(x)
         if not self.dueling:
             return x
         value, gain = x[..., :1], x[..., 1:]
@@ -62,7 +68,7 @@ class Stack(nn.Module):
         biases = [bias[0, 0].detach().numpy().copy() for bias in self.biases]
         if self.dueling:
             weights[-1], biases[-1] = weights[-1][:, 1:], biases[-1][1:]
-        return Dense(weights, biases)
+        return Dense(weights, biases, self.activation)
 
 
 def layer_sizes(inputs: int, hidden: int, layers: int, outputs: int) -> list[int]:

@@ -16,7 +16,6 @@ for good: the policy puts all on one action, where its gradient vanishes.
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gymnasium
@@ -26,9 +25,7 @@ import torch
 from modeltree.errors import ConfigError
 from nas.agents.networks import Learnt, Stack, adam, check_config, follow_, layer_sizes, slow_down_
 from nas.agents.replay_buffer import Batch, Replay, played, spaces
-
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a few words."""
+from nas.jobs.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +139,7 @@ class Sac:
         self.optimisers[which].step()
 
 
-def train(env: gymnasium.Env, config: SacConfig, progress: Progress = lambda done, total, text: None) -> Learnt:
+def train(env: gymnasium.Env, config: SacConfig, progress: Progress = silent) -> Learnt:
     """Train on an environment with vectors for observations and numbered actions.
 
     The same seed gives the same policy on the same machine with the same number of threads, whatever ran before.

@@ -12,13 +12,24 @@ from torch import nn
 
 from modeltree.errors import ConfigError, unknown
 from modeltree.network import NetworkSpec
-from nas.bases.alexnet import alexnet, alexnet_exits
-from nas.bases.load import HEADS, fingerprint, from_file, load_weights_, save_weights
+from nas.bases.alexnet import alexnet, alexnet_exits, alexnet_exits4
+from nas.bases.load import from_file
 from nas.bases.nin import nin
 from nas.bases.resnet import resnet32
 from nas.bases.vgg import vgg11, vgg16
+from nas.bases.weights import HEADS, fingerprint, load_weights_, read_weights, save_weights
 
-__all__ = ["BASES", "EXITS", "HEADS", "Factory", "build", "fingerprint", "load_weights_", "save_weights"]
+__all__ = [
+    "BASES",
+    "EXITS",
+    "HEADS",
+    "Factory",
+    "build",
+    "fingerprint",
+    "load_weights_",
+    "read_weights",
+    "save_weights",
+]
 
 
 class Factory(Protocol):
@@ -28,11 +39,14 @@ class Factory(Protocol):
 
 
 BASES: dict[str, Factory] = {
-    "vgg11": vgg11, "vgg16": vgg16, "alexnet": alexnet, "alexnet_exits": alexnet, "nin": nin, "resnet32": resnet32,
+    "vgg11": vgg11, "vgg16": vgg16, "alexnet": alexnet, "alexnet_exits": alexnet, "alexnet_exits4": alexnet,
+    "nin": nin, "resnet32": resnet32,
 }  # fmt: skip
-"""`alexnet_exits` is `alexnet`, weights and all, with exits of its own."""
+"""`alexnet_exits` and `alexnet_exits4` are `alexnet`, weights and all, with exits of their own."""
 
-EXITS: dict[str, Callable[[NetworkSpec], tuple[int, ...]]] = {"alexnet_exits": alexnet_exits}
+EXITS: dict[str, Callable[[NetworkSpec], tuple[int, ...]]] = {
+    "alexnet_exits": alexnet_exits, "alexnet_exits4": alexnet_exits4,
+}  # fmt: skip
 """Networks with exits of their own: from the exported network to their places, which `--exits auto` takes."""
 
 

@@ -35,5 +35,21 @@ def alexnet_exits(spec: NetworkSpec) -> tuple[int, ...]:
     ReLU of convolution 5, the end. Here a convolution, its ReLU and its pooling are one unit that no cut divides, so
     the first exit stands behind the ReLU (10) and the second behind the pooling (13).
     """
-    units = [next((u for i in items if (u := spec.items[i].unit) is not None), None) for items in spec.segments]
+    units = _units(spec)
     return units.index(3) + 1, units.index(4) + 1
+
+
+def alexnet_exits4(spec: NetworkSpec) -> tuple[int, ...]:
+    """Places of the three early exits of [Song 2021, fig. 2]; the end of the network is the fourth.
+
+    The paper's text says four exits on an 8-layer AlexNet, one deeper than the other, of which the first two branches
+    have as many convolutions, "the setting of the last convolutional layer" apart. Here the exits stand behind
+    convolutions 1, 2 and 3: the first branch has a head without a convolution where the paper's has one of its own.
+    """
+    units = _units(spec)
+    return units.index(0) + 1, units.index(1) + 1, units.index(2) + 1
+
+
+def _units(spec: NetworkSpec) -> list[int | None]:
+    """The unit that every segment holds."""
+    return [next((u for i in items if (u := spec.items[i].unit) is not None), None) for items in spec.segments]

@@ -1,4 +1,4 @@
-"""Networks from a user's file, and weights to and from safetensors."""
+"""Networks from a user's file."""
 
 import copy
 import hashlib
@@ -8,15 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
-from modeltree.errors import ConfigError, DataError
-from modeltree.files import write_bytes
-
-HEADS = "exits."
-"""What the keys of an exit's head begin with, in a file that holds them beside a network's own weights."""
+from modeltree.errors import ConfigError
 
 
 def from_file(spec: str, *, num_classes: int, image_size: int) -> nn.Module:
@@ -77,59 +71,3 @@ def _check_fits(model: nn.Module, spec: str, *, num_classes: int, image_size: in
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(f"{spec} gives {got} for two images but must give (2, {num_classes}): fit it to the data")
-
-
-def load_weights_(model: nn.Module, path: Path) -> None:
-    """Fill `model` from a safetensors file; on any error it is left as it was.
-
-    Counters of batches seen (`num_batches_tracked`) may be missing or left over, heads of exits may be there too.
-
-    Raises
-    ------
-    DataError : no such file, not safetensors, or keys, shapes or finiteness that do not fit; names the first few.
-    """
-    try:
-        found = load_file(path)
-    except FileNotFoundError as error:
-        raise DataError(f"no file {path}: pass an existing .safetensors file") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"cannot read {path} as safetensors, {_told(error)}: pass a whole .safetensors file") from error
-    wanted = _state(model)
-    heads = {key for key in found.keys() - wanted.keys() if key.startswith(HEADS)}
-    found = {key: value for key, value in found.items() if not _is_counter(key) and key not in heads}
-    wrong = [f"missing {key}" for key in sorted(wanted.keys() - found.keys())]
-    wrong += [f"unexpected {key}" for key in sorted(found.keys() - wanted.keys())]
-    for key in sorted(wanted.keys() & found.keys()):
-        if found[key].shape != wanted[key].shape:
-            wrong.append(f"{key} is {tuple(found[key].shape)}, must be {tuple(wanted[key].shape)}")
-        elif not torch.isfinite(found[key]).all():
-            wrong.append(f"{key} holds values that are not finite")
-    if wrong:
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise DataError(f"{path} does not fit the network: {'; '.join(wrong[:4])}{more}: pass weights of this network")
-    with torch.no_grad():
-        for key, value in found.items():
-            wanted[key].copy_(value)
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all parameters and buffers to `path` as safetensors, whole or not at all."""
-    state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    write_bytes(path, save(state))
-
-
-def fingerprint(model: nn.Module) -> str:
-    """sha256, in hex, of the names, types, shapes and bytes of all parameters and buffers but batch counters."""
-    digest = hashlib.sha256()
-    for key, value in sorted(_state(model).items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in model.state_dict().items() if not _is_counter(key)}
-
-
-def _is_counter(key: str) -> bool:
-    return key.endswith("num_batches_tracked")

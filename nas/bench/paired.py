@@ -18,13 +18,12 @@ from nas.bench.engines import OURS, PEERS, Engine, Runner
 from nas.bench.processes import Child
 from nas.bench.roofline import Ceilings, Machine
 from nas.jobs.machine import load_average, processor, today, versions
+from nas.jobs.progress import StageProgress, silent_stages
 
 SLOW_MS = 20.0
 SLOW_ROUNDS = 5
 """Engines slower than that take part in so many rounds only."""
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "onnxruntime", "openvino", "torch", "numpy")
-
-Progress = Callable[[str, int, int, str], None]
 
 
 class Rounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +106,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 def measured(
     cases: Sequence[Case], *, threads: Sequence[int], weights: Sequence[str], peers: Sequence[str], rounds: int,
     burst_s: float, rng: np.random.Generator, what: str = "", tiles: Path | None = None,
-    progress: Progress = lambda stage, done, total, text: None,
+    progress: StageProgress = silent_stages,
 ) -> Results:  # fmt: skip
     """Compile every case, measure the machine, then take turns.
 
@@ -150,7 +149,7 @@ def _child(make: Callable[..., object], engine: Engine, *arguments: object) -> C
 
 
 def _compiled(
-    cases: Sequence[Case], threads: int, weights: Sequence[str], tiles: Path | None, progress: Progress
+    cases: Sequence[Case], threads: int, weights: Sequence[str], tiles: Path | None, progress: StageProgress
 ) -> dict[tuple[str, str], Made | str]:
     """(case, engine) -> what compiling gave, or why it failed."""
     made: dict[tuple[str, str], Made | str] = {}

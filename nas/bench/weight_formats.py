@@ -49,7 +49,7 @@ def measured_variants(manifest: Manifest, folder: Path, dataset: Dataset, images
     target = _runnable(manifest)
     count = min(images, len(dataset.test))
     labels = dataset.test.labels[:count]
-    entering = np.asarray(dataset.normalise(dataset.test.images[:count]))
+    entering = dataset.preprocessing.normalised(np.asarray(dataset.test.images[:count]))
     entry = manifest.targets[target]
     runtime = None if entry.runtime is None else folder / entry.runtime.file
     found = {}

@@ -1,10 +1,13 @@
 """The command line: one file a verb, heavy imports inside it."""
 
 import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
-from modeltree.errors import NasError
+from modeltree.errors import BrokenImages, NasError
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
 from nas.cli.emulate import emulate
@@ -17,6 +20,7 @@ from nas.cli.run import run
 from nas.cli.search import search
 from nas.cli.serve import serve
 from nas.cli.show import show
+from nas.cli.stream import stream
 from nas.cli.train import train
 
 app = typer.Typer(
@@ -37,6 +41,7 @@ app.command()(emulate)
 app.command()(field)
 app.command()(record)
 app.command()(place)
+app.command()(stream)
 app.add_typer(policy, name="policy")
 
 INTERRUPTED = 130
@@ -44,6 +49,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line. Whatever the user can mend is one line on standard error and status 2."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged pictures, of which we say what there is to say
+    warnings.showwarning = _told_in_a_line(warnings.showwarning)
     try:
         app()
     except NasError as error:
@@ -54,3 +61,13 @@ def main() -> None:
             again = "start it again with --resume" if sys.argv[1:2] == ["search"] else "start it again in the same way"
             print(f"nas: interrupted: {again} to go on", file=sys.stderr)
         raise
+
+
+def _told_in_a_line(otherwise: Callable[..., None]) -> Callable[..., None]:
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, BrokenImages):
+            print(f"nas: {message}", file=sys.stderr)
+        else:
+            otherwise(message, category, *rest, **named)
+
+    return show

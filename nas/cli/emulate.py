@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from modeltree.tree import ModelTree
-    from nas.emulation.methods import Comparison, EmulatedLink, Row
+    from nas.emulation.methods import Comparison, EmulatedLink, EmulatedRow
 
 
 def emulate(
@@ -121,7 +121,7 @@ def _rows(seen: "Comparison") -> dict[str, Any]:
     return {"methods": [_row(row, seen) for row in seen.rows], "oracle": _row(seen.oracle, seen)}
 
 
-def _row(row: "Row", seen: "Comparison") -> dict[str, Any]:
+def _row(row: "EmulatedRow", seen: "Comparison") -> dict[str, Any]:
     return {
         "method": row.method, "latency_ms": row.latency_ms, "p95_latency_ms": row.p95_latency_ms,
         "accuracy": row.accuracy, "reward": row.reward, "handed_over": row.handed_over,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modeltree.link.traces import Trace
     from modeltree.offloading.decisions import Decisions
     from modeltree.tree import ModelTree
-    from nas.decisions.offloading.compare import Outcome, Row
+    from nas.decisions.offloading.compare import PolicyOutcome, PolicyRow
     from nas.decisions.offloading.environment import Bandwidths
     from runtime.selection.policies import Trained
 
@@ -27,7 +27,7 @@ policy = typer.Typer(
 Source = Annotated[
     Path, typer.Argument(metavar="TREE|RUN|BUNDLE", help="A tree's JSON; or a run: methods/actions.json, or its tree")
 ]
-Method = Annotated[str | None, typer.Option(help="The tree of this method of the run")]
+OfMethod = Annotated[str | None, typer.Option(help="The tree of this method of the run")]
 Link = Annotated[str | None, typer.Option(help="Bandwidths from a link: a scene, or a CSV or mahimahi file")]
 SweepText = Annotated[str | None, typer.Option("--sweep", help="Bandwidths LOW:HIGH[:STEP] in Mbit/s")]
 Rtt = Annotated[float | None, typer.Option(min=0.0, help="Round-trip time; the link's or the tree's unless said")]
@@ -41,7 +41,7 @@ def train(
     source: Source,
     out: Annotated[Path, typer.Option(help="The policy's file, .npz")],
     agent: Annotated[str, typer.Option(help="sac (soft actor-critic, discrete) or dqn")] = "sac",
-    method: Method = None,
+    method: OfMethod = None,
     objective: Annotated[str, typer.Option(help="wang (eq. 7, as trees are searched for) or niu (eq. 14)")] = "wang",
     link: Link = None,
     sweep: SweepText = None,
@@ -101,7 +101,7 @@ def evaluate(
     source: Source,
     out: Annotated[Path, typer.Option(help="A folder for policies.html and policies.csv")],
     policy: Annotated[list[Path] | None, typer.Option(help="A file of nas policy train; may be given again")] = None,
-    method: Method = None,
+    method: OfMethod = None,
     objective: Annotated[
         str | None, typer.Option(help="wang or niu; the first policy's, or else wang, unless said")
     ] = None,
@@ -139,7 +139,7 @@ def evaluate(
     )  # fmt: skip
     policies = contenders(decisions, files)
     facts = [f"{len(decisions)} actions of {file}", f"round trip {decisions.rtt_ms:.4g} ms", f"energy: {origin}"]
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, PolicyOutcome] = {}
     if trace is None:
         swept = parse_sweep(sweep or "0:80:1")
         facts.append(f"{swept.low:g} to {swept.high:g} Mbit/s")
@@ -202,7 +202,7 @@ def _objective(name: str | None, files: "Mapping[str, Trained]") -> str:
     return found
 
 
-def _print(found: "Sequence[Row]") -> None:
+def _print(found: "Sequence[PolicyRow]") -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -221,7 +221,7 @@ def _print(found: "Sequence[Row]") -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _print_choices(decisions: "Decisions", outcomes: "Mapping[str, Outcome]", names: "Sequence[str]") -> None:
+def _print_choices(decisions: "Decisions", outcomes: "Mapping[str, PolicyOutcome]", names: "Sequence[str]") -> None:
     from nas.decisions.offloading.compare import ranges
 
     for name in names:

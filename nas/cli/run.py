@@ -1,30 +1,29 @@
 """`nas run`: classify images with a bundle on this machine, handing over to a server where the tree says so."""
 
 import contextlib
-import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from modeltree.tree import ModelTree
     from nas.cli.display.live import LiveView
     from runtime.result import Result
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
-_KEPT = 256
-
 
 def run(
     bundle: Annotated[Path, typer.Argument(help="What nas compile wrote")],
-    images: Annotated[list[Path], typer.Argument(help="Image files and folders of them; - is standard input")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files and folders of them; - is standard input, camera:0 a camera, watch:DIR pictures as they "
+            "are put into a folder, a video its frames"
+        ),
+    ],
     server: Annotated[
         str | None, typer.Option(help="grpc://, grpcs://, http:// or https://host:port; none: all is done here")
     ] = None,
@@ -57,26 +56,30 @@ def run(
     repeat: Annotated[int, typer.Option(min=0, help="Rounds over the images; 0: until Ctrl-C")] = 1,
     every_ms: Annotated[float, typer.Option(min=0.0, help="From one image's start to the next, at least")] = 0.0,
     live: Annotated[bool, typer.Option("--live", help="Draw link, path and latency at the terminal instead")] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Images lie in folders named like their classes: print top-1 at the end")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line")] = False,
 ) -> None:
     """Classify images, and say for each which path was taken, why, and where the time went."""
-    from modeltree.errors import ConfigError
-    from nas.cli.display.live import LiveView, Seen
+    from modeltree.errors import ConfigError, DataError
+    from nas.cli.display.live import Answers, LiveView
+    from nas.cli.display.top1 import Top1
+    from nas.cli.picture_sources import PictureSources
     from runtime.session import Session
     from runtime.wire.protocol.token import read_token
 
     if live and as_json:
         raise ConfigError("--live draws and --json prints lines: pass one of them")
-    files = [file for given in images for file in _files(given)]
-    if not files:
-        raise ConfigError(f"there is no image in {', '.join(map(str, images))}: known are {', '.join(_SUFFIXES)}")
     token = None if token_file is None else read_token(token_file)
-    seen = Seen()
+    seen = Answers()
     with Session.open(
         bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
         certificate=tls_cert, key=tls_key, frames=frames, hedge=hedge, policy=policy,
     ) as session:  # fmt: skip
         tree = session.device.manifest.tree
+        pictures = PictureSources(images, tree.preprocessing, repeat=repeat)
+        top1 = Top1(tree=tree)
         try:
             if server is not None and frames and mode != "only-device" and not session.measure():
                 print(
@@ -84,21 +87,26 @@ def run(
                 )
             with LiveView(session, seen) if live and sys.stdout.isatty() else contextlib.nullcontext() as view:
                 due_s = 0.0
-                for file, pixels in _rounds(files, tree.input_shape, repeat):
+                for file, pixels in pictures:
                     _wait(due_s, view)
                     due_s = time.perf_counter() + every_ms / 1e3
                     result = session.infer(pixels, deadline_ms=deadline_ms)
-                    seen.add(result, str(file))
+                    seen.add(result, file)
+                    top1.add(result, file)
                     if view is None:
-                        _print(tree, str(file), result, as_json=as_json)
+                        _print(tree, file, result, as_json=as_json)
                     else:
                         view.show()
         except KeyboardInterrupt:
-            if repeat:
+            if repeat and not pictures.endless:
                 raise
         finally:
-            if live or repeat != 1:
+            if live or repeat != 1 or pictures.endless:
                 print(f"nas: {seen.summary()}", file=sys.stderr)
+            if labels:
+                print(json.dumps(top1.numbers) if as_json else top1.text, flush=True)
+    if pictures.broken:
+        raise DataError(f"{pictures.broken} of the images could not be read, see above: {seen.count} were classified")
 
 
 def _print(tree: "ModelTree", file: str, result: "Result", *, as_json: bool) -> None:
@@ -124,37 +132,3 @@ def _wait(until_s: float, view: "LiveView | None") -> None:
         time.sleep(left_s if view is None else min(left_s, 1 / UPDATES_PER_S))
         if view is not None:
             view.show()
-
-
-def _rounds(files: list[Path], shape: tuple[int, ...], repeat: int) -> "Iterator[tuple[Path, np.ndarray]]":
-    """All images, `repeat` times (0: for ever); the first `_KEPT` are read once, standard input too."""
-    kept: dict[Path, np.ndarray] = {}
-    for _ in itertools.count() if repeat == 0 else range(repeat):
-        for file in files:
-            pixels = kept.get(file)
-            if pixels is None:
-                pixels = _pixels(file, shape)
-                if repeat != 1 and (len(kept) < _KEPT or str(file) == "-"):
-                    kept[file] = pixels
-            yield file, pixels
-
-
-def _files(given: Path) -> list[Path]:
-    if given.is_dir():
-        return sorted(path for path in given.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    return [given]
-
-
-def _pixels(file: Path, shape: tuple[int, ...]) -> "np.ndarray":
-    """An image as uint8 (3, height, width) of the tree's input."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    from modeltree.errors import DataError
-
-    try:
-        with Image.open(sys.stdin.buffer if str(file) == "-" else file) as opened:
-            image = opened.convert("RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"cannot read image {file}: {error}: pass a PNG or JPEG file") from error
-    return np.moveaxis(np.asarray(image), -1, 0).copy()

@@ -14,12 +14,14 @@ _CORES = os.cpu_count() or 1
 
 def search(
     base: Annotated[
-        str, typer.Option(help="vgg11, vgg16, alexnet, alexnet_exits, nin, resnet32, file.py:factory")
+        str, typer.Option(help="vgg11, vgg16, alexnet, alexnet_exits, alexnet_exits4, nin, resnet32, file.py:factory")
     ] = "vgg11",
     bandwidth_types: Annotated[int, typer.Option("--K", help="Bandwidth types the tree forks on")] = 2,
     blocks: Annotated[int, typer.Option("--N", help="Blocks the network is sliced into")] = 3,
     data: Annotated[str, typer.Option(help="digits, cifar10:DIR, or imagefolder:DIR")] = "digits",
-    weights: Annotated[str | None, typer.Option(help="Trained weights (safetensors); trained first without")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Trained weights (.safetensors, .pth); trained first without")
+    ] = None,
     image_size: Annotated[int, typer.Option(help="Height and width of the input in pixels")] = 32,
     trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
     rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,

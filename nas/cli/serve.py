@@ -11,7 +11,7 @@ def serve(
     listen: Annotated[
         list[str] | None,
         typer.Option(help="grpc://, grpcs://, http:// or https://host:port; again for more. grpc://127.0.0.1:8001 "
-                     "and http://127.0.0.1:8000 unless said"),
+                     "and http://127.0.0.1:8000 unless said; these are the ports where none is named"),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate, for grpcs and https")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key")] = None,
@@ -23,6 +23,7 @@ def serve(
         int | None,
         typer.Option(min=1, help="Batches at once; one a processor unless said. With 1, one device is answered sooner"),
     ] = None,
+    order: Annotated[str, typer.Option(help="Of the queue: fcfs (first come), or edf (earliest deadline)")] = "fcfs",
     max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are told that we are busy")] = 128,
     max_message_mb: Annotated[float, typer.Option(min=0.001, help="Largest request, in MB of 10^6 bytes")] = 16.0,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second from one address")] = None,
@@ -52,6 +53,7 @@ def serve(
 
     from modeltree.errors import ConfigError
     from runtime.server.admission import ServerTls
+    from runtime.server.memory import bound_arenas
     from runtime.server.serving import ServeConfig, Server
     from runtime.wire.protocol.token import read_token
 
@@ -60,12 +62,13 @@ def serve(
     tls = None if tls_cert is None or tls_key is None else ServerTls(certificate=tls_cert, key=tls_key, ca=client_ca)
     config = ServeConfig(
         bundle=bundle, listen=tuple(listen or ("grpc://127.0.0.1:8001", "http://127.0.0.1:8000")), backend=backend,
-        target=target, variant=weights, workers=workers, eager=not lazy, max_queue=max_queue,
+        target=target, variant=weights, workers=workers, eager=not lazy, max_queue=max_queue, order=order,
         max_message_bytes=int(max_message_mb * 1e6), max_rate=rate,
         token=None if token_file is None else read_token(token_file), tls=tls, metrics=metrics, watch=watch,
         keep_old_s=keep_old, drain_s=drain_s,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    bound_arenas()
     stop, swap = threading.Event(), threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())

@@ -1,5 +1,6 @@
 """`nas train`: train a base network, with early exits if asked for, and write its weights."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,9 +32,8 @@ def train(
     """Train a base network. An interrupted run goes on where it stopped when it is started again in the same way."""
     from dataclasses import replace
 
-    from rich.progress import Progress
-
     from nas.bases import build, load_weights_
+    from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
     from nas.data import load_dataset
     from nas.exits.heads import exit_accuracies, save_with_heads
@@ -47,13 +47,12 @@ def train(
     shape = (3, image_size, image_size)
     places = exit_places(analyse(export(network, shape)), exits, base=base)
     config = replace(recipe(dataset, epochs=epochs, seed=seed), bf16=bf16)
-    if start is not None:
-        load_weights_(network, start)
+    if start is not None and (notes := load_weights_(network, start)):
+        print(f"nas: {start}: {', '.join(notes)}", file=sys.stderr)
     if lr is not None or start is not None:
         config = replace(config, lr=lr if lr is not None else config.lr / 2)
     state = out.with_name(out.name + ".part")
-    with Progress(transient=True) as bar:
-        task = bar.add_task("training", total=None)
+    with stages(quiet=False) as progress:
         network, heads = train_jointly(
             network,
             dataset,
@@ -61,7 +60,7 @@ def train(
             config,
             device=device_name,
             checkpoint=state,
-            progress=lambda done, total, text: bar.update(task, completed=done, total=total, description=text),
+            progress=lambda done, total, text: progress("training", done, total, text),
         )
     save_with_heads(network, heads, out)
     state.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Accuracy of composed networks, measured on images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import nn
 from compile.program_file import read_program
 from nas.compression.library import Choice, Library
 from nas.jobs.executors import Executor
+from nas.jobs.progress import Progress, silent
 from transforms import Network, analyse, compose
 
 _BATCH = 128
@@ -36,7 +37,7 @@ class _Context:
 
 def measure_compositions(
     program: Path, library: Library, plans: Sequence[ChoicePlan], images: torch.Tensor, labels: np.ndarray,
-    executor: Executor, progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    executor: Executor, progress: Progress = silent,
 ) -> list[float]:  # fmt: skip
     """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library."""
     context = _Context(program=program, library=library, images=images, labels=labels)

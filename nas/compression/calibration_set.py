@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from modeltree.files import write_text
 from nas.compression.accuracy import measure_compositions
 from nas.compression.library import Choice, Library
 from nas.jobs.executors import Executor
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from transforms import Network
 
@@ -41,13 +41,13 @@ def random_plans(network: Network, library: Library, count: int, rng: np.random.
     for _ in range(count if units else 0):
         chosen = sorted(int(u) for u in rng.choice(units, size=rng.integers(1, len(units) + 1), replace=False))
         plan = {u: options[u][rng.integers(len(options[u]))] for u in chosen}
-        ends = min((u for u, choice in plan.items() if choice.technique == "gap"), default=None)
+        ends = min((u for u, choice in plan.items() if choice.ends_network), default=None)
         plans.append({u: c for u, c in plan.items() if ends is None or u <= ends})
     return plans
 
 
 def calibrate(
-    prepared: Prepared, library: Library, executor: Executor, seed: int, progress: Callable[[int, int, str], None]
+    prepared: Prepared, library: Library, executor: Executor, seed: int, progress: Progress
 ) -> tuple[list[dict[int, Choice]], list[float], float]:
     """Measure random compositions on the search images, or read what an earlier search with this library measured.
 

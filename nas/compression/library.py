@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from modeltree.layers import LayerSpec
 from nas.compression.distillation import DistilConfig, distil
 from nas.compression.features import Features, bytes_per_image, write_features
 from nas.jobs.executors import Executor
+from nas.jobs.progress import Progress, silent
 from transforms import TECHNIQUES, Network, Variant, analyse, compose, technique
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
@@ -32,8 +33,6 @@ from transforms.graph.describe import module_specs
 _RECIPE = 2  # raise it when distillation changes what a variant comes out as
 _SAMPLES = 512  # images for data-aware starts
 _FEATURE_BYTES = 3 * 2**30
-
-Progress = Callable[[int, int, str], None]
 
 
 class Choice(NamedTuple):
@@ -44,6 +43,12 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         return self.technique if self.rate == 1.0 else f"{self.technique}@{self.rate:g}"
+
+    @property
+    def ends_network(self) -> bool:
+        """Whether the units behind are not needed."""
+        known = TECHNIQUES.get(self.technique)
+        return known is not None and known.ends_network
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,7 +139,7 @@ def candidates(
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
     executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), config: DistilConfig | None = None,
-    progress: Progress = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> Library:  # fmt: skip
     """Distil what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 

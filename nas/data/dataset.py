@@ -2,12 +2,13 @@
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from modeltree.errors import DataError
+from modeltree.preprocessing import PictureRule, Preprocessing
 
 _WHOLE_BYTES = 256 * 2**20
 
@@ -45,6 +46,7 @@ class Dataset:
     search : held back from training; what the search and the predictor look at.
     test : for the final report alone.
     flip : whether a mirrored image keeps its label (digits do not).
+    picture : how a picture becomes an image like these.
     """
 
     name: str
@@ -55,6 +57,13 @@ class Dataset:
     search: ImageSet
     test: ImageSet
     flip: bool
+    picture: PictureRule = field(default_factory=PictureRule)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """All that is done to a picture before a network sees it."""
+        height, width = self.fit.images.shape[2:]
+        return Preprocessing(height=height, width=width, mean=self.mean, std=self.std, rule=self.picture)
 
     @property
     def image_size(self) -> int:
@@ -65,6 +74,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256, in hex, of everything above. Of parts over 256 MiB all labels but only 4096 spread images count."""
         digest = hashlib.sha256(repr((self.name, self.classes, self.mean, self.std, self.flip)).encode())
+        if self.picture != PictureRule():
+            digest.update(repr(self.picture).encode())
         for part in (self.fit, self.search, self.test):
             digest.update(repr(part.images.shape).encode() + np.ascontiguousarray(part.labels).tobytes())
             step = 1 if part.images.nbytes <= _WHOLE_BYTES else -(-len(part) // 4096)
@@ -72,15 +83,16 @@ class Dataset:
         return digest.hexdigest()
 
     def normalise(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Scale (n, 3, h, w) uint8 to 0..1, subtract the mean, divide by the deviation: float32, on the same device.
+        """As `Preprocessing.normalised`, to the bit, of (n, 3, h, w) uint8: float32, on the same device.
 
         Raises
         ------
         DataError : the images are not uint8, or not of that shape.
         """
-        pixels = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images, order="C"))
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise DataError(f"images are {pixels.dtype} {tuple(pixels.shape)} but must be uint8 (n, 3, h, w)")
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255.0
-        scale = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255.0
-        return (pixels.float() - mean) / scale
+        if str(images.dtype).removeprefix("torch.") != "uint8" or images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"images are {images.dtype} {tuple(images.shape)} but must be uint8 (n, 3, h, w)")
+        if isinstance(images, np.ndarray):
+            return torch.from_numpy(self.preprocessing.normalised(images))
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1) * 255.0
+        scale = torch.tensor(self.std, device=images.device).view(3, 1, 1) * 255.0
+        return (images.float() - mean) / scale

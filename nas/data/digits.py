@@ -1,10 +1,12 @@
 """The 1797 handwritten digits inside scikit-learn: real data that needs no download."""
 
 import numpy as np
-from PIL import Image
 
+from modeltree.preprocessing import PictureRule
 from nas.data.dataset import Dataset, ImageSet
+from nas.data.decoding import pixels_alone
 from nas.data.split import mean_and_std, stratified
+from runtime.images import pixels_of
 
 
 def load(*, image_size: int, seed: int) -> Dataset:
@@ -17,9 +19,8 @@ def load(*, image_size: int, seed: int) -> Dataset:
     raw = load_digits()
     labels = raw.target.astype(np.int64)
     grey = np.round(raw.images * (255 / 16)).astype(np.uint8)
-    side = (image_size, image_size)
-    grey = np.stack([np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC)) for image in grey])
-    images = np.repeat(grey[:, None], 3, axis=1)
+    preprocessing = pixels_alone(image_size, image_size, PictureRule())
+    images = np.stack([pixels_of(image, preprocessing) for image in grey])
 
     rng = np.random.default_rng(seed)
     rest, test = stratified(labels, round(0.20 * len(labels)), rng)

@@ -6,6 +6,9 @@ import numpy as np
 from PIL import Image
 
 from modeltree.errors import ConfigError, DataError
+from modeltree.preprocessing import PictureRule
+from nas.data.decoding import pixels_alone
+from runtime.images import pixels_of
 
 
 def jpeg_round_trip(images: np.ndarray, quality: int = 75) -> tuple[np.ndarray, float]:
@@ -30,10 +33,11 @@ def jpeg_round_trip(images: np.ndarray, quality: int = 75) -> tuple[np.ndarray, 
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise DataError(f"images are {images.dtype} {images.shape} but must be uint8 (n, 3, h, w) with n at least 1")
     decoded = np.empty_like(images, subok=False)
+    as_it_is = pixels_alone(images.shape[2], images.shape[3], PictureRule())
     size_bytes = 0
     for index, image in enumerate(images):
         file = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(file, "JPEG", quality=quality)
         size_bytes += file.tell()
-        decoded[index] = np.asarray(Image.open(file)).transpose(2, 0, 1)
+        decoded[index] = pixels_of(file.getvalue(), as_it_is)
     return decoded, size_bytes / len(images)

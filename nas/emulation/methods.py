@@ -18,7 +18,7 @@ from modeltree.link.traces import Trace
 from modeltree.reward import Reward
 from modeltree.tree import ExitFork, ModelTree, Node
 from nas.emulation.estimated import emulate_estimated
-from nas.results.summary import Method, ScenarioSummary, Summary
+from nas.results.summary import MethodRow, ScenarioSummary, Summary
 from nas.results.verdict import best_choice, verdict_of
 
 STARTS = 200
@@ -29,7 +29,7 @@ ORACLE, SURGERY = "oracle", "surgery"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class EmulatedRow:
     """One method on one link, or on the mean of several; emulated.
 
     latency_ms : mean. p95_latency_ms : 19 of 20 are under it. accuracy : percent. reward : mean [Wang 2020, eq. 7].
@@ -49,7 +49,7 @@ class Row:
     paths: Mapping[int, float]
     perfect_latency_ms: float
 
-    def over_percent(self, other: "Row | None") -> float | None:
+    def over_percent(self, other: "EmulatedRow | None") -> float | None:
         """How much its mean latency is over another's (negative: under); None without one."""
         return None if other is None else over_percent(self.latency_ms, other.latency_ms)
 
@@ -63,14 +63,14 @@ class Row:
 class Comparison:
     """Every method, the simplest first, and the bound."""
 
-    rows: tuple[Row, ...]
-    oracle: Row
+    rows: tuple[EmulatedRow, ...]
+    oracle: EmulatedRow
 
-    def row(self, method: str) -> Row | None:
+    def row(self, method: str) -> EmulatedRow | None:
         """A method's, None if it is not there."""
         return next((row for row in self.rows if row.method == method), None)
 
-    def surgery_of(self, method: str) -> Row | None:
+    def surgery_of(self, method: str) -> EmulatedRow | None:
         """Surgery on the same network: the one of the same folder, where methods have one."""
         folder, slash, _ = method.rpartition("/")
         return self.row(f"{folder}{slash}{SURGERY}")
@@ -118,7 +118,7 @@ def emulate_methods(
     return EmulatedLink(
         trace=trace, measure=measure, starts_s=starts_s,
         rows=tuple(_row(name, here[name], run, perfect[name], reward) for name, run in seen.items()),
-        oracle=Row(
+        oracle=EmulatedRow(
             method=ORACLE, latency_ms=float(bound.latency_ms.mean()), accuracy=float(bound.accuracy.mean()),
             p95_latency_ms=float(np.quantile(bound.latency_ms, 0.95)), reward=float(bound.reward.mean()),
             handed_over=statistics.fmean(end.handover is not None for end in ends),
@@ -148,10 +148,10 @@ def over_percent(value: float, other: float) -> float:
     return 100.0 * (value / other - 1.0) if other > 0 else 0.0
 
 
-def _row(name: str, tree: ModelTree, run: Emulation, perfect: Emulation, reward: Reward) -> Row:
+def _row(name: str, tree: ModelTree, run: Emulation, perfect: Emulation, reward: Reward) -> EmulatedRow:
     counts = Counter(run.leaf.tolist())
     paths = {leaf: count / run.leaf.size for leaf, count in counts.most_common()}
-    return Row(
+    return EmulatedRow(
         method=name, latency_ms=float(run.latency_ms.mean()), p95_latency_ms=float(np.quantile(run.latency_ms, 0.95)),
         accuracy=float(run.accuracy.mean()), reward=float(reward.of(run.accuracy, run.latency_ms).mean()),
         handed_over=sum((share for leaf, share in paths.items() if tree.nodes[leaf].handover is not None), 0.0),
@@ -165,10 +165,10 @@ def _left_early(end: Node) -> bool:
     return isinstance(end.fork, ExitFork) or (end.handover is not None and end.handover.exit > 0)
 
 
-def _mean(rows: Sequence[Row]) -> Row:
+def _mean(rows: Sequence[EmulatedRow]) -> EmulatedRow:
     fields = ("latency_ms", "p95_latency_ms", "accuracy", "reward", "handed_over", "left_early", "perfect_latency_ms")
     means = {field: statistics.fmean(getattr(row, field) for row in rows) for field in fields}
-    return Row(method=rows[0].method, paths={}, **means)
+    return EmulatedRow(method=rows[0].method, paths={}, **means)
 
 
 def _verdict(seen: Comparison, folder: str, trees: Mapping[str, ModelTree]) -> str:
@@ -187,7 +187,7 @@ def _verdict(seen: Comparison, folder: str, trees: Mapping[str, ModelTree]) -> s
     return f"{prefix and f'{folder}: '}{headline}; in mean latency that is {parts}{more}."
 
 
-def _against(row: Row, others: Iterable[tuple[str, Row | None]]) -> str:
+def _against(row: EmulatedRow, others: Iterable[tuple[str, EmulatedRow | None]]) -> str:
     said = []
     for name, other in others:
         if (over := row.over_percent(other)) is not None:
@@ -196,13 +196,13 @@ def _against(row: Row, others: Iterable[tuple[str, Row | None]]) -> str:
     return " and ".join(said)
 
 
-def _as_summary(rows: Mapping[str, Row], seen: Comparison) -> Summary:
+def _as_summary(rows: Mapping[str, EmulatedRow], seen: Comparison) -> Summary:
     """As much of a search's summary as its verdict looks at."""
     levels = []
     if isinstance(seen, EmulatedLink):
         levels = [seen.trace.quantile(0.25), seen.trace.quantile(0.75)]
     methods = [
-        Method(method=name, reward=row.reward, latency_ms=row.latency_ms, accuracy=row.accuracy)
+        MethodRow(method=name, reward=row.reward, latency_ms=row.latency_ms, accuracy=row.accuracy)
         for name, row in rows.items()
     ]
     return Summary(methods=methods, scenario=ScenarioSummary(bandwidth_mbps=levels))

@@ -12,9 +12,9 @@ from torch import nn
 
 from modeltree.files import write_bytes
 from nas.exits.heads import Crossing
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.teacher import Lessons, lessons
-from nas.training.train import Progress
 from transforms import Network
 from transforms.bottleneck import Decoder, Encoder, bottleneck, start_
 from transforms.quantise import quantised

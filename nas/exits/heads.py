@@ -16,11 +16,11 @@ from torch import nn
 
 from modeltree.errors import DataError
 from modeltree.files import write_bytes
-from nas.bases import HEADS
+from nas.bases import HEADS, read_weights
 from nas.data.dataset import Dataset, ImageSet
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.teacher import Lessons, lessons
-from nas.training.train import Progress
 from transforms import Network
 from transforms.exits import ExitHead
 
@@ -176,10 +176,7 @@ def load_heads(path: Path, network: Network) -> dict[int, ExitHead]:
     ------
     DataError : no such file, not safetensors, or heads that do not fit the network.
     """
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(f"cannot read {path} as safetensors: pass a whole .safetensors file") from error
+    state, _ = read_weights(path)
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in state.items():
         if key.startswith(HEADS):

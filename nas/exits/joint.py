@@ -11,7 +11,8 @@ from torch import nn
 from modeltree.errors import ConfigError
 from nas.data.dataset import Dataset
 from nas.exits.heads import Crossing, distilled_loss, new_head
-from nas.training.train import Criterion, Progress, TrainConfig, train
+from nas.jobs.progress import Progress
+from nas.training.train import Criterion, TrainConfig, train
 from transforms import Network, analyse, export
 from transforms.exits import ExitHead
 

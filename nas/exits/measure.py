@@ -6,7 +6,7 @@ that of the variants. What crosses is coded as the runtime codes it, and its siz
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,8 +23,10 @@ from nas.exits.bottlenecks import train_bottlenecks
 from nas.exits.catalogue import Coder, KnownCode, KnownEndings, KnownExit
 from nas.exits.heads import load_heads, train_heads
 from nas.exits.places import exit_places
-from nas.exits.thresholds import LOST_BY_CONFIDENCE, calibrate, entropies
+from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
+from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from runtime.wire.frames import encode
 from transforms import Network
@@ -35,8 +37,6 @@ from transforms.quantise import quantised
 _MEASURED = 1  # raise it when what is measured, or how, changes
 _BATCH = 250
 _SIZED = 64  # images whose frames are counted
-
-Progress = Callable[[int, int, str], None]
 
 
 class _Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,7 +99,7 @@ def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) 
     right = [one.argmax(1) == labels for one in logits]
     found = []
     for i, place in enumerate(places):
-        sure = calibrate(entropies(logits[i]), right[i], right[-1], max_loss=LOST_BY_CONFIDENCE)
+        sure = largest_threshold(entropies_nats(logits[i]), right[i], right[-1], max_loss=LOST_BY_CONFIDENCE)
         found.append(
             KnownExit(
                 exit=i + 1,

@@ -26,19 +26,9 @@ class Threshold(NamedTuple):
     loss: float
 
 
-def entropies(logits: np.ndarray) -> np.ndarray:
-    """Entropy in nats of the softmax of (n, classes) logits: (n,) float64, 0 where one class has it all.
-
-    H = log s - sum(p z) with z = logits - max, s = sum(exp z), p = exp(z) / s, so that no exponential overflows.
-    """
-    z = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(z)
-    total = powers.sum(axis=1)
-    found: np.ndarray = np.log(total) - (powers * z).sum(axis=1) / total
-    return found
-
-
-def calibrate(entropy: np.ndarray, right_here: np.ndarray, right_there: np.ndarray, *, max_loss: float) -> Threshold:
+def largest_threshold(
+    entropy: np.ndarray, right_here: np.ndarray, right_there: np.ndarray, *, max_loss: float
+) -> Threshold:
     """The largest threshold that costs at most `max_loss` points of accuracy over all samples.
 
     It is chosen on every second image; rate and loss are measured on the others, so that they are not flattered.

@@ -49,8 +49,7 @@ class Checker:
 
         pixels : (channels, height, width) uint8.
         """
-        mean, std = (np.array(values, np.float32)[:, None, None] * 255 for values in (tree.mean, tree.std))
-        x = ((pixels - mean) / std)[None].astype(np.float32)
+        x = tree.preprocessing.normalised(pixels)[None]
         path = [tree.nodes[number] for number in shot.nodes]
         for node in path:
             if node.block:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from modeltree.errors import ConfigError
+from modeltree.errors import ConfigError, DataError
 from modeltree.manifest import Manifest
+from modeltree.preprocessing import Preprocessing
+from runtime.images import SUFFIXES, image_files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,12 +27,12 @@ def field_images(manifest: Manifest, folder: Path | None, *, count: int, seed: i
 
     Raises
     ------
-    ConfigError : the folder holds none, or the network takes no RGB squares. DataError : one cannot be read.
+    ConfigError : the folder holds none. DataError : none can be read, or the network takes no pictures.
     """
     tree = manifest.tree
     rng = np.random.default_rng(seed)
     if folder is not None:
-        return _of_folder(folder, tree.input_shape, tree.classes)
+        return _of_folder(folder, tree.preprocessing, tree.classes)
     config = manifest.provenance.config
     if config.get("data") == "digits" and tree.classes == tuple("0123456789"):
         from nas.data import load_dataset
@@ -43,16 +45,18 @@ def field_images(manifest: Manifest, folder: Path | None, *, count: int, seed: i
     return FieldImages(images=noise, labels=(None,) * len(noise), origin="noise")
 
 
-def _of_folder(folder: Path, shape: tuple[int, ...], classes: tuple[str, ...]) -> FieldImages:
-    from nas.data.imagefolder import SUFFIXES, decode
+def _of_folder(folder: Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> FieldImages:
+    from nas.data.broken import warn_of_broken
+    from nas.data.decoding import read_all
 
-    if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
-        raise ConfigError(f"the network takes {shape}: images need (3, side, side); leave --images out")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = image_files(folder)
     if not files:
         raise ConfigError(f"there is no image in {folder}: known are {', '.join(SUFFIXES)}")
+    images, sound, reasons = read_all(files, preprocessing)
+    if not sound:
+        raise DataError(f"none of the {len(files)} images in {folder} can be read: {reasons[0]}")
+    if reasons:
+        warn_of_broken(reasons, len(files), folder)
     number = {name: label for label, name in enumerate(classes)}
-    return FieldImages(
-        images=np.stack([decode(file, shape[1]) for file in files]),
-        labels=tuple(number.get(file.parent.name) for file in files), origin=f"{len(files)} images of {folder}",
-    )  # fmt: skip
+    labels = tuple(number.get(files[position].parent.name) for position in sound)
+    return FieldImages(images=images, labels=labels, origin=f"{len(sound)} images of {folder}")

@@ -9,12 +9,12 @@ from modeltree.manifest import Manifest
 from modeltree.tree import ModelTree
 from modeltree.units import s_from_ms
 from nas.field.config import NO_SLOWDOWN, PROFILE
-from nas.results.summary import METHODS
+from nas.names import TITLES
 from runtime.execution.bundle import Bundle, is_bundle
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class FieldMethod:
     """A bundle and the name it goes by."""
 
     name: str
@@ -27,7 +27,7 @@ class Method:
         return self.manifest.tree
 
 
-def find_methods(paths: Sequence[Path]) -> list[Method]:
+def find_methods(paths: Sequence[Path]) -> list[FieldMethod]:
     """Every bundle, the simplest method first; named by its provenance, else by its folder.
 
     Raises
@@ -43,13 +43,13 @@ def find_methods(paths: Sequence[Path]) -> list[Method]:
         if not inside:
             raise ConfigError(f"{path} is no bundle and no folder of bundles: pass what nas compile wrote to --out")
         folders |= dict.fromkeys(inside)
-    found: dict[str, Method] = {}
+    found: dict[str, FieldMethod] = {}
     for folder in folders:
         manifest = Bundle.open(folder).manifest
         name = manifest.provenance.method or folder.resolve().name
         if name in found:
             raise ConfigError(f"{folder} and {found[name].folder} are both of method {name}: pass one of them")
-        found[name] = Method(name=name, folder=folder, manifest=manifest)
+        found[name] = FieldMethod(name=name, folder=folder, manifest=manifest)
     if not found:
         raise ConfigError("there is no bundle to play: pass bundles, or a folder of them")
     first, *others = found.values()
@@ -59,11 +59,11 @@ def find_methods(paths: Sequence[Path]) -> list[Method]:
                 f"{one.folder} and {first.folder} take different images or know different classes: pass bundles of one "
                 "search"
             )
-    order = list(METHODS)
+    order = list(TITLES)
     return sorted(found.values(), key=lambda one: order.index(one.name) if one.name in order else len(order))
 
 
-def subject_of(methods: Sequence[Method]) -> Method:
+def subject_of(methods: Sequence[FieldMethod]) -> FieldMethod:
     """The one at whose starts the oracle is asked: the tree, else the last."""
     return next((one for one in methods if one.name == "tree"), methods[-1])
 

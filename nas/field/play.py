@@ -1,7 +1,7 @@
 """A field run: every method in turn over the same stretch of the same link."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,17 +14,15 @@ from modeltree.reward import Reward
 from modeltree.tree import ModelTree
 from nas.field.config import FieldConfig
 from nas.field.images import FieldImages, field_images
-from nas.field.methods import Method, find_methods, slowdown_text, subject_of
+from nas.field.methods import FieldMethod, find_methods, slowdown_text, subject_of
 from nas.field.processes.links import chosen_link
 from nas.field.processes.turn import play_turn
 from nas.field.record import FieldRun, MethodRun, Shot, encode_field
 from nas.field.replay import Measured, method_run
 from nas.jobs.machine import commit, load_average, processor, today
+from nas.jobs.progress import StageProgress
 from runtime.link import Shape
 from runtime.selection.branch_selection import open_driver
-
-Progress = Callable[[str, int, int, str], None]
-"""(stage, done, of how many, what now)."""
 
 FIELD_FILE = "field.json"
 
@@ -34,7 +32,7 @@ class Played:
     """What a run has brought so far; it grows while methods are played, so that an interrupted one can be written."""
 
     config: FieldConfig
-    methods: tuple[Method, ...]
+    methods: tuple[FieldMethod, ...]
     images: FieldImages
     link: str
     load: float
@@ -63,7 +61,7 @@ def prepared(config: FieldConfig) -> Played:
     )  # fmt: skip
 
 
-def play_(played: Played, progress: Progress) -> None:
+def play_(played: Played, progress: StageProgress) -> None:
     """Play every method, one after the other, and add what each brought.
 
     Raises

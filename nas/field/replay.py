@@ -16,7 +16,7 @@ from modeltree.render import handover_text
 from modeltree.tree import BitsFork, ExitFork, ModelTree, Node, by_confidence
 from modeltree.units import s_from_ms
 from nas.field.record import Leaf, MethodRun, Shot
-from runtime.selection.branch_selection import SWITCH, Seen, open_driver
+from runtime.selection.branch_selection import SWITCH, LinkState, open_driver
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +142,7 @@ def _chooser(tree: ModelTree, policy: str) -> Choose:
     driver = open_driver(tree, policy)
 
     def choose(here: int | None, mbps: float) -> Node:
-        seen = Seen(type=tree.types.match(mbps), mbps=mbps, asks=True)
+        seen = LinkState(type=tree.types.match(mbps), mbps=mbps, asks=True)
         node = driver.child(here, seen)
         if node.leaf is not None:
             driver.answered(node.id, seen, 0.0, 0.0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from modeltree.reward import Reward
 from nas.field.record import FieldRun, Leaf, MethodRun, Shot
-from nas.results.summary import METHODS
+from nas.names import TITLES
 
 PARTS = ("device", "encode", "transfer", "cloud", "wait")
 """What a latency is made of, in the order in which it passes."""
@@ -87,7 +87,7 @@ def tally(run: MethodRun, oracle_ms: Sequence[float], reward: Reward | None = No
     middle = mean(total_ms.tolist())
     bound = mean(best for best, shot in zip(oracle_ms, run.shots, strict=False) if usable(shot.total_ms))
     return Tally(
-        run=run, title=METHODS.get(run.name, run.name), total_ms=total_ms, left_out=len(run.shots) - len(shots),
+        run=run, title=TITLES.get(run.name, run.name), total_ms=total_ms, left_out=len(run.shots) - len(shots),
         mean_ms=middle, median_ms=_quantile(total_ms, 0.5), p95_ms=_quantile(total_ms, 0.95),
         parts_ms=tuple(mean(getattr(shot, f"{part}_ms") for shot in shots) for part in PARTS),
         accuracy=accuracy, reward=float((reward or Reward()).of(accuracy, middle)),
@@ -101,7 +101,7 @@ def tally(run: MethodRun, oracle_ms: Sequence[float], reward: Reward | None = No
 
 def tallies(field: FieldRun) -> list[Tally]:
     """All methods, the simplest first; ones we do not know come last."""
-    order = list(METHODS)
+    order = list(TITLES)
     runs = sorted(field.methods, key=lambda run: order.index(run.name) if run.name in order else len(order))
     return [tally(run, field.oracle_ms) for run in runs]
 

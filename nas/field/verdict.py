@@ -7,7 +7,7 @@ from modeltree.render import ms_text
 from modeltree.reward import Reward
 from nas.field.record import FieldRun
 from nas.field.tally import DRIFT_MS, DRIFT_SHARE, Drift, Tally, lead_ms
-from nas.results.summary import STRATEGIES
+from nas.names import METHOD_BY_NAME, STRATEGIES
 from nas.results.verdict import TIE_REWARD
 
 MOST_ERROR = 0.01
@@ -19,11 +19,6 @@ REMEDIES = {
     "cloud": "Measure the server again (nas profile --out cloud.json, on it) and search with --cloud cloud.json.",
 }
 """What to do where a part has drifted."""
-
-_NAMES = {
-    "device_only": "device-only", "cloud_jpeg": "cloud with JPEG", "cloud_raw": "cloud with raw pixels",
-    "surgery": "surgery", "branch": "the branch", "tree": "the tree",
-}  # fmt: skip
 
 
 def best_of(found: Sequence[Tally]) -> Tally | None:
@@ -195,7 +190,8 @@ def _checks(found: Sequence[Tally]) -> str:
 
 
 def _named(method: Tally) -> str:
-    return _NAMES.get(method.name, method.title)
+    known = METHOD_BY_NAME.get(method.name)
+    return method.title if known is None else known.phrase
 
 
 def _sentence(parts: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ bandwidth type, each type takes what is best at the bandwidth it stands for.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from modeltree.reward import Reward
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
 from nas.exits.catalogue import KnownEndings
 from nas.finalise.tree_builder import IMAGE_BITS, write_block
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
@@ -33,7 +34,6 @@ _IMAGES = 2000
 _BATCH = 250
 _SWEEP_MBPS = (0.0, *np.geomspace(0.05, 1000.0, 200).tolist())
 
-Progress = Callable[[int, int, str], None]
 Batch = tuple[torch.Tensor, np.ndarray]
 
 
@@ -60,11 +60,11 @@ class Hashes:
 class Menu:
     """All actions of a base network with its exits and codes; one that is plain gives cuts alone."""
 
-    def __init__(self, prepared: Prepared, bench: SearchSpaces, head: ModelTree) -> None:
+    def __init__(self, prepared: Prepared, spaces: SearchSpaces, head: ModelTree) -> None:
         """head : a tree of the same search, for what every tree of it says of itself."""
-        self.prepared, self.bench, self.header = prepared, bench, head
-        self.endings: KnownEndings = bench.tree.endings
-        self.network: Network = bench.network
+        self.prepared, self.spaces, self.header = prepared, spaces, head
+        self.endings: KnownEndings = spaces.tree.endings
+        self.network: Network = spaces.network
         self.last = len(self.network.spec.segments)
         self.exits = (*(known.place for known in self.endings.exits), self.last)
         bits = sorted({known.bits for known in self.endings.codes if not known.kept})
@@ -211,7 +211,7 @@ class Menu:
         ends: bool,
     ) -> Node:  # fmt: skip
         """The next piece of the spine."""
-        scenario = self.bench.scenario
+        scenario = self.spaces.scenario
         return Node(
             id=number, level=level, parent=parent, fork=BandwidthFork(types=tuple(range(scenario.types.count))),
             partition=1, segments=1, actions=(),
@@ -223,7 +223,7 @@ class Menu:
         self, number: int, level: int, parent: int | None, action: Chosen, accuracy: float, hashes: Hashes
     ) -> Node:
         """A way to leave the spine."""
-        scenario, spec = self.bench.scenario, self.network.spec
+        scenario, spec = self.spaces.scenario, self.network.spec
         exit, cut, bits = action
         if cut == self.exits[exit - 1]:
             return Node(

@@ -16,12 +16,14 @@ import torch
 from torch import fx, nn
 
 from nas.compression.library import Choice, Library
-from nas.exits.thresholds import LOST_BY_CONFIDENCE, calibrate, entropies
+from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.checkpoint import load_state, save_state
+from nas.jobs.progress import Progress, silent
 from nas.training.teacher import Lessons
-from nas.treesearch.evaluator import Branch, PathOutcome
+from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Ending, Plan
 from nas.treesearch.space import Space
+from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network, compose
 from transforms.quantise import quantised
@@ -47,18 +49,18 @@ class Forest(nn.Module):
         of a path is one too where samples leave by confidence.
     """
 
-    def __init__(self, network: Network, space: Space, library: Library, paths: Mapping[Branch, float]) -> None:
+    def __init__(self, network: Network, space: Space, library: Library, paths: Mapping[PlanPath, float]) -> None:
         super().__init__()
         blocks = space.problem.blocks
         self.paths = dict(paths)
         self.device = nn.ModuleDict()
         self.cloud: dict[Rest, nn.Module] = {}
         self.shapes: dict[Rest, tuple[int, ...]] = {}
-        self.places: dict[Branch, int] = {}
-        self.endings: dict[Branch, Ending] = {}
-        self.thresholds: dict[Branch, float] = {}
-        self._names: dict[Branch, str] = {}
-        self._starts: dict[Branch, int] = {}
+        self.places: dict[PlanPath, int] = {}
+        self.endings: dict[PlanPath, Ending] = {}
+        self.thresholds: dict[PlanPath, float] = {}
+        self._names: dict[PlanPath, str] = {}
+        self._starts: dict[PlanPath, int] = {}
         for path in self.paths:
             for depth in range(1, len(path) + 1):
                 prefix = path[:depth]
@@ -86,7 +88,7 @@ class Forest(nn.Module):
                     whole = nn.Sequential(copy.deepcopy(space.endings.coders[rest.place, rest.kept][1]), whole)
                 self.cloud[rest] = whole.eval()
 
-    def rest(self, path: Branch) -> "Rest | None":
+    def rest(self, path: PlanPath) -> "Rest | None":
         """What the cloud runs behind a path; None where it ends on the device."""
         ending = self.endings[path]
         return Rest(self.places[path], ending.kept) if ending.kind == HAND else None
@@ -98,30 +100,30 @@ class Forest(nn.Module):
         variants = library.variants(network, choices)
         return copy.deepcopy(compose(network, start, stop, variants)) if stop > start else network.between(start, start)
 
-    def node(self, prefix: Branch) -> nn.Module:
+    def node(self, prefix: PlanPath) -> nn.Module:
         """The device's module of the node at the end of a path's first part."""
         return self.device[self._names[prefix]]
 
-    def head(self, prefix: Branch) -> nn.Module:
+    def head(self, prefix: PlanPath) -> nn.Module:
         """The head by whose confidence samples leave at the end of a path's first part."""
         return self.device[f"head_{self._names[prefix]}"]
 
-    def start(self, prefix: Branch) -> int:
+    def start(self, prefix: PlanPath) -> int:
         """The place where the last node of a branch's first part begins."""
         return self._starts[prefix]
 
     def logits(
-        self, images: torch.Tensor, paths: Collection[Branch] | None = None
-    ) -> Iterator[tuple[Branch, torch.Tensor]]:  # fmt: skip
+        self, images: torch.Tensor, paths: Collection[PlanPath] | None = None
+    ) -> Iterator[tuple[PlanPath, torch.Tensor]]:  # fmt: skip
         """(path, logits) for some paths (all unless said); shared first parts are computed once."""
-        known: dict[Branch, torch.Tensor] = {(): images}
+        known: dict[PlanPath, torch.Tensor] = {(): images}
         for path in self.paths if paths is None else paths:
             for depth in range(1, len(path) + 1):
                 if path[:depth] not in known:
                     known[path[:depth]] = self.node(path[:depth])(known[path[: depth - 1]])
             yield path, self._end(path, known[path])
 
-    def _end(self, path: Branch, x: torch.Tensor) -> torch.Tensor:
+    def _end(self, path: PlanPath, x: torch.Tensor) -> torch.Tensor:
         ending, rest = self.endings[path], self.rest(path)
         if ending.kind == CONFIDENT:
             return torch.as_tensor(self.head(path)(x))
@@ -146,13 +148,10 @@ def _ended(block: nn.Module, ending: Ending, place: int, space: Space) -> nn.Mod
     return block
 
 
-Progress = Callable[[int, int, str], None]
-
-
 def finetune_(
     forest: Forest, lessons: Lessons, config: FinetuneConfig, *,
-    paths: Collection[Branch] | None = None, checkpoint: Path | None = None,
-    progress: Progress = lambda done, total, text: None,
+    paths: Collection[PlanPath] | None = None, checkpoint: Path | None = None,
+    progress: Progress = silent,
 ) -> None:  # fmt: skip
     """Train a forest in place on the base network's logits; every path counts by the share of inferences that take it.
 
@@ -173,7 +172,7 @@ def finetune_(
 
 def distil_whole_(network: nn.Module, lessons: Lessons, config: FinetuneConfig) -> nn.Module:
     """Train a whole composed network in place on the base network's logits; returns it."""
-    _train_(network, lambda batch: [(1.0, network(batch))], lessons, config, None, lambda *_: None)
+    _train_(network, lambda batch: [(1.0, network(batch))], lessons, config, None, silent)
     return network
 
 
@@ -223,7 +222,7 @@ def _divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) 
     return nn.functional.kl_div(student, target, reduction="batchmean") * temperature**2
 
 
-def calibrate_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
+def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
     """Set the thresholds of the exits by confidence, which training has changed, on images held back.
 
     Against an exit stands the likeliest path that goes on behind it.
@@ -231,7 +230,7 @@ def calibrate_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None
     if not forest.thresholds:
         return
     forest.device.eval()
-    logits: dict[Branch, list[np.ndarray]] = {path: [] for path in forest.paths}
+    logits: dict[PlanPath, list[np.ndarray]] = {path: [] for path in forest.paths}
     with torch.no_grad():
         for batch in images.split(_BATCH):
             for path, found in forest.logits(batch):
@@ -241,18 +240,18 @@ def calibrate_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None
         behind = [p for p in forest.paths if p[: len(prefix)] == prefix and p not in forest.thresholds]
         onward = max(behind, key=lambda path: forest.paths[path])
         right = [joined[path].argmax(1) == labels for path in (prefix, onward)]
-        sure = calibrate(entropies(joined[prefix]), *right, max_loss=LOST_BY_CONFIDENCE)
+        sure = largest_threshold(entropies_nats(joined[prefix]), *right, max_loss=LOST_BY_CONFIDENCE)
         forest.thresholds[prefix] = sure.entropy
 
 
-def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[Branch, PathOutcome]:
+def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[PlanPath, PathOutcome]:
     """Every path on batches of normalised images and labels."""
     came, left, right = (dict.fromkeys(forest.paths, 0) for _ in range(3))
     forest.device.eval()
     with torch.no_grad():
         for images, labels in batches:
             found = {path: logits.numpy() for path, logits in forest.logits(images)}
-            leaves = {path: entropies(found[path]) <= limit for path, limit in forest.thresholds.items()}
+            leaves = {path: entropies_nats(found[path]) <= limit for path, limit in forest.thresholds.items()}
             for path, logits in found.items():
                 here = np.ones(len(labels), dtype=bool)
                 for depth in range(1, len(path)):
@@ -273,12 +272,12 @@ def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray
     }
 
 
-def complete_paths(space: Space, plans: list[Plan | None]) -> dict[Branch, float]:
+def complete_paths(space: Space, plans: list[Plan | None]) -> dict[PlanPath, float]:
     """Every distinct complete path of a tree and the chance that it is taken; see `Forest`."""
     problem = space.problem
     shape = problem.shape
     chance = [0.0] * len(plans)
-    prefix: list[Branch] = [()] * len(plans)
+    prefix: list[PlanPath] = [()] * len(plans)
     for node in range(-1, len(plans)):
         children = range(shape.first[1]) if node < 0 else shape.children[node]
         if not children or (node >= 0 and plans[node] is None):
@@ -287,7 +286,7 @@ def complete_paths(space: Space, plans: list[Plan | None]) -> dict[Branch, float
         stay = 1.0 if plan is None else 1.0 - problem.blocks[shape.level[node]].ending(plan).rate
         for child, share in zip(children, problem.chances(node)):
             chance[child] = share * stay * (1.0 if node < 0 else chance[node])
-    paths: dict[Branch, float] = {}
+    paths: dict[PlanPath, float] = {}
     for node, plan in enumerate(plans):
         if plan is None:
             continue

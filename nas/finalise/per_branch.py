@@ -10,9 +10,10 @@ from nas.compression.accuracy import top1
 from nas.compression.library import Choice
 from nas.config import SearchConfig
 from nas.finalise.finetune import FinetuneConfig, distil_whole_
+from nas.jobs.progress import silent
 from nas.training.base_network import Prepared
 from nas.training.teacher import lessons
-from nas.treesearch.evaluator import Branch
+from nas.treesearch.evaluator import PlanPath
 from nas.treesearch.space import Space
 from transforms import compose, technique
 
@@ -29,10 +30,10 @@ class BranchOracle:
     def __init__(self, prepared: Prepared, config: SearchConfig, path: Path, folder: Path) -> None:
         self.prepared, self.config, self.path = prepared, config, path
         self.known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        self.lessons = lessons(prepared, folder, config.seed, lambda *_: None)
+        self.lessons = lessons(prepared, folder, config.seed, silent)
         self.judged = prepared.search_images(config.seed)
 
-    def __call__(self, space: Space, branch: Branch) -> float:
+    def __call__(self, space: Space, branch: PlanPath) -> float:
         """Percent, on the search images."""
         plan = space.variants(branch)
         key = json.dumps(sorted((unit, *choice) for unit, choice in plan.items()))

@@ -18,13 +18,14 @@ from nas.config import SearchConfig
 from nas.data import ImageSet
 from nas.data.jpeg import jpeg_round_trip
 from nas.finalise.action_tree import Menu
-from nas.finalise.finetune import FinetuneConfig, Forest, Progress, calibrate_, complete_paths, finetune_, forest_seen
+from nas.finalise.finetune import FinetuneConfig, Forest, complete_paths, finetune_, forest_seen, set_thresholds_
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
-from nas.names import ACTIONS, PLAIN_TREE
+from nas.jobs.progress import Progress
+from nas.names import ACTIONS, SIMPLER, TRAINED
 from nas.results.run_directory import Run
 from nas.training.base_network import Prepared
 from nas.training.teacher import lessons
-from nas.treesearch.evaluator import Branch, PathOutcome
+from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.methods import MethodResult, reward_of
 from nas.treesearch.problem import Outcome, Problem
 from nas.treesearch.search_spaces import SearchSpaces
@@ -33,10 +34,6 @@ _BATCH = 250
 _SMALL_STEPS, _STEPS = 100, 200
 _HOPELESS = 5.0  # of 400
 _TIE = 0.5  # of 400: less than what measuring accuracy on the search images can tell
-TRAINED = ("tree", PLAIN_TREE, "branch")
-"""Methods whose paths are fine-tuned and measured."""
-SIMPLER = ("device_only", "cloud_raw", "surgery", "branch", PLAIN_TREE, "tree")
-"""Methods whose plans can be handed over, simplest first: of equals the simplest wins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ class Concluded:
 
 
 def conclude(
-    config: SearchConfig, prepared: Prepared, library: Library, bench: SearchSpaces, cuts: Sequence[int],
+    config: SearchConfig, prepared: Prepared, library: Library, spaces: SearchSpaces, cuts: Sequence[int],
     results: Mapping[str, MethodResult], run: Run, progress: Progress,
 ) -> Concluded:  # fmt: skip
     """Fine-tune the found paths together, measure them, and choose what is handed over.
@@ -68,9 +65,9 @@ def conclude(
     The tree found by the search is handed over unless, on the search images and after fine-tuning, a simpler method
     that is also a tree turns out to be worth as much, to half a point of reward.
     """
-    space = bench.tree
+    space = spaces.tree
     own = {name: complete_paths(space, list(results[name].plans)) for name in SIMPLER if name in results}
-    paths: dict[Branch, float] = {}
+    paths: dict[PlanPath, float] = {}
     for name in TRAINED:
         for path, chance in own.get(name, {}).items():
             paths[path] = paths.get(path, 0.0) + chance
@@ -95,7 +92,7 @@ def conclude(
     chosen = _choose(judged_as, config.energy_mj)
 
     began = time.perf_counter()
-    builder = TreeBuilder(bench, cuts, prepared.dataset, base=config.base, trace=config.trace)
+    builder = TreeBuilder(spaces, cuts, prepared.dataset, base=config.base, trace=config.trace)
     trees = {}
     for name, plans in own.items():
         apart = forest if set(plans) <= set(paths) else Forest(prepared.network, space, library, plans)
@@ -105,7 +102,7 @@ def conclude(
     outcomes = {name: reward_of(space.problem, results[name].plans, on_test) for name in own}
     outcomes["cloud_jpeg"] = _outcome(space.problem, trees["cloud_jpeg"])
     if space.endings.exits or space.endings.codes:
-        trees[ACTIONS] = _actions(prepared, bench, trees["device_only"], config.seed, run, progress)
+        trees[ACTIONS] = _actions(prepared, spaces, trees["device_only"], config.seed, run, progress)
         outcomes[ACTIONS] = _outcome(space.problem, trees[ACTIONS])
     if "tree" in own:
         outcomes["tree"], trees["tree"] = outcomes[chosen], trees[chosen]
@@ -117,10 +114,10 @@ def conclude(
 
 
 def _actions(
-    prepared: Prepared, bench: SearchSpaces, header: ModelTree, seed: int, run: Run, progress: Progress
+    prepared: Prepared, spaces: SearchSpaces, header: ModelTree, seed: int, run: Run, progress: Progress
 ) -> ModelTree:  # fmt: skip
     """The base network's exits, cuts and bits: all in `actions.json`, those worth having as a tree to compile."""
-    menu = Menu(prepared, bench, header)
+    menu = Menu(prepared, spaces, header)
     measured = run.stage("actions", lambda: menu.measure(seed, progress))
     whole = menu.tree(measured["search"], menu.actions)
     write_bytes(run.path("actions.json"), encode_tree(whole))
@@ -157,7 +154,7 @@ def _settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
     )
 
 
-def _contenders(own: Mapping[str, Mapping[Branch, float]], results: Mapping[str, MethodResult]) -> list[Branch]:
+def _contenders(own: Mapping[str, Mapping[PlanPath, float]], results: Mapping[str, MethodResult]) -> list[PlanPath]:
     """Paths worth fine-tuning: those of methods that are not predicted to be hopelessly behind.
 
     A branch that is far behind the tree is often hardly compressed: it would take most of the time and win nothing.
@@ -169,7 +166,7 @@ def _contenders(own: Mapping[str, Mapping[Branch, float]], results: Mapping[str,
 
 
 def _keep_better_(
-    forest: Forest, contenders: Sequence[Branch], before: Sequence[Sequence[float]], untouched: Forest,
+    forest: Forest, contenders: Sequence[PlanPath], before: Sequence[Sequence[float]], untouched: Forest,
     judged: tuple[torch.Tensor, np.ndarray],
 ) -> None:  # fmt: skip
     """Take fine-tuning back where it cost the contenders accuracy on the search images."""
@@ -198,7 +195,7 @@ def _measure(
             "jpeg_bytes": jpeg_bytes,
         }
         write_text(reference, json.dumps(found))
-    calibrate_(forest, *judged)
+    set_thresholds_(forest, *judged)
     found["search"] = list(forest_seen(forest, [judged]).values())
     told = _told(_batches(prepared, test), -(-len(test) // _BATCH), progress)
     found["test"] = list(forest_seen(forest, told).values())
@@ -229,15 +226,15 @@ def _top1(prepared: Prepared, batches: Any) -> float:
 
 
 def _seen(
-    own: Any, paths: Mapping[Branch, float], measured: Sequence[Sequence[float]], base: float
-) -> dict[Branch, PathOutcome]:
+    own: Any, paths: Mapping[PlanPath, float], measured: Sequence[Sequence[float]], base: float
+) -> dict[PlanPath, PathOutcome]:
     """What was measured per path; one that no method trained changes nothing, and is as good as the base network."""
     known = {path: PathOutcome(base, 1.0) for every in own for path in every}
     return known | {path: PathOutcome(*one) for path, one in zip(paths, measured)}
 
 
 def _finetuning(
-    own: Mapping[str, Mapping[Branch, float]], paths: Mapping[Branch, float], before: Sequence[Sequence[float]],
+    own: Mapping[str, Mapping[PlanPath, float]], paths: Mapping[PlanPath, float], before: Sequence[Sequence[float]],
     measured: Mapping[str, Any], steps: int,
 ) -> dict[str, float] | None:  # fmt: skip
     """Mean accuracy over the found tree's leaves on the search images, before and after, and on test images."""

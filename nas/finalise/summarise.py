@@ -17,6 +17,7 @@ from nas.config import SearchConfig
 from nas.finalise.select import Concluded
 from nas.finalise.tree_builder import layers_of
 from nas.jobs.machine import commit
+from nas.names import METHOD_BY_NAME
 from nas.results.summary import SUMMARY_VERSION
 from nas.training.base_network import Prepared
 from nas.treesearch.methods import MethodResult
@@ -25,23 +26,11 @@ from nas.treesearch.search_spaces import SearchSpaces
 from nas.treesearch.space import Scenario
 
 _STARTS = 200
-_ORDER = (
-    "device_only",
-    "cloud_raw",
-    "cloud_jpeg",
-    "surgery",
-    "branch",
-    "plain_tree",
-    "tree",
-    "actions",
-    "random",
-    "egreedy",
-)
 _PACKAGES = ("torch", "torch-pruning", "tensorly", "networkx", "numpy", "scipy", "scikit-learn", "msgspec")
 
 
 def summarise(
-    config: SearchConfig, prepared: Prepared, scenario: Scenario, trace: Trace, bench: SearchSpaces,
+    config: SearchConfig, prepared: Prepared, scenario: Scenario, trace: Trace, spaces: SearchSpaces,
     results: Mapping[str, MethodResult], concluded: Concluded, quality: Quality, exact: Mapping[str, float] | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
@@ -50,7 +39,7 @@ def summarise(
     Predicted accuracies are the base network's measured one less the predicted drop, so that they stand on the same
     scale as measured ones; predicted rewards likewise.
     """
-    problem = bench.tree.problem
+    problem = spaces.tree.problem
     shift = concluded.base_accuracy[1] - float(problem.accuracy[0])
     worth = problem.accuracy_worth * shift
     starts = spread_starts(trace, _STARTS)
@@ -62,7 +51,7 @@ def summarise(
     bound = oracle(list(concluded.trees.values()), trace, starts, scenario.reward)
     rows = [
         _row(name, results.get(name), concluded, along.get(name), shift, worth)
-        for name in _ORDER
+        for name in METHOD_BY_NAME
         if name in results or name in concluded.outcomes
     ]
     summary = {
@@ -91,12 +80,12 @@ def summarise(
         "exits": [
             {"exit": known.exit, "place": known.place, "drop": known.drop, "entropy": known.entropy,
              "rate": known.rate, "loss": known.loss, "head_ms": scenario.device.compute_ms(known.layers)}
-            for known in bench.tree.endings.exits
+            for known in spaces.tree.endings.exits
         ],
         "codes": [
             {"place": known.place, "bits": known.bits, "kept": known.kept, "bytes": known.bytes, "drop": known.drop,
              "raw_bytes": prepared.network.spec.places[known.place].bytes}
-            for known in bench.tree.endings.codes
+            for known in spaces.tree.endings.codes
         ],
         "branches": [
             {"leaf": node.id, "latency_ms": node.leaf.latency_ms, "accuracy": node.leaf.accuracy,
@@ -109,7 +98,7 @@ def summarise(
         },
         "dropped": [
             {"layer": prepared.network.units[unit].name, "choice": str(choice), "why": why}
-            for (unit, choice), why in sorted(bench.tree.dropped.items())
+            for (unit, choice), why in sorted(spaces.tree.dropped.items())
         ],
         "finetuning": concluded.finetuning,
         "seconds": dict(seconds),

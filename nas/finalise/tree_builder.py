@@ -15,7 +15,7 @@ from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Hand
 from nas.bases import fingerprint
 from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
-from nas.treesearch.evaluator import Branch, PathOutcome
+from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
@@ -32,24 +32,24 @@ class Exported:
     there. rests : of what the cloud runs.
     """
 
-    blocks: Mapping[Branch, str] = field(default_factory=dict)
-    heads: Mapping[Branch, str] = field(default_factory=dict)
+    blocks: Mapping[PlanPath, str] = field(default_factory=dict)
+    heads: Mapping[PlanPath, str] = field(default_factory=dict)
     rests: Mapping[Rest, str] = field(default_factory=dict)
 
 
 class TreeBuilder:
-    """Turns plans into trees for one bench; `names` go into every tree's header."""
+    """Turns plans into trees for one spaces; `names` go into every tree's header."""
 
     def __init__(
-        self, bench: SearchSpaces, cuts: Sequence[int], dataset: Dataset, *, base: str, trace: str
+        self, spaces: SearchSpaces, cuts: Sequence[int], dataset: Dataset, *, base: str, trace: str
     ) -> None:  # fmt: skip
-        self.bench, self.cuts = bench, tuple(cuts)
+        self.spaces, self.cuts = spaces, tuple(cuts)
         self.dataset, self.base, self.trace = dataset, base, trace
 
     def tree(
         self,
         plans: Sequence[Plan | None],
-        seen: Mapping[Branch, PathOutcome],
+        seen: Mapping[PlanPath, PathOutcome],
         origin: str,
         exported: Exported | None = None,
     ) -> ModelTree:
@@ -62,9 +62,9 @@ class TreeBuilder:
 
     def jpeg(self, jpeg_bytes: int, accuracy: float) -> ModelTree:
         """The tree of one node that sends the image as a JPEG."""
-        problem, scenario = self.bench.tree.problem, self.bench.scenario
+        problem, scenario = self.spaces.tree.problem, self.spaces.scenario
         types = tuple(range(scenario.types.count))
-        place = self.bench.network.spec.places[0]
+        place = self.spaces.network.spec.places[0]
         device_ms = scenario.device.jpeg_ms(place.shape[1], place.shape[2])
         cloud_ms = problem.blocks[0].endings[0][0].cloud_ms + scenario.cloud.jpeg_ms(place.shape[1], place.shape[2])
         times = [scenario.transfer.ms(jpeg_bytes, mbps) for mbps in scenario.types.representative_mbps]
@@ -81,13 +81,13 @@ class TreeBuilder:
         return self._headed([node])
 
     def _headed(self, nodes: list[Node]) -> ModelTree:
-        spec, scenario = self.bench.network.spec, self.bench.scenario
+        spec, scenario = self.spaces.network.spec, self.spaces.scenario
         return ModelTree(
             base=self.base, input_shape=spec.input_shape, mean=self.dataset.mean, std=self.dataset.std,
-            classes=self.dataset.classes, places=self.cuts,
+            classes=self.dataset.classes, places=self.cuts, picture=self.dataset.picture,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
-            exits=tuple(known.place for known in self.bench.tree.endings.exits),
+            exits=tuple(known.place for known in self.spaces.tree.endings.exits),
         )  # fmt: skip
 
 
@@ -95,13 +95,13 @@ class _Growing:
     """Nodes of one tree, one group of equal siblings (see `merged`) a node, and one more where samples may leave."""
 
     def __init__(
-        self, builder: TreeBuilder, plans: Sequence[Plan | None], seen: Mapping[Branch, PathOutcome], origin: str,
+        self, builder: TreeBuilder, plans: Sequence[Plan | None], seen: Mapping[PlanPath, PathOutcome], origin: str,
         exported: Exported,
     ) -> None:  # fmt: skip
-        self.bench, self.plans, self.seen, self.origin, self.exported = builder.bench, plans, seen, origin, exported
-        self.problem = builder.bench.tree.problem
+        self.spaces, self.plans, self.seen, self.origin, self.exported = builder.spaces, plans, seen, origin, exported
+        self.problem = builder.spaces.tree.problem
         self.groups = {group[0]: group for group in merged(self.problem, plans)}
-        self.branch: dict[int, Branch] = {-1: ()}
+        self.branch: dict[int, PlanPath] = {-1: ()}
         self.chance: dict[int, float] = {-1: 1.0}
         self.order: list[tuple[int, bool]] = []  # (first node of a group, whether this is its exit by confidence)
         self._visit()
@@ -183,14 +183,14 @@ class _Growing:
     def _actions(self, block: Block, plan: Plan) -> tuple[Action, ...]:
         actions = []
         for table, option in zip(block.units, plan.options):
-            choice = self.bench.tree.choices[table.unit][option]
-            name = self.bench.network.units[table.unit].name
+            choice = self.spaces.tree.choices[table.unit][option]
+            name = self.spaces.network.units[table.unit].name
             technique, rate = ("keep", 1.0) if choice is None else choice
             actions.append(Action(layer=name, technique=technique, rate=rate))
         return tuple(actions)
 
     def _handover(self, place: int, ending: Ending) -> Handover:
-        spec, device, endings = self.bench.network.spec, self.bench.scenario.device, self.bench.tree.endings
+        spec, device, endings = self.spaces.network.spec, self.spaces.scenario.device, self.spaces.tree.endings
         shape = spec.places[place].shape
         decoder: tuple[LayerSpec, ...] = ()
         if ending.kept:
@@ -202,7 +202,7 @@ class _Growing:
             device_ms=device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]),
         )  # fmt: skip
 
-    def _leaf(self, chance: float, branch: Branch, types: tuple[int, ...]) -> Leaf:
+    def _leaf(self, chance: float, branch: PlanPath, types: tuple[int, ...]) -> Leaf:
         problem = self.problem
         ending = problem.ending_of(branch)
         latency_ms = sum(problem.blocks[n].device_ms(plan) for n, plan in enumerate(branch))
@@ -245,10 +245,10 @@ def merged(problem: Problem, plans: Sequence[Plan | None]) -> list[tuple[int, ..
     return groups
 
 
-def export_blocks(network: Network, forest: Forest, branches: Sequence[Branch], folder: Path) -> Exported:
+def export_blocks(network: Network, forest: Forest, branches: Sequence[PlanPath], folder: Path) -> Exported:
     """Write every device block, head and cloud rest of some branches to `folder/<hash>.pt2`, each content once."""
-    blocks: dict[Branch, str] = {}
-    heads: dict[Branch, str] = {}
+    blocks: dict[PlanPath, str] = {}
+    heads: dict[PlanPath, str] = {}
     rests: dict[Rest, str] = {}
     spec = network.spec
     for branch in branches:

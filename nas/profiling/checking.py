@@ -1,6 +1,6 @@
 """Prediction against measurement: random branches of a base network, compiled, timed, and priced by the profile."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from compile.program_file import program_bytes
 from modeltree.errors import NotApplicable
 from modeltree.layers import LayerSpec
 from modeltree.profiles import DeviceProfile
+from nas.jobs.progress import Progress, silent
 from nas.profiling.timing import Timer, timed
 from transforms import TECHNIQUES, Network, analyse, compose, export, technique
 from transforms.graph.describe import module_specs
@@ -37,7 +38,7 @@ class Checked:
 def checked(
     bases: Sequence[tuple[str, nn.Module]], profile: DeviceProfile, timer: Timer, *, branches: int, image_size: int,
     rounds: int, burst_s: float, rng: np.random.Generator,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> list[Checked]:  # fmt: skip
     """So many branches in all, drawn from the bases in turn; weights do not matter."""
     networks = [(name, analyse(export(module, (3, image_size, image_size)))) for name, module in bases]

@@ -3,7 +3,7 @@
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from compile.program_file import program_bytes
 from modeltree.profiles import DeviceProfile
+from nas.jobs.progress import StageProgress, silent_stages
 from nas.profiling.fitting import Residual, Sample, fitted, measurements, residuals
 from nas.profiling.stacks import Stack, stacks
 from nas.profiling.timing import Timer, Timings, timed
@@ -34,7 +35,7 @@ class Profiled:
 def profiled(
     timer: Timer, *, name: str, description: str, origin: str, jpeg_ns: float, rounds: int, burst_s: float,
     rng: np.random.Generator, chosen: Sequence[Stack] | None = None,
-    progress: Callable[[str, int, int, str], None] = lambda stage, done, total, text: None,
+    progress: StageProgress = silent_stages,
 ) -> Profiled:  # fmt: skip
     """Measure the device behind `timer`.
 

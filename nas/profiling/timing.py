@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from modeltree.errors import ConfigError, NasError
+from nas.jobs.progress import Progress, silent
 
 DRIFT = 0.05
 """A reference that has become slower or faster by more was throttled, or shared its machine."""
@@ -145,7 +146,7 @@ class Timings:
 
 def timed(
     timer: Timer, numbers: Sequence[int], *, rounds: int, burst_s: float, rng: np.random.Generator,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> Timings:  # fmt: skip
     """Every program in rounds over all of them, in a fresh order, so that a disturbance hits each a little.
 

@@ -8,14 +8,15 @@ from markupsafe import Markup
 
 from modeltree.files import write_text
 from modeltree.tree import ModelTree
-from nas.emulation.methods import Comparison, EmulatedLink, Row
+from nas.emulation.methods import Comparison, EmulatedLink, EmulatedRow
+from nas.names import TITLES
 from nas.report.pieces import blocks, cells, trace
 from nas.report.pieces.blocks import section
 from nas.report.pieces.charts import chart
 from nas.report.pieces.colours import BOUND, colours
 from nas.report.pieces.table import Cell, Entry, named, table
 from nas.report.search import charts
-from nas.results.summary import METHODS, Series
+from nas.results.summary import Series
 
 
 def write_emulation(
@@ -84,9 +85,9 @@ def _table(seen: Comparison, measure: str) -> Markup:
     return table(titles, [_row(row, seen, colour, estimated=estimated) for row in (*seen.rows, seen.oracle)])
 
 
-def _row(row: Row, seen: Comparison, colour: Mapping[str, str], *, estimated: bool) -> Entry:
+def _row(row: EmulatedRow, seen: Comparison, colour: Mapping[str, str], *, estimated: bool) -> Entry:
     bound = row is seen.oracle
-    title = "Bound: hindsight oracle" if bound else METHODS.get(row.method, row.method)
+    title = "Bound: hindsight oracle" if bound else TITLES.get(row.method, row.method)
     numbers = [
         cells.ms(row.latency_ms), cells.ms(row.p95_latency_ms), cells.percent(row.accuracy), cells.plain(row.reward),
         cells.share(100 * row.handed_over), _signed(math.nan if bound else row.over_percent(seen.oracle)),

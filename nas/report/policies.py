@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from modeltree.files import write_text
 from modeltree.offloading.decisions import DecisionTable
-from nas.decisions.offloading.compare import Outcome, Row, ranges
+from nas.decisions.offloading.compare import PolicyOutcome, PolicyRow, ranges
 from nas.report.pieces import blocks, cells, charts, trace
 from nas.report.pieces.blocks import section
 from nas.report.pieces.colours import colours, key
@@ -23,12 +23,12 @@ _NOTE = (
     "transfers are simulated exactly. The reward is 0 to 1. Decision times were measured where this page was written."
 )
 
-Drawn = Callable[[Outcome], np.ndarray]
+Drawn = Callable[[PolicyOutcome], np.ndarray]
 
 
 def write_page(
-    path: Path, *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[Row],
-    outcomes: Mapping[str, Outcome], times_s: np.ndarray | None,
+    path: Path, *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[PolicyRow],
+    outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Write the page, whole or not at all; it needs nothing but itself.
 
@@ -67,7 +67,7 @@ def lines_chart(
     return drawn.properties(width=charts.WIDTH, height=charts.HEIGHT)
 
 
-def _sweep(table: DecisionTable, outcomes: Mapping[str, Outcome]) -> list[Markup]:
+def _sweep(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> list[Markup]:
     mbps = next(iter(outcomes.values())).mbps
     picked: dict[str, Drawn] = {
         "latency in ms, predicted": lambda one: one.latency_ms,
@@ -83,7 +83,8 @@ def _sweep(table: DecisionTable, outcomes: Mapping[str, Outcome]) -> list[Markup
                             x_title="bandwidth in Mbit/s", y_title=title))
         for title, pick in picked.items()
     ]  # fmt: skip
-    shown = (section(_capital(title), _chart(picture, title, outcomes)) for title, picture in drawn)
+    names = [(name, name) for name in outcomes]
+    shown = (charts.figure(_capital(title), picture, names=names, known=POLICIES) for title, picture in drawn)
     chosen = (blocks.details(name, _ranges(ranges(table, one))) for name, one in outcomes.items())
     return [blocks.pair(*shown), section("What each chose", *chosen)]
 
@@ -95,7 +96,7 @@ def _ranges(chosen: Sequence[tuple[float, float, str]]) -> Markup:
     )
 
 
-def _link(table: DecisionTable, outcomes: Mapping[str, Outcome], times_s: np.ndarray) -> list[Markup]:
+def _link(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray) -> list[Markup]:
     stretch, link = trace.zoom(), next(iter(outcomes.values())).mbps
     picked: dict[str, Drawn] = {
         "latency in ms, simulated": lambda one: one.latency_ms,
@@ -111,11 +112,12 @@ def _link(table: DecisionTable, outcomes: Mapping[str, Outcome], times_s: np.nda
     ]  # fmt: skip
     picture = trace.over_time(trace.link_panel(times_s.tolist(), link.tolist(), [], stretch), *panels)
     shares = (blocks.details(name, _shares(table, one)) for name, one in outcomes.items())
-    along = _chart(picture, "bandwidth, latency, energy and exit along the link", outcomes)
-    return [section("Along the link", along, note=trace.HINT, kind="simulated"), section("What each chose", *shares)]
+    names = [(name, name) for name in outcomes]
+    along = charts.figure("Along the link", picture, note=trace.HINT, kind="simulated", names=names, known=POLICIES)
+    return [along, section("What each chose", *shares)]
 
 
-def _shares(table_: DecisionTable, one: Outcome) -> Markup:
+def _shares(table_: DecisionTable, one: PolicyOutcome) -> Markup:
     actions, counts = np.unique(one.action, return_counts=True)
     return table(["share", "choice"], [
         [f"{100 * counts[i] / len(one.action):.1f} %", Cell(text=table_.name(int(actions[i])), classes="text")]
@@ -123,7 +125,7 @@ def _shares(table_: DecisionTable, one: Outcome) -> Markup:
     ])  # fmt: skip
 
 
-def _results(rows: Sequence[Row], names: Sequence[str]) -> Markup:
+def _results(rows: Sequence[PolicyRow], names: Sequence[str]) -> Markup:
     titles = ["policy", "reward", "of the exact", "mean latency", "95 % under", "accuracy", "energy", "energy in all"]
     titles += ["answered", "transfers given up", "decision"]
     colour = colours(names, POLICIES)
@@ -136,11 +138,6 @@ def _results(rows: Sequence[Row], names: Sequence[str]) -> Markup:
         ]
         for row in rows
     ])  # fmt: skip
-
-
-def _chart(picture: alt.TopLevelMixin | None, label: str, outcomes: Mapping[str, Outcome]) -> Markup:
-    names = [(name, name) for name in outcomes]
-    return Markup() if picture is None else charts.chart(picture, label=label, names=names, known=POLICIES)
 
 
 def _capital(title: str) -> str:

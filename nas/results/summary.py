@@ -11,25 +11,9 @@ from typing import Any
 import msgspec
 
 from modeltree.errors import FormatError
+from nas.names import TITLES
 
 SUMMARY_VERSION = 1
-
-METHODS = {
-    "device_only": "All on the device",
-    "cloud_jpeg": "Cloud, as JPEG",
-    "cloud_raw": "Cloud, raw pixels",
-    "surgery": "Surgery",
-    "branch": "Branch",
-    "actions": "Exit, cut and bits",
-    "plain_tree": "Tree without exits and codes",
-    "tree": "Model tree",
-    "random": "Random search",
-    "egreedy": "ε-greedy search",
-}
-"""Methods by name, the simplest first, with what a reader calls them. The last two are rivals of the search."""
-
-STRATEGIES = ("device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "tree")
-"""What one would deploy."""
 
 
 class AlongTrace(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +25,7 @@ class AlongTrace(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float = math.nan
 
 
-class Method(msgspec.Struct, frozen=True, kw_only=True):
+class MethodRow(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run the network. Origins are `measured` or `predicted`."""
 
     method: str
@@ -60,7 +44,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         """What a reader calls it."""
-        return METHODS.get(self.method, self.method)
+        return TITLES.get(self.method, self.method)
 
 
 class Exact(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +153,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     scenario: ScenarioSummary = ScenarioSummary()
     base: BaseSummary = BaseSummary()
-    methods: list[Method] = []
+    methods: list[MethodRow] = []
     exact: Exact | None = None
     oracle_along_trace: AlongTrace | None = None
     curves: dict[str, list[tuple[float, float]]] | None = None
@@ -183,7 +167,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float | None] | None = None
     provenance: dict[str, Any] | None = None
 
-    def method(self, name: str) -> Method | None:
+    def method(self, name: str) -> MethodRow | None:
         """A method by name, None if it was not run."""
         return next((method for method in self.methods if method.method == name), None)
 

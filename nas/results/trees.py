@@ -9,8 +9,8 @@ from modeltree.errors import ConfigError, NasError
 from modeltree.link.scenes import load_trace
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree, decode_tree
+from nas.names import TITLES
 from nas.results.run_directory import read_run
-from nas.results.summary import METHODS
 from runtime.execution.bundle import Bundle, is_bundle
 
 TREE = "tree"
@@ -18,14 +18,14 @@ TREE = "tree"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class MethodTrees:
     """Trees of methods. links : (trace, its seed, round trip in ms) that each was searched for, without repeats."""
 
     trees: Mapping[str, ModelTree]
     links: tuple[tuple[str, int, float], ...]
 
 
-def read_methods(paths: Iterable[Path]) -> Found:
+def read_methods(paths: Iterable[Path]) -> MethodTrees:
     """Every method's tree, simplest method first.
 
     Where two differing trees have a name in common, all names are put behind that of their folder: `runs-a/tree`.
@@ -55,10 +55,10 @@ def read_methods(paths: Iterable[Path]) -> Found:
     apart = any(named.setdefault(method, tree) != tree for _, method, tree in entries)
     if apart:
         named = {f"{folder}/{method}": tree for folder, method, tree in entries}
-    return Found(trees=dict(sorted(named.items(), key=lambda item: rank(item[0]))), links=tuple(links))
+    return MethodTrees(trees=dict(sorted(named.items(), key=lambda item: rank(item[0]))), links=tuple(links))
 
 
-def searched_links(found: Found, *, seed: int | None, rtt_ms: float | None) -> list[Trace]:
+def searched_links(found: MethodTrees, *, seed: int | None, rtt_ms: float | None) -> list[Trace]:
     """The traces that the trees were searched for, with their round trips; `seed` and `rtt_ms` override what was used.
 
     Raises
@@ -81,7 +81,7 @@ def searched_links(found: Found, *, seed: int | None, rtt_ms: float | None) -> l
 def rank(name: str) -> tuple[str, int, str]:
     """Sorts methods by their folder, then the simplest first."""
     folder, _, method = name.rpartition("/")
-    known = list(METHODS)
+    known = list(TITLES)
     return folder, known.index(method) if method in known else len(known), method
 
 

@@ -6,22 +6,14 @@ from typing import Any
 
 from modeltree.render import ms_text
 from modeltree.tree import ExitFork, ModelTree
-from nas.results.summary import STRATEGIES, Exact, Method, Summary, read_summary
+from nas.names import METHOD_TABLE, STRATEGIES, phrase
+from nas.results.summary import Exact, MethodRow, Summary, read_summary
 
 TIE_REWARD = 0.5
 """Rewards (of 400) closer than this count as equal: less than a millisecond, or a quarter point of accuracy."""
 
 STEADY_RATIO = 1.5
 """A link whose fastest type is less than this times its slowest hardly varies."""
-
-_NAMES = {
-    "device_only": "device-only",
-    "cloud_jpeg": "cloud with JPEG",
-    "cloud_raw": "cloud with raw pixels",
-    "surgery": "surgery",
-    "branch": "the branch",
-    "tree": "the tree",
-}
 
 
 def verdict(summary: Mapping[str, Any], tree: ModelTree | None = None) -> list[str]:
@@ -58,7 +50,7 @@ def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
     return [sentence for sentence in (*sentences, _origin(summary)) if sentence]
 
 
-def best_choice(summary: Summary) -> Method | None:
+def best_choice(summary: Summary) -> MethodRow | None:
     """The simplest method whose reward ties with the highest; None if there is none."""
     methods = [summary.method(name) for name in STRATEGIES]
     usable = [method for method in methods if method is not None and math.isfinite(method.reward)]
@@ -66,7 +58,7 @@ def best_choice(summary: Summary) -> Method | None:
     return next((method for method in usable if method.reward >= top - TIE_REWARD), None)
 
 
-def _headline(best: Method, found: Mapping[str, Method], summary: Summary, tree: ModelTree | None) -> str:
+def _headline(best: MethodRow, found: Mapping[str, MethodRow], summary: Summary, tree: ModelTree | None) -> str:
     worth = f"{ms_text(best.latency_ms)} at {best.accuracy:.1f} % accuracy (reward {best.reward:.1f})"
     match best.method:
         case "device_only":
@@ -83,7 +75,7 @@ def _headline(best: Method, found: Mapping[str, Method], summary: Summary, tree:
 
 
 def _tie_or_win(
-    branch: Method, found: Method | None, summary: Summary, worth: str, tree: ModelTree | None
+    branch: MethodRow, found: MethodRow | None, summary: Summary, worth: str, tree: ModelTree | None
 ) -> str:  # fmt: skip
     if found is None or found.reward < branch.reward - TIE_REWARD:
         return f"The branch, chosen once at the start, is the best choice: {worth}."
@@ -110,7 +102,7 @@ def _without_split(tree: ModelTree | None) -> str:
     return f"; it never splits the network, all of its gain is compression{exits} on the device"
 
 
-def _energy(tree: Method, summary: Summary) -> str:
+def _energy(tree: MethodRow, summary: Summary) -> str:
     """Whether a limit on energy was kept; nothing where none was set."""
     limit, taken = summary.config.get("energy_mj"), tree.energy_mj
     if not isinstance(limit, int | float) or taken is None:
@@ -120,7 +112,7 @@ def _energy(tree: Method, summary: Summary) -> str:
     return f"An inference takes {taken:.3g} mJ on average, more than the {limit:g} mJ that were allowed."
 
 
-def _caveats(best: Method, found: Mapping[str, Method]) -> str:
+def _caveats(best: MethodRow, found: Mapping[str, MethodRow]) -> str:
     """What the headline leaves out: a JPEG that beats the tree, another order along the trace."""
     said = []
     tree, jpeg = found.get("tree"), found.get("cloud_jpeg")
@@ -133,18 +125,18 @@ def _caveats(best: Method, found: Mapping[str, Method]) -> str:
         ahead = max(along, key=lambda name: along[name].reward)
         lead = along[ahead].reward - along[best.method].reward
         if lead > TIE_REWARD:
-            said.append(f"simulated along the trace, {_NAMES[ahead]} comes out ahead by {lead:.1f} reward points")
+            said.append(f"simulated along the trace, {phrase(ahead)} comes out ahead by {lead:.1f} reward points")
     return _sentence(said)
 
 
-def _price(subject: Method, found: Mapping[str, Method]) -> str:
+def _price(subject: MethodRow, found: Mapping[str, MethodRow]) -> str:
     """How much faster and less accurate a method is than the ones a reader would try first."""
     others = [found[name] for name in ("device_only", "surgery", "cloud_jpeg") if name in found]
     others = [other for other in others if other.method != subject.method]
     parts: list[str] = []
     for other in others:
-        who = "" if parts else f"{_NAMES[subject.method]} has "
-        name = f"{_NAMES[other.method]} ({ms_text(other.latency_ms)})"
+        who = "" if parts else f"{phrase(subject.method)} has "
+        name = f"{phrase(other.method)} ({ms_text(other.latency_ms)})"
         parts.append(f"compared with {name}, {who}{_against(subject, other)}")
     return _sentence(parts)
 
@@ -155,7 +147,7 @@ def _sentence(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _against(subject: Method, other: Method) -> str:
+def _against(subject: MethodRow, other: MethodRow) -> str:
     ratio = subject.latency_ms / other.latency_ms if other.latency_ms > 0 else math.nan
     if not math.isfinite(ratio):
         time = f"{ms_text(subject.latency_ms)} against {ms_text(other.latency_ms)}"
@@ -185,14 +177,14 @@ def _search(exact: Exact | None, summary: Summary) -> str:
             missing = max(100 - exact.found_percent, 0.0)
             said.append(f"the search came within {missing:.2g} % of the predictor's exact optimum ({exact.reward:.1f})")
     reached = _searched(tree)
-    rivals = {"random search": summary.method("random"), "ε-greedy search": summary.method("egreedy")}
-    better = [name for name, rival in rivals.items() if rival is not None and _searched(rival) > reached + TIE_REWARD]
+    rivals = [(method.phrase, summary.method(method.name)) for method in METHOD_TABLE if method.rival]
+    better = [name for name, rival in rivals if rival is not None and _searched(rival) > reached + TIE_REWARD]
     if better:
         said.append(f"{' and '.join(better)} found a better tree: give the controllers a larger budget")
     return _sentence(said)
 
 
-def _searched(method: Method) -> float:
+def _searched(method: MethodRow) -> float:
     """The reward that the search itself saw."""
     return method.reward if method.predicted_reward is None else method.predicted_reward
 

@@ -1,7 +1,6 @@
 """From names on a command line to a trained, exported and analysed base network and three sets of images."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from nas.bases import build, fingerprint, load_weights_, save_weights
 from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, load_dataset
 from nas.data.split import stratified
+from nas.jobs.progress import Progress
 from nas.training.train import recipe, train
 from transforms import Network, analyse, export
 
@@ -25,8 +25,6 @@ _SMALL = 5000
 _FIT_IMAGES = 4000  # for distillation; fine-tuning sees all
 _PROBE_IMAGES = 1000
 _SEARCH_IMAGES = 2000
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +75,9 @@ def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress)
     dataset = load_dataset(config.data, image_size=config.image_size, seed=config.seed, cache=cache)
     model = build(config.base, num_classes=len(dataset.classes), image_size=config.image_size, seed=config.seed)
     if config.weights is not None:
-        load_weights_(model, Path(config.weights))
+        notes = load_weights_(model, Path(config.weights))
+        if notes:
+            progress(1, 1, f"weights: {', '.join(notes)}")
         dataset = with_unseen_search(dataset, config.seed)
     else:
         model = _trained(model, dataset, config, cache, progress)

@@ -1,6 +1,5 @@
 """Altered training images and what the base network answers to them: what composed networks are distilled on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 
 from modeltree.errors import DataError
 from modeltree.files import written_whole
+from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.train import augment
 
@@ -38,7 +38,7 @@ class Lessons:
         return images, torch.from_numpy(np.ascontiguousarray(self.logits[way, positions]))
 
 
-def lessons(prepared: Prepared, folder: Path, seed: int, progress: Callable[[int, int, str], None]) -> Lessons:
+def lessons(prepared: Prepared, folder: Path, seed: int, progress: Progress) -> Lessons:
     """The lessons of a base network, from `folder` if an earlier search left them there.
 
     At most 16 000 training images, each in two ways; the network runs over them once.

@@ -17,12 +17,10 @@ import torch
 from torch import nn
 
 from modeltree.errors import ConfigError, DataError
-from nas.bases.load import fingerprint
+from nas.bases.weights import fingerprint
 from nas.data.dataset import Dataset, ImageSet
 from nas.jobs.checkpoint import load_state, save_state
-
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a few words."""
+from nas.jobs.progress import Progress
 
 Criterion = Callable[[Any, torch.Tensor], torch.Tensor]
 """The loss of what a model returns for a batch, given its labels (n,)."""

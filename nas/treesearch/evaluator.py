@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.treesearch.problem import CONFIDENT, Outcome, Plan, Problem, TreePlan
 
-Branch = tuple[Plan, ...]
+PlanPath = tuple[Plan, ...]
 
 
 class PathOutcome(NamedTuple):
@@ -51,12 +51,12 @@ class Evaluator:
     """
 
     def __init__(
-        self, problem: Problem, *, pool: bool = True, accuracy: Callable[[Branch], float] | None = None,
-        rate: Callable[[Branch], float] | None = None,
+        self, problem: Problem, *, pool: bool = True, accuracy: Callable[[PlanPath], float] | None = None,
+        rate: Callable[[PlanPath], float] | None = None,
     ) -> None:  # fmt: skip
         self.problem = problem
         self.evaluations = 0
-        self._pool: dict[tuple[tuple[int, ...], Branch], Worth] | None = {} if pool else None
+        self._pool: dict[tuple[tuple[int, ...], PlanPath], Worth] | None = {} if pool else None
         self._accuracy = accuracy or self._predicted
         self._rate = rate or (lambda path: problem.ending_of(path).rate)
         nodes = range(-1, len(problem.shape.parent))
@@ -66,12 +66,12 @@ class Evaluator:
     def _forks(self, node: int) -> bool:
         return node < 0 or bool(self.problem.shape.children[node])
 
-    def _predicted(self, path: Branch) -> float:
+    def _predicted(self, path: PlanPath) -> float:
         blocks = self.problem.blocks
         damage = sum(blocks[n].damage(plan) for n, plan in enumerate(path))
         return self.problem.accuracy_of(damage) - self.problem.ending_of(path).loss
 
-    def branch(self, types: tuple[int, ...], path: Branch) -> Worth:
+    def branch(self, types: tuple[int, ...], path: PlanPath) -> Worth:
         """What a branch, whose last node serves the bandwidth `types`, is worth to the samples that end there."""
         if self._pool is not None:
             known = self._pool.get((types, path))
@@ -91,7 +91,7 @@ class Evaluator:
     def tree(self, plans: TreePlan) -> Evaluated:
         """Reward a tree, given as one plan a node."""
         problem, shape = self.problem, self.problem.shape
-        paths: list[Branch] = []
+        paths: list[PlanPath] = []
         worth = np.full((len(plans), 3), np.nan)
         for node, plan in enumerate(plans):
             above = shape.parent[node]

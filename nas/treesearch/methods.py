@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from nas.config import SearchConfig
-from nas.treesearch.evaluator import Branch, Evaluator, PathOutcome
+from nas.jobs.progress import Progress
+from nas.treesearch.evaluator import Evaluator, PathOutcome, PlanPath
 from nas.treesearch.exact import solve
 from nas.treesearch.problem import KEEP, Outcome, Plan, Problem, TreePlan
-from nas.treesearch.reinforce import Found, Reinforce, ReinforceConfig, Step
+from nas.treesearch.reinforce import BestTree, Reinforce, ReinforceConfig, Step
 from nas.treesearch.search_spaces import SearchSpaces, priced
 from nas.treesearch.space import Space, branch_as_tree
 from nas.treesearch.surgery import legal_place, surgery
@@ -21,8 +22,7 @@ from nas.treesearch.tabular import egreedy_search, random_search
 _RAISES, _DEARER = 10, 1.5
 _BRANCH_SHARE = 0.4  # of the episodes, when the tree search starts from branches
 
-Progress = Callable[[int, int, str], None]
-Oracle = Callable[[Space, Branch], float]
+Oracle = Callable[[Space, PlanPath], float]
 """Accuracy of a branch in percent, where the predictor is not to be asked."""
 
 
@@ -46,49 +46,49 @@ class MethodResult(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[Step, ...] = ()
 
 
-def fixed(bench: SearchSpaces, method: str) -> MethodResult:
+def fixed(spaces: SearchSpaces, method: str) -> MethodResult:
     """`device_only` or `cloud_raw`: the whole network here, or the image as it is to the cloud."""
-    whole = bench.branches[0].problem
+    whole = spaces.branches[0].problem
     plan = _kept(whole, whole.blocks[0].places if method == "device_only" else 0)
-    return _result(bench, method, branch_as_tree(bench.tree.problem, whole, [plan] * len(bench.branches)), 0, 0.0)
+    return _result(spaces, method, branch_as_tree(spaces.tree.problem, whole, [plan] * len(spaces.branches)), 0, 0.0)
 
 
-def run_surgery(bench: SearchSpaces) -> MethodResult:
+def run_surgery(spaces: SearchSpaces) -> MethodResult:
     """Dynamic DNN surgery: for every bandwidth type the minimum cut, chosen when an inference begins."""
     began = time.perf_counter()
-    plans = [_surgery_plan(bench, k) for k in range(len(bench.branches))]
-    tree = branch_as_tree(bench.tree.problem, bench.branches[0].problem, plans)
-    return _result(bench, "surgery", tree, len(plans), time.perf_counter() - began)
+    plans = [_surgery_plan(spaces, k) for k in range(len(spaces.branches))]
+    tree = branch_as_tree(spaces.tree.problem, spaces.branches[0].problem, plans)
+    return _result(spaces, "surgery", tree, len(plans), time.perf_counter() - began)
 
 
 def run_branch(
-    bench: SearchSpaces, config: SearchConfig, progress: Progress, oracle: Oracle | None = None
+    spaces: SearchSpaces, config: SearchConfig, progress: Progress, oracle: Oracle | None = None
 ) -> MethodResult:
     """Optimal branch [Wang 2020, alg. 1] for every bandwidth type, chosen when an inference begins.
 
     The search knows surgery's cut from the start, so that it never ends below it.
     """
     began = time.perf_counter()
-    episodes = max(1, round(_BRANCH_SHARE * config.budget / len(bench.branches)))
+    episodes = max(1, round(_BRANCH_SHARE * config.budget / len(spaces.branches)))
     plans, evaluations, curve = [], 0, []
-    for k, space in enumerate(bench.branches):
+    for k, space in enumerate(spaces.branches):
         evaluator = _evaluator(space, config, oracle)
         search = Reinforce(
             space.problem, evaluator, _settings(config, episodes), seed=config.seed + k,
-            boosted=[_surgery_plan(bench, k)],
+            boosted=[_surgery_plan(spaces, k)],
         )  # fmt: skip
-        found = _ran(search, progress, f"branch {k + 1} of {len(bench.branches)}")
+        found = _ran(search, progress, f"branch {k + 1} of {len(spaces.branches)}")
         plan = found.plans[0]
         assert plan is not None
         plans.append(plan)
         evaluations += evaluator.evaluations
         curve += [step._replace(episodes=step.episodes + k * episodes) for step in found.curve]
-    tree = branch_as_tree(bench.tree.problem, bench.branches[0].problem, plans)
-    return _result(bench, "branch", tree, evaluations, time.perf_counter() - began, curve, oracle)
+    tree = branch_as_tree(spaces.tree.problem, spaces.branches[0].problem, plans)
+    return _result(spaces, "branch", tree, evaluations, time.perf_counter() - began, curve, oracle)
 
 
 def run_tree(
-    bench: SearchSpaces, config: SearchConfig, branch: MethodResult | None, progress: Progress,
+    spaces: SearchSpaces, config: SearchConfig, branch: MethodResult | None, progress: Progress,
     oracle: Oracle | None = None, name: str = "tree",
 ) -> MethodResult:  # fmt: skip
     """Model tree search [Wang 2020, alg. 3], from the optimal branches if they are given (boosting).
@@ -98,11 +98,11 @@ def run_tree(
     """
     began = time.perf_counter()
     boosted = branch is not None and config.boosting
-    spent = len(bench.branches) * max(1, round(_BRANCH_SHARE * config.budget / len(bench.branches))) if boosted else 0
+    spent = len(spaces.branches) * max(1, round(_BRANCH_SHARE * config.budget / len(spaces.branches))) if boosted else 0
     evaluations = branch.evaluations if boosted and branch is not None else 0
     start = list(branch.plans) if boosted and branch is not None else None
     settings = _settings(config, max(1, config.budget - spent))
-    space = bench.tree
+    space = spaces.tree
     for _ in range(_RAISES):
         evaluator = _evaluator(space, config, oracle)
         evaluator.evaluations = evaluations
@@ -114,29 +114,29 @@ def run_tree(
         space = priced(space, _DEARER * space.problem.energy_worth, space.problem.energy_limit_mj)
     curve = [step._replace(episodes=step.episodes + spent) for step in found.curve]
     seconds = time.perf_counter() - began + (branch.seconds if boosted and branch is not None else 0.0)
-    return _result(bench, name, found.plans, evaluations, seconds, curve, oracle)
+    return _result(spaces, name, found.plans, evaluations, seconds, curve, oracle)
 
 
-def run_tabular(bench: SearchSpaces, config: SearchConfig, method: str, evaluations: int) -> MethodResult:
+def run_tabular(spaces: SearchSpaces, config: SearchConfig, method: str, evaluations: int) -> MethodResult:
     """`random` or `egreedy` search with as many evaluations as the tree search had."""
     began = time.perf_counter()
-    evaluator = Evaluator(bench.tree.problem, pool=config.pool)
+    evaluator = Evaluator(spaces.tree.problem, pool=config.pool)
     rng = np.random.default_rng([config.seed, sum(map(ord, method))])
     search = random_search if method == "random" else egreedy_search
-    found = search(bench.tree.problem, evaluator, evaluations=max(1, evaluations), rng=rng)
+    found = search(spaces.tree.problem, evaluator, evaluations=max(1, evaluations), rng=rng)
     seconds = time.perf_counter() - began
-    return _result(bench, method, found.plans, evaluator.evaluations, seconds, found.curve)
+    return _result(spaces, method, found.plans, evaluator.evaluations, seconds, found.curve)
 
 
-def run_exact(bench: SearchSpaces) -> dict[str, Any]:
+def run_exact(spaces: SearchSpaces) -> dict[str, Any]:
     """The true optimum over all trees, as the search values them (`valued`) and as predicted (the rest)."""
     began = time.perf_counter()
-    best = solve(bench.tree.problem)
-    outcome = Evaluator(bench.tree.problem.unpriced, accuracy=bench.tree.predict).tree(best.plans).outcome
+    best = solve(spaces.tree.problem)
+    outcome = Evaluator(spaces.tree.problem.unpriced, accuracy=spaces.tree.predict).tree(best.plans).outcome
     return {**outcome._asdict(), "valued": best.outcome.reward, "seconds": time.perf_counter() - began}
 
 
-def reward_of(problem: Problem, plans: TreePlan, seen: Mapping[Branch, PathOutcome]) -> Outcome:
+def reward_of(problem: Problem, plans: TreePlan, seen: Mapping[PlanPath, PathOutcome]) -> Outcome:
     """What a tree is worth with accuracies, and rates of leaving, known per path (plans from the first level on)."""
     evaluator = Evaluator(problem, accuracy=lambda path: seen[path].accuracy, rate=lambda path: seen[path].rate)
     return evaluator.tree(plans).outcome
@@ -156,18 +156,18 @@ def _evaluator(space: Space, config: SearchConfig, oracle: Oracle | None) -> Eva
     return Evaluator(space.problem, pool=config.pool, accuracy=lambda path: space.guard(oracle(space, path)))
 
 
-def _ran(search: Reinforce, progress: Progress, text: str) -> Found:
+def _ran(search: Reinforce, progress: Progress, text: str) -> BestTree:
     for step in search.run():
         progress(step.episodes, search.config.episodes, f"{text}: best reward {step.best:.2f}")
     assert search.found is not None
     return search.found
 
 
-def _surgery_plan(bench: SearchSpaces, k: int) -> Plan:
-    spec, scenario = bench.network.spec, bench.scenario
+def _surgery_plan(spaces: SearchSpaces, k: int) -> Plan:
+    spec, scenario = spaces.network.spec, spaces.scenario
     mbps = scenario.types.representative_mbps[k]
     cut = surgery(spec, scenario.device, scenario.cloud, lambda size: scenario.transfer.ms(size, mbps))
-    whole = bench.branches[k].problem
+    whole = spaces.branches[k].problem
     place = legal_place(spec, cut)
     if place is None:  # several tensors cross: the best cut that one tensor crosses
         evaluator = Evaluator(whole)
@@ -182,12 +182,12 @@ def _kept(whole: Problem, place: int) -> Plan:
 
 
 def _result(
-    bench: SearchSpaces, method: str, plans: TreePlan, evaluations: int, seconds: float, curve: Sequence[Step] = (),
+    spaces: SearchSpaces, method: str, plans: TreePlan, evaluations: int, seconds: float, curve: Sequence[Step] = (),
     oracle: Oracle | None = None,
 ) -> MethodResult:  # fmt: skip
-    space = bench.tree
+    space = spaces.tree
 
-    def accuracy(path: Branch) -> float:
+    def accuracy(path: PlanPath) -> float:
         return space.predict(path) if oracle is None else oracle(space, path)
 
     outcome = Evaluator(space.problem.unpriced, accuracy=accuracy).tree(plans).outcome

@@ -69,7 +69,7 @@ class Step(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Found:
+class BestTree:
     """What a search has found so far: the best tree, what it is worth, and the way there."""
 
     plans: list[Plan | None]
@@ -101,7 +101,7 @@ class Reinforce:
         nodes = len(problem.shape.parent)
         self.baseline, self.spread = np.full(nodes, np.nan), np.full(nodes, np.nan)
         self.episodes = 0
-        self.found: Found | None = None
+        self.found: BestTree | None = None
         if boosted is not None:
             self._remember(boosted, evaluator.tree(boosted).outcome)
 
@@ -219,7 +219,7 @@ class Reinforce:
     def _remember(self, plans: TreePlan, outcome: Outcome) -> None:
         if self.found is None or self.problem.rank(outcome) > self.problem.rank(self.found.outcome):
             curve = [] if self.found is None else self.found.curve
-            self.found = Found(plans=list(plans), outcome=outcome, curve=curve)
+            self.found = BestTree(plans=list(plans), outcome=outcome, curve=curve)
 
     def _bandwidth(self, node: int) -> float:
         types = self.problem.types(int(node))

@@ -48,7 +48,7 @@ def build_search_spaces(
     return SearchSpaces(network=network, scenario=scenario, tree=tree, branches=tuple(branches))
 
 
-def within_energy(bench: SearchSpaces, limit_mj: float) -> SearchSpaces:
+def within_energy(spaces: SearchSpaces, limit_mj: float) -> SearchSpaces:
     """The same spaces with a price on energy, the lowest at which the best tree takes `limit_mj` at most.
 
     A Lagrangian: the price is found by bisection, each time with the exact optimum. Where the optimum jumps over the
@@ -58,16 +58,16 @@ def within_energy(bench: SearchSpaces, limit_mj: float) -> SearchSpaces:
     ------
     ConfigError : no tree takes so little, or the device's profile says nothing about energy.
     """
-    problem = bench.tree.problem
+    problem = spaces.tree.problem
     if not problem.compute_w:
-        raise ConfigError(f"profile {bench.scenario.device.name} has no energy parameters: add them, or set no limit")
+        raise ConfigError(f"profile {spaces.scenario.device.name} has no energy parameters: add them, or set no limit")
 
     def taken(price: float) -> float:
         return solve(replace(problem, energy_worth=price)).outcome.energy_mj
 
     low, high = 0.0, problem.latency_worth / problem.compute_w
     if taken(low) <= limit_mj:
-        return bench
+        return spaces
     while (least := taken(high)) > limit_mj:
         if high > _DEAREST:
             raise ConfigError(f"energy-mj is {limit_mj:g}, but no tree takes less than {least:.3g}: allow that much")
@@ -75,13 +75,13 @@ def within_energy(bench: SearchSpaces, limit_mj: float) -> SearchSpaces:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
         low, high = (middle, high) if taken(middle) > limit_mj else (low, middle)
-    tree, *branches = (priced(space, high, limit_mj) for space in (bench.tree, *bench.branches))
-    return replace(bench, tree=tree, branches=tuple(branches))
+    tree, *branches = (priced(space, high, limit_mj) for space in (spaces.tree, *spaces.branches))
+    return replace(spaces, tree=tree, branches=tuple(branches))
 
 
-def without_endings(bench: SearchSpaces) -> SearchSpaces:
-    """The same spaces, every path going on or handing over plain numbers; a plan of them is one of `bench`, too."""
-    return replace(bench, tree=_plain(bench.tree), branches=tuple(map(_plain, bench.branches)))
+def without_endings(spaces: SearchSpaces) -> SearchSpaces:
+    """The same spaces, every path going on or handing over plain numbers; a plan of them is one of `spaces`, too."""
+    return replace(spaces, tree=_plain(spaces.tree), branches=tuple(map(_plain, spaces.branches)))
 
 
 def _plain(space: Space) -> Space:

@@ -6,20 +6,20 @@ import numpy as np
 
 from nas.treesearch.evaluator import Evaluator
 from nas.treesearch.problem import Plan, Problem
-from nas.treesearch.reinforce import Found, Step
+from nas.treesearch.reinforce import BestTree, Step
 
 Choose = Callable[[tuple[int, ...], np.ndarray], int]
 """Picks an action for a decision (node, or node and unit) among the allowed ones (indices)."""
 
 
-def random_search(problem: Problem, evaluator: Evaluator, *, evaluations: int, rng: np.random.Generator) -> Found:
+def random_search(problem: Problem, evaluator: Evaluator, *, evaluations: int, rng: np.random.Generator) -> BestTree:
     """Draw every action evenly among those allowed until so many composed models have been evaluated."""
     return _play(problem, evaluator, lambda _, allowed: int(rng.choice(allowed)), lambda *_: None, evaluations)
 
 
 def egreedy_search(
     problem: Problem, evaluator: Evaluator, *, evaluations: int, rng: np.random.Generator, epsilon: float = 0.1
-) -> Found:
+) -> BestTree:
     """Per decision, take the action with the best mean reward so far, or with probability epsilon any.
 
     Actions that have never been tried count as the best reward seen at that decision, so each is tried.
@@ -44,10 +44,10 @@ def egreedy_search(
 def _play(
     problem: Problem, evaluator: Evaluator, choose: Choose, learn: Callable[[tuple[int, ...], int, float], None],
     evaluations: int,
-) -> Found:  # fmt: skip
+) -> BestTree:  # fmt: skip
     shape = problem.shape
     feasible = [[block.feasible(p) for p in range(block.places + 1)] for block in problem.blocks]
-    found: Found | None = None
+    found: BestTree | None = None
     curve: list[Step] = []
     episodes = 0
     limit = 20 * evaluations + 1000  # a small space runs out of new models
@@ -76,7 +76,7 @@ def _play(
                     learn((node, plan.partition, i), option, reward)
         episodes += 1
         if found is None or problem.rank(evaluated.outcome) > problem.rank(found.outcome):
-            found = Found(plans=plans, outcome=evaluated.outcome)
+            found = BestTree(plans=plans, outcome=evaluated.outcome)
         if episodes % 10 == 0 or evaluator.evaluations >= evaluations:
             step = Step(episodes, evaluator.evaluations, found.outcome.reward, evaluated.outcome.reward, 0.0, 0.0)
             curve.append(step)

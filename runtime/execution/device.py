@@ -10,6 +10,8 @@ from modeltree.errors import ConfigError, DataError
 from modeltree.manifest import Manifest
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
+from runtime.execution.processor import check_runs_here
+from runtime.images import Picture, entering
 
 _SHARE = 0.2
 """Weight of the newest time in the running means."""
@@ -41,7 +43,8 @@ class Device:
 
     Raises
     ------
-    ConfigError : no such target or variant, or several targets and none named. FormatError : a file is off.
+    ConfigError : no such target or variant, several targets and none named, or one that this machine cannot
+        run. FormatError : a file is off.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Device:
     ) -> None:  # fmt: skip
         self.manifest: Manifest = bundle.manifest
         self.target = target or _only_target(bundle)
+        check_runs_here(self.manifest, self.target)
         self.clock = clock
         runtime = bundle.runtime_path(self.target)
         self._libraries: dict[str, Library] = {}
@@ -106,32 +110,23 @@ class Device:
         """Whether the bundle holds that block for this target."""
         return block in self._libraries
 
-    def normalised(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """An image as the tree's networks take it, (1, channels, height, width), and its pixels where it has any.
+    def entering(self, picture: Picture) -> tuple[np.ndarray, np.ndarray | None]:
+        """A picture as the tree's networks take it, (1, *input_shape), and its pixels where it has any.
 
         Parameters
         ----------
-        image : uint8 (height, width, 3) or (3, height, width); or float32 (3, height, width), normalised already.
+        picture : see `runtime.images.entering`. A network that takes no pictures takes float32 of its own shape.
 
         Raises
         ------
-        DataError : another type or shape, or a number that is not finite.
+        DataError, ConfigError : it is no picture, or cannot be read.
         """
         tree = self.manifest.tree
-        wanted = tree.input_shape
-        if image.dtype == np.uint8:
-            pixels = image if image.shape == wanted else np.moveaxis(image, -1, 0) if image.ndim == 3 else image
-            if pixels.shape == wanted:
-                mean, std = (np.array(values, np.float32)[:, None, None] * 255 for values in (tree.mean, tree.std))
-                return ((pixels - mean) / std)[None].astype(np.float32), np.ascontiguousarray(pixels)
-        if image.dtype == np.float32 and image.shape == wanted:
-            if not np.isfinite(image).all():
-                raise DataError("the image holds a number that is not finite: check what was read")
-            return image[None], None
-        raise DataError(
-            f"the image is {image.dtype} {image.shape}: it must be uint8 {wanted} or {(*wanted[1:], wanted[0])}, or "
-            f"float32 {wanted}, normalised; resize it first"
-        )
+        if len(tree.input_shape) == 3:
+            return entering(picture, tree.preprocessing)
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.float32 or picture.shape != tree.input_shape:
+            raise DataError(f"the network takes float32 {tree.input_shape}: pass an array of that type and shape")
+        return picture[None], None
 
 
 def _only_target(bundle: Bundle) -> str:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from modeltree.errors import ConfigError, FormatError
+from modeltree.manifest import SHIM_NAME, TVM_NAME
 
-SHIM_NAME = "libnas_runtime.so"
-TVM_NAME = "libtvm_runtime.so"
 TVM_FFI_NAME = "libtvm_ffi.so"
 _INT = 1
 _ERROR_HEADER_BYTES = 24

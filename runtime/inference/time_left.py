@@ -9,7 +9,7 @@ from modeltree.tree import Handover
 from runtime.execution.device import Device
 from runtime.inference.walk import Walk
 from runtime.remote.offload_client import Cloud
-from runtime.selection.branch_selection import Driver, Seen, planned_s
+from runtime.selection.branch_selection import Driver, LinkState, planned_s
 from runtime.selection.early_exit import Leaving, Onward
 
 MARGIN_S = 0.003
@@ -28,11 +28,11 @@ class TimeLeft:
         """Seconds that are left, the margin kept; infinity without a deadline."""
         return math.inf if deadline is None else deadline - self._clock() - MARGIN_S
 
-    def enough_alone(self, here: int | None, alone: Seen, deadline: float | None) -> bool:
+    def enough_alone(self, here: int | None, alone: LinkState, deadline: float | None) -> bool:
         """Whether what follows a node can be done here in time."""
         return deadline is None or self.planned_s(here, alone) <= self.until_s(deadline)
 
-    def planned_s(self, here: int | None, seen: Seen) -> float:
+    def planned_s(self, here: int | None, seen: LinkState) -> float:
         """Seconds until the answer of what follows a node, if nothing changes; a cloud not known yet is quick."""
         return planned_s(self._tree, self._driver, here, seen, self._device.within_s, self._cloud_s)
 

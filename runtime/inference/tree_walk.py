@@ -17,7 +17,7 @@ from runtime.inference.hedging import Hedge, ran
 from runtime.inference.time_left import MARGIN_S, TimeLeft
 from runtime.inference.walk import Walk
 from runtime.remote.offload_client import Cloud, Link
-from runtime.selection.branch_selection import Driver, Seen
+from runtime.selection.branch_selection import Driver, LinkState
 from runtime.selection.early_exit import Onward, end_text
 
 
@@ -61,7 +61,7 @@ class TreeWalk:
     def fork(self, walk: Walk, deadline: float | None) -> Node:
         """The node to go on with, as the driver has it."""
         kind, mbps = self._link.bandwidth_type()
-        alone = Seen(type=kind, mbps=mbps, asks=False)
+        alone = LinkState(type=kind, mbps=mbps, asks=False)
         reason = self._why_stay(walk.here, alone, deadline)
         walk.seen = alone._replace(asks=reason is None)
         walk.stays = "" if reason is None else f": {reason}"
@@ -69,7 +69,7 @@ class TreeWalk:
         walk.mbps.append(mbps)
         return self._driver.child(walk.here, walk.seen)
 
-    def _why_stay(self, here: int | None, alone: Seen, deadline: float | None) -> str | None:
+    def _why_stay(self, here: int | None, alone: LinkState, deadline: float | None) -> str | None:
         """Why the cloud is not asked for what follows a node; None where it may be."""
         if self._mode == "only-device":
             return "mode only-device"

@@ -6,7 +6,7 @@ import numpy as np
 
 from modeltree.tree import ExitFork, ModelTree, Node
 from runtime.result import Parts, Result
-from runtime.selection.branch_selection import NOTHING_SEEN, Seen
+from runtime.selection.branch_selection import UNKNOWN_LINK, LinkState
 from runtime.selection.early_exit import Onward, end_text, entropy_nats
 
 
@@ -32,7 +32,7 @@ class Walk:
     why: str = ""
     stays: str = ""
     here: int | None = None
-    seen: Seen = NOTHING_SEEN
+    seen: LinkState = UNKNOWN_LINK
     held: Onward | None = None
     radio_ms: float = 0.0
     raced_ms: float = 0.0
@@ -62,4 +62,5 @@ class Walk:
         return Result(
             output=output, nodes=tuple(self.nodes), answered_by=self.answered_by, why=self.why, parts=parts, met=met,
             types=tuple(self.types), mbps=tuple(self.mbps), blocks_ms=tuple(self.blocks_ms),
+            classes=self.tree.classes,
         )  # fmt: skip

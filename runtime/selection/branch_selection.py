@@ -22,7 +22,7 @@ from runtime.selection.policies import Exact, Policy, Trained, read_policy
 SWITCH, EXACT = "switch", "exact"
 
 
-class Seen(NamedTuple):
+class LinkState(NamedTuple):
     """What is known at a fork.
 
     type, mbps : the bandwidth type that the switch holds, and the estimate behind it, NaN while nothing is known.
@@ -34,13 +34,13 @@ class Seen(NamedTuple):
     asks: bool
 
 
-NOTHING_SEEN = Seen(type=0, mbps=math.nan, asks=False)
+UNKNOWN_LINK = LinkState(type=0, mbps=math.nan, asks=False)
 
 
 class Driver(Protocol):
     """Chooses the way through a tree."""
 
-    def child(self, here: int | None, seen: Seen) -> Node:
+    def child(self, here: int | None, seen: LinkState) -> Node:
         """The fork to take below a node; None: at the start."""
         ...
 
@@ -48,7 +48,7 @@ class Driver(Protocol):
         """Whether a path may end at a leaf that is reached when time runs out."""
         ...
 
-    def answered(self, leaf: int, seen: Seen, device_ms: float, radio_ms: float) -> None:
+    def answered(self, leaf: int, seen: LinkState, device_ms: float, radio_ms: float) -> None:
         """An inference is over: where its path ended, what was known at its last fork, and how long it kept us busy."""
         ...
 
@@ -59,7 +59,7 @@ class BySwitch:
     def __init__(self, tree: ModelTree) -> None:
         self._tree, self._staying = tree, Staying(tree)
 
-    def child(self, here: int | None, seen: Seen) -> Node:
+    def child(self, here: int | None, seen: LinkState) -> Node:
         """Looks at the type alone."""
         return self._tree.child(here, seen.type) if seen.asks else self._staying.child(here, seen.type)
 
@@ -67,7 +67,7 @@ class BySwitch:
         """Any."""
         return True
 
-    def answered(self, leaf: int, seen: Seen, device_ms: float, radio_ms: float) -> None:
+    def answered(self, leaf: int, seen: LinkState, device_ms: float, radio_ms: float) -> None:
         """Learns nothing of it."""
 
 
@@ -95,7 +95,7 @@ class ByPolicy:
         }
         self._last: tuple[int, float] | None = None
 
-    def child(self, here: int | None, seen: Seen) -> Node:
+    def child(self, here: int | None, seen: LinkState) -> Node:
         """The next node on the way to the leaf of the policy's action.
 
         Raises
@@ -120,14 +120,14 @@ class ByPolicy:
             return bool(allowed[self._action[leaf]])
         return bool((allowed & self._below[self._tree.nodes[leaf].parent]).any())
 
-    def answered(self, leaf: int, seen: Seen, device_ms: float, radio_ms: float) -> None:
+    def answered(self, leaf: int, seen: LinkState, device_ms: float, radio_ms: float) -> None:
         """The action taken is part of the next state [Niu 2022, eq. 5]; leaves by confidence are no actions."""
         if self.battery is not None:
             self.battery.spend(self._decisions.energy.mj(device_ms, radio_ms))
         if leaf in self._action:
             self._last = self._action[leaf], self._mbps(seen)
 
-    def _mbps(self, seen: Seen) -> float:
+    def _mbps(self, seen: LinkState) -> float:
         return self._tree.types.representative_mbps[0] if math.isnan(seen.mbps) else seen.mbps
 
     def _state(self, mbps: float) -> State:
@@ -175,7 +175,7 @@ def open_driver(tree: ModelTree, policy: str | Path = SWITCH, charge: Charge | N
 
 
 def planned_s(
-    tree: ModelTree, driver: Driver, here: int | None, seen: Seen, within_s: Callable[[str], float],
+    tree: ModelTree, driver: Driver, here: int | None, seen: LinkState, within_s: Callable[[str], float],
     cloud_s: Callable[[Handover], float],
 ) -> float:  # fmt: skip
     """Seconds of what follows a node, heads included, if nothing changes; at the end the cloud or we, the faster.

@@ -4,7 +4,6 @@ An answer of the device is a row of blocks to run on a tensor that is at hand: t
 an exit, or nothing at all where a head has spoken already.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,15 +12,28 @@ import numpy as np
 from modeltree.tree import ExitFork, ModelTree, Node
 
 
-def entropy_nats(logits: np.ndarray) -> float:
-    """Of the softmax of some logits, any shape: how unsure they are, 0 up to the logarithm of their number.
+def entropies_nats(logits: np.ndarray) -> np.ndarray:
+    """How unsure each answer is: the entropy of its softmax, 0 where one class has it all.
 
-    With z = logits - max, p = e^z / sum e^z:  H = log sum e^z - sum p z.
+    With z = logits - max, p = e^z / sum e^z:  H = log sum e^z - sum p z, so that no exponential overflows.
+
+    Parameters
+    ----------
+    logits : (n, classes), float.
+
+    Returns
+    -------
+    (n,) float64, each from 0 to the logarithm of the number of classes.
     """
-    z = logits - logits.max()
+    z = logits - logits.max(axis=1, keepdims=True)
     powers = np.exp(z)
-    total = float(powers.sum(dtype=np.float64))
-    return math.log(total) - float((powers * z).sum(dtype=np.float64)) / total
+    total = powers.sum(axis=1, dtype=np.float64)
+    return np.asarray(np.log(total) - (powers * z).sum(axis=1, dtype=np.float64) / total)
+
+
+def entropy_nats(logits: np.ndarray) -> float:
+    """`entropies_nats` of one answer: logits of any shape."""
+    return float(entropies_nats(logits.reshape(1, -1))[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,20 +6,23 @@ microseconds. Trained policies lie in files (runtime.selection.policy_files).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from modeltree.errors import ConfigError, DataError, FormatError
+from modeltree.errors import ConfigError, DataError, FormatError, unknown
 from modeltree.offloading.decisions import Decisions, Reward, State, tree_table
 from modeltree.tree import ModelTree
 from runtime.selection import policy_files
 from runtime.selection.policy_files import PolicyFile, PolicyHeader
 
 _OBSERVED = 4
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": lambda x: np.tanh(x, out=x),
+}  # fmt: skip
 
 
 class Policy(Protocol):
@@ -107,16 +110,21 @@ def cloud_only(decisions: Decisions) -> Fixed:
 
 
 class Dense:
-    """Fully connected layers with ReLU between them, as plain float32 arrays.
+    """Fully connected layers with ReLU (or tanh) between them, as plain float32 arrays.
 
-    weights : one (in, out) a layer. biases : one (out,) a layer.
+    weights : one (in, out) a layer. biases : one (out,) a layer. activation : `relu` or `tanh`; not among `arrays`.
 
     Raises
     ------
     DataError : no layer, shapes that do not follow on one another, or a number that is not finite.
+    ConfigError : an unknown activation.
     """
 
-    def __init__(self, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray]) -> None:
+    def __init__(self, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], activation: str = "relu") -> None:
+        if activation not in _ACTIVATIONS:
+            raise unknown("activation", activation, _ACTIVATIONS)
+        self.activation = activation
+        self._between = _ACTIVATIONS[activation]
         if not weights or len(weights) != len(biases):
             raise DataError(
                 f"a network has {len(weights)} weights and {len(biases)} biases: give as many, at least one"
@@ -140,7 +148,7 @@ class Dense:
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):
             x = x @ weight + bias
             if i < last:
-                np.maximum(x, 0.0, out=x)
+                self._between(x)
         return x
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -149,7 +157,7 @@ class Dense:
         return {f"{kind}{i}": array for i, pair in layers for kind, array in zip(("weight", "bias"), pair)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Dense":
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], activation: str = "relu") -> "Dense":
         """A network from named arrays, such as `numpy.load(path, allow_pickle=False)` gives.
 
         Raises
@@ -164,7 +172,8 @@ class Dense:
         for name, array in loaded.items():
             if array.dtype != np.float32:
                 raise DataError(f"{name} of a network is {array.dtype}: it must be float32")
-        return cls([loaded[f"weight{i}"] for i in range(layers)], [loaded[f"bias{i}"] for i in range(layers)])
+        weights, biases = ([loaded[f"{kind}{i}"] for i in range(layers)] for kind in ("weight", "bias"))
+        return cls(weights, biases, activation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -81,7 +81,7 @@ def load(path: Path) -> PolicyFile:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FormatError(f"it has {path.stat().st_size} bytes, and a policy at most {MAX_BYTES}")
-        found = _arrays(path.read_bytes())
+        found = read_arrays(path.read_bytes())
         missing = _TYPES.keys() - found.keys()
         if missing:
             raise FormatError(f"it has no {' and no '.join(sorted(missing))}")
@@ -96,7 +96,13 @@ def load(path: Path) -> PolicyFile:
         raise FormatError(f"{path} is not a policy: {error}: train one with `nas policy train`") from error
 
 
-def _arrays(data: bytes) -> dict[str, np.ndarray]:
+def read_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz as `save` packs it: stored, not deflated, each once, of plain types.
+
+    Raises
+    ------
+    FormatError : anything else.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             entries = packed.infolist()

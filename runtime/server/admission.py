@@ -40,13 +40,15 @@ class Limits:
     """What a server bears.
 
     max_message_bytes : of a request. max_requests : at work or waiting at the engine, all fronts together.
-    max_connections : of each front. max_rate, burst : requests a second and at once from one address; None: any.
+    max_connections : of the REST front, where each takes a thread. max_grpc_connections : of the gRPC front, where it
+    takes a few kilobytes. max_rate, burst : requests a second and at once from one address; None: any.
     read_s : for a request to arrive once it has begun. idle_s : between two of one connection.
     """
 
     max_message_bytes: int = 16 * 2**20
     max_requests: int = 64
     max_connections: int = 256
+    max_grpc_connections: int = 2048
     max_rate: float | None = None
     burst: int = 20
     read_s: float = 30.0

@@ -1,4 +1,4 @@
-"""The queue between those who ask and the workers: bounded, in order of arrival, taken out in batches.
+"""The queue between those who ask and the workers: bounded, in order of arrival or of deadlines, taken out in batches.
 
 Refusing at once is kinder than answering late: the device has the rest too and goes on by itself. So a request is let
 in only if there is room and, as far as measured service times tell, an answer before its deadline.
@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from modeltree.errors import NasError
+from modeltree.errors import NasError, unknown
 from runtime.server.interface import Busy, Draining
 from runtime.server.model import Model
 
+ORDERS = ("fcfs", "edf")
 _LOOK_S = 5.0
 """How often an idle worker looks whether it is still wanted, should nobody have told it."""
 _SHARE = 0.1
@@ -84,9 +85,15 @@ class Waiting:
     """Requests that no worker has taken, and what the workers have in hand. Safe from any thread.
 
     max_requests, max_bytes : that wait at most. workers : how many take. clock : seconds, rising.
+    order : one of `ORDERS`: first come first served, or earliest deadline first.
     """
 
-    def __init__(self, *, max_requests: int, max_bytes: int, workers: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, max_requests: int, max_bytes: int, workers: int, clock: Callable[[], float], order: str = "fcfs"
+    ) -> None:
+        if order not in ORDERS:
+            raise unknown("order", order, ORDERS)
+        self._by_deadline = order == "edf"
         self.max_requests, self.max_bytes, self.workers = max_requests, max_bytes, workers
         self._clock = clock
         self._changed = threading.Condition()
@@ -102,6 +109,12 @@ class Waiting:
     def size(self) -> tuple[int, int]:
         """Requests and bytes that wait."""
         return self._requests, self._bytes
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds until what waits and runs now is done, as measured service times tell."""
+        with self._changed:
+            return self._ahead_s(self._clock()) / self.workers
 
     @property
     def draining(self) -> bool:
@@ -128,7 +141,7 @@ class Waiting:
                 raise Busy(f"the request has {request.x.nbytes} bytes, {self.max_bytes} may wait: send fewer images")
             self._refuse_late(request)
             queue = self._queues.setdefault(request.model, _Queue())
-            queue.append(request)
+            self._enter(queue, request)
             queue.images += len(request.x)
             self._requests += 1
             self._bytes += request.x.nbytes
@@ -223,18 +236,38 @@ class Waiting:
             raise Busy(f"an answer takes {times.fastest_s:.4f} s at best, {left:.4f} s are left: allow more time")
         if not self._queues and len(self._running) < self.workers:
             return  # nobody is in front; and were the times wrong, they would never be measured again
-        ahead = sum(model.times.expected_s(queue.images) for model, queue in self._queues.items())
-        ahead += sum(max(0.0, end - now) for end in self._running.values())
-        expected = ahead / self.workers + times.expected_s(len(request.x))
+        expected = self._ahead_s(now, request) / self.workers + times.expected_s(len(request.x))
         if room < expected:
             raise Busy(f"an answer would take {expected:.3f} s, {room:.3f} s are left: try again later")
+
+    def _ahead_s(self, now: float, request: Request | None = None) -> float:
+        """Work of the workers before a request's turn; all that is here without one."""
+        ahead = sum(max(0.0, end - now) for end in self._running.values())
+        for model, queue in self._queues.items():
+            images = queue.images
+            if self._by_deadline and request is not None:
+                images = sum(len(one.x) - one.taken for one in queue if one.until <= request.until)
+            ahead += model.times.expected_s(images)
+        return ahead
+
+    def _enter(self, queue: _Queue, request: Request) -> None:
+        """Put a request in its place: behind all, or behind those whose deadline is no later."""
+        at = len(queue)
+        while self._by_deadline and at and queue[at - 1].until > request.until:
+            at -= 1
+        queue.insert(at, request)
+
+    def _turn(self, model: Model) -> float:
+        """What decides which model comes next: the first of its queue has the earliest arrival, or deadline."""
+        first = self._queues[model][0]
+        return first.until if self._by_deadline else first.arrived
 
     def _slack_s(self, request: Request, now: float) -> float:
         """How long a request can still wait for its batch to be done."""
         return request.until - now - _WAYS_OUT * self._return_s
 
     def _next(self) -> Batch:
-        model = min(self._queues, key=lambda one: self._queues[one][0].arrived)
+        model = min(self._queues, key=self._turn)
         queue, now = self._queues[model], self._clock()
         self._drop_hopeless(queue, model.times.quickest_s, now)
         idle = max(1, self.workers - len(self._running))

@@ -21,13 +21,13 @@ import numpy as np
 from modeltree.errors import ConfigError, DataError, NasError, unknown
 from runtime.execution.bundle import Bundle
 from runtime.execution.native import available_cpus
+from runtime.execution.processor import chosen_target
 from runtime.server.batch_queue import Request, Retired, Waiting
 from runtime.server.batch_runner import run
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
 from runtime.server.metrics import EngineMeasures
 from runtime.server.model import BundleModel, Model
 from runtime.server.onnx_model import OnnxModel
-from runtime.server.target_selection import chosen_target
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -48,13 +48,13 @@ class ModelEngine:
 
     models : to begin with. workers : threads that run them, one batch each at a time.
     max_requests, max_bytes : that may wait. keep_old_s : how long what is replaced stays for those who still ask for
-    it; until the next replacement at most. clock : seconds, rising.
+    it; until the next replacement at most. clock : seconds, rising. order : `fcfs` or `edf`, by deadlines.
     """
 
     def __init__(
         self, models: Sequence[Model], *, workers: int = 1, max_requests: int = 256, max_bytes: int = 256 * 2**20,
         keep_old_s: float = 0.0, metrics: "CollectorRegistry | None" = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, order: str = "fcfs",
     ) -> None:  # fmt: skip
         if not 0 <= keep_old_s <= threading.TIMEOUT_MAX:
             raise ConfigError(f"keep_old_s is {keep_old_s}: it must be within 0..{threading.TIMEOUT_MAX:.0f}")
@@ -65,7 +65,9 @@ class ModelEngine:
         self._old: Mapping[str, Model] = {}
         self._expiry: threading.Timer | None = None
         self._models: Mapping[str, Model] = {model.name: model for model in models}
-        self._waiting = Waiting(max_requests=max_requests, max_bytes=max_bytes, workers=workers, clock=clock)
+        self._waiting = Waiting(
+            max_requests=max_requests, max_bytes=max_bytes, workers=workers, clock=clock, order=order
+        )
         self._measures = EngineMeasures(
             {
                 "nas_waiting_requests": ("Requests in the queue.", lambda: self.waiting[0]),
@@ -101,6 +103,11 @@ class ModelEngine:
     def workers(self) -> int:
         """Threads that run models."""
         return len(self._workers)
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds until what waits and runs now is done, as measured service times tell."""
+        return self._waiting.backlog_s
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -250,7 +257,7 @@ class BundleEngine(ModelEngine):
         processors out. One worker with all threads answers a single device sooner; many with one thread each answer
         more devices, since nothing waits for the slowest thread of a call.
     eager : load and time all models now, not when they are first asked for.
-    max_requests, max_bytes, keep_old_s, clock : see `ModelEngine`.
+    max_requests, max_bytes, keep_old_s, clock, order : see `ModelEngine`.
 
     Raises
     ------
@@ -262,7 +269,7 @@ class BundleEngine(ModelEngine):
         workers: int | None = None,
         threads: int | None = None, eager: bool = True, max_requests: int = 256, max_bytes: int = 256 * 2**20,
         keep_old_s: float = 0.0, metrics: "CollectorRegistry | None" = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, order: str = "fcfs",
     ) -> None:  # fmt: skip
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
@@ -276,7 +283,7 @@ class BundleEngine(ModelEngine):
             load(models)
         super().__init__(
             models, workers=count, max_requests=max_requests, max_bytes=max_bytes, keep_old_s=keep_old_s,
-            metrics=metrics, clock=clock,
+            metrics=metrics, clock=clock, order=order,
         )  # fmt: skip
 
     @property

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import DataError, FormatError, NasError
+from modeltree.preprocessing import normalised
 from runtime.server.admission import Limits, TooLarge, Unauthenticated
 from runtime.server.interface import Busy, Draining, Engine, ModelInfo, UnknownModel
 from runtime.wire.frames import decode, read_header
 from runtime.wire.protocol.reasons import Reason
 from runtime.wire.protocol.tensors import FRAME, LOGITS, PROBE, VERSION, Tensor, X
+
+EXTENSIONS = ("binary_tensor_data", "model_repository(unload_disabled)")
+"""Of the protocol, which every front speaks."""
 
 _MOST_WORDS = 500
 """Characters of a sentence: gRPC sends it as a header, coded, and a client takes 8 KiB of those."""
@@ -27,10 +31,11 @@ class Late(NasError):
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """`tensors` of the answer, and `seconds` from having the request to having them."""
+    """`tensors` of the answer, `seconds` from having the request to having them, and `waiting_s`: the queue then."""
 
     tensors: tuple[Tensor, ...]
     seconds: float
+    waiting_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,10 @@ class Desk:
         """Whether the engine takes work."""
         return self._engine.ready()
 
+    def models(self) -> list[str]:
+        """Names of all models, sorted."""
+        return sorted(self._engine.models)
+
     def model(self, name: str, version: str = "") -> ModelInfo:
         """Shapes of a model.
 
@@ -105,7 +114,7 @@ class Desk:
         if len(inputs) != 1:
             raise FormatError(f"the request has {len(inputs)} inputs: it must have one, {X!r} or {FRAME!r}")
         if model == PROBE:
-            return Answered(tensors=(), seconds=time.perf_counter() - started)
+            return Answered(tensors=(), seconds=time.perf_counter() - started, waiting_s=self._waiting_s())
         if any(name != LOGITS for name in outputs) or len(outputs) > 1:
             raise FormatError(f"the request asks for {[name[:40] for name in outputs[:4]]}: there is {LOGITS!r} only")
         x = self._batch(inputs[0], self.model(model, version))
@@ -113,8 +122,13 @@ class Desk:
             deadline_s -= time.perf_counter() - started
         output = self._engine.infer(model, x, deadline_s=deadline_s).output
         return Answered(
-            tensors=(Tensor.of(LOGITS, np.asarray(output, np.float32)),), seconds=time.perf_counter() - started
-        )
+            tensors=(Tensor.of(LOGITS, np.asarray(output, np.float32)),), seconds=time.perf_counter() - started,
+            waiting_s=self._waiting_s(),
+        )  # fmt: skip
+
+    def _waiting_s(self) -> float:
+        """How long the engine's queue is; an engine that does not say has none."""
+        return float(getattr(self._engine, "backlog_s", 0.0))
 
     def _batch(self, tensor: Tensor, info: ModelInfo) -> np.ndarray:
         if tensor.name == FRAME and tensor.datatype == "UINT8" and len(tensor.shape) == 1:
@@ -159,5 +173,4 @@ def _coded(frame: bytes | memoryview, info: ModelInfo, max_bytes: int) -> np.nda
     if info.mean is None or info.std is None:
         raise FormatError("the frame holds pixels: this model takes a feature map in float32")
     pixels = decode(frame, shape=header.shape, dtype=np.uint8)
-    mean, std = (np.array(each, np.float32)[:, None, None] * 255 for each in (info.mean, info.std))
-    return (pixels - mean) / std
+    return normalised(pixels, info.mean, info.std)

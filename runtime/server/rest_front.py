@@ -1,38 +1,34 @@
-"""The REST side of the server: a thread for each connection, a bound on their number, and a patience for each request.
+"""The REST side of the server: a thread for each connection, places given per address, a patience for each request.
 
-GET  /v2                       GET  /v2/health/live    GET  /v2/health/ready
-GET  /v2/models/M[/versions/1] GET  /v2/models/M/ready POST /v2/models/M/infer
+What is answered where: `runtime.server.rest_routes`.
 """
 
 import contextlib
-import http.server
-import io
 import logging
 import socket
-import socketserver
 import ssl
 import threading
 import time
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import unquote
 
-import msgspec
-
-from modeltree.errors import ConfigError, FormatError
-from modeltree.units import s_from_ms
-from runtime.server.admission import Admission, ServerTls, TooLarge
-from runtime.server.interface import UnknownModel
-from runtime.server.request_handler import Desk, Refusal, refusal_of
+from modeltree.errors import ConfigError
+from runtime.server.admission import Admission, ServerTls
+from runtime.server.connections import Connection, Connections, Stage
+from runtime.server.http_request import BadRequest, Head, RequestReader
+from runtime.server.request_handler import Desk, refusal_of
+from runtime.server.rest_routes import Answer, Asked, Routes, not_allowed, parts_of, refused, unreadable
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.deadline_socket import PatientSocket
-from runtime.wire.protocol.reasons import KEY, Reason
-from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, X, checksum
 
 _log = logging.getLogger(__name__)
 _END_S = 10.0
 _LINGER_S = 1.0
 _LINGER_BYTES = 64 * 2**20
+_BACKLOG = 128
+_TURNED_AWAY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nnas-reason: busy\r\nretry-after: 1\r\ncontent-length: 0\r\n"
+    b"connection: close\r\n\r\n"
+)
 
 
 class RestFront:
@@ -46,325 +42,191 @@ class RestFront:
     def __init__(
         self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None
     ) -> None:
-        self._server = _Server(desk, admission, host, port, None if tls is None else _context(tls))
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="nas-rest", daemon=True)
+        self._limits, self._admission, self._routes = admission.limits, admission, Routes(desk, admission)
+        self._context = None if tls is None else _context(tls)
+        self._connections = Connections(admission.limits.max_connections)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"cannot listen on {host}:{port} ({error}): choose another address") from error
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, name="nas-rest", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no more connections, let what is being answered end within a time, then cut. May be called again."""
+        with contextlib.suppress(OSError):  # was never started, or has ended
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes `accept`
         if self._thread.is_alive():
-            self._server.shutdown()
             self._thread.join(_END_S)
-        self._server.server_close()
-        self._server.drain(grace_s)
+        self._socket.close()
+        self._connections.drain(time.monotonic() + grace_s)
 
-
-class _Server(socketserver.TCPServer):
-    allow_reuse_address = True
-    request_queue_size = 128
-
-    def __init__(self, desk: Desk, admission: Admission, host: str, port: int, context: ssl.SSLContext | None) -> None:
-        self.desk, self.admission, self.context = desk, admission, context
-        self.lock = threading.Lock()
-        self.draining = False
-        self._open: dict[socket.socket, threading.Thread] = {}
-        self.busy: set[socket.socket] = set()
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            super().__init__((host, port), _Handler)
-        except (OSError, OverflowError) as error:
-            raise ConfigError(f"cannot listen on {host}:{port} ({error}): choose another address") from error
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        sock, address = self.socket.accept()
-        if self.context is not None:  # shakes hands later, in the connection's own thread
-            sock = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        return sock, address
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self.lock:
-            room = len(self._open) < self.admission.limits.max_connections and not self.draining
-            if room:
-                thread = threading.Thread(
-                    target=self._serve, args=(request, client_address), name="nas-rest-peer", daemon=True
-                )
-                self._open[request] = thread
-        if room:
-            thread.start()
-        else:
-            self._turn_away(request)
-
-    def _turn_away(self, request: socket.socket) -> None:
-        request.setblocking(False)
-        try:
-            if self.context is None:
-                request.send(b"HTTP/1.1 503 Service Unavailable\r\nnas-reason: busy\r\ncontent-length: 0\r\n"
-                             b"connection: close\r\n\r\n")  # fmt: skip
-        except OSError:
-            pass  # whoever it was has gone
-        finally:
-            request.close()
-
-    def _serve(self, request: socket.socket, client_address: Any) -> None:
-        try:
-            _Handler(request, client_address, self)
-        except (OSError, ssl.SSLError, ValueError) as error:  # ValueError: reading from what `drain` has shut
-            _log.debug("the connection of %s ended: %s", client_address, error)
-        except Exception:
-            _log.exception("serving %s failed", client_address)
-        finally:
-            request.close()
-            with self.lock:
-                del self._open[request]
-
-    def drain(self, grace_s: float) -> None:
-        """Wait for what is being answered, then close every connection."""
-        until = time.monotonic() + grace_s
-        with self.lock:
-            self.draining = True
-        while time.monotonic() < until:
-            with self.lock:
-                if not self.busy:
-                    break
-            time.sleep(0.005)
-        with self.lock:
-            still = dict(self._open)
-        for request, thread in still.items():
-            with contextlib.suppress(OSError):  # has ended meanwhile
-                socket.socket.shutdown(request, socket.SHUT_RDWR)
-            thread.join(1.0)
-
-
-class _Writer(io.RawIOBase):
-    def __init__(self, patient: PatientSocket) -> None:
-        self._patient = patient
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._patient.sendall(data)
-        return len(data)
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "nas", ""
-    server: _Server
-
-    def setup(self) -> None:
-        limits = self.server.admission.limits
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        self._patient = PatientSocket(self.request, time.monotonic() + limits.read_s)
-        self.connection = self._patient
-        self.rfile, self.wfile = self._patient.makefile(), _Writer(self._patient)  # type: ignore[assignment]
-        self._rest = False
-        if isinstance(self.request, ssl.SSLSocket):
+    def _accept(self) -> None:
+        while True:
             try:
-                self._patient.time_left()
-                self.request.do_handshake()
-            except ssl.SSLError:
-                self._linger()  # so that the alert arrives that says what is wrong with the device's certificate
-                raise
+                sock, address = self._socket.accept()
+            except ConnectionError:
+                continue  # whoever it was has gone
+            except OSError as error:
+                if self._socket.fileno() < 0 or not _listens(self._socket):
+                    return
+                _log.warning("no connection can be taken now: %s", error)  # such as too many open files
+                time.sleep(0.1)
+                continue
+            self._welcome(sock, address[0])
 
-    def finish(self) -> None:
-        if self._rest:
+    def _welcome(self, sock: socket.socket, address: str) -> None:
+        if self._context is not None:  # shakes hands later, in the connection's own thread
+            sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        place = self._connections.entered(sock, address)
+        if place is None:
+            _turn_away(sock, plain=self._context is None)
+            return
+        place.thread = threading.Thread(target=self._serve, args=(place,), name="nas-rest-peer", daemon=True)
+        try:
+            place.thread.start()
+        except RuntimeError:  # the machine has no thread left
+            self._connections.left(place)
+            _turn_away(sock, plain=self._context is None)
+
+    def _serve(self, place: Connection) -> None:
+        try:
+            _Peer(place, self._connections, self._routes, self._admission).serve()
+        except (OSError, ssl.SSLError, ValueError) as error:  # ValueError: reading from what was shut
+            _log.debug("the connection of %s ended: %s", place.address, error)
+        except Exception:
+            _log.exception("serving %s failed", place.address)
+        finally:
+            place.sock.close()
+            self._connections.left(place)
+
+
+class _Peer:
+    """One connection, from its first request to its last."""
+
+    def __init__(self, place: Connection, connections: Connections, routes: Routes, admission: Admission) -> None:
+        self._place, self._connections = place, connections
+        self._routes, self._admission, self._limits = routes, admission, admission.limits
+        self._sock = place.sock
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self._patient = PatientSocket(self._sock, time.monotonic() + self._limits.read_s)
+        self._reader = RequestReader(self._patient)
+        self._open = True
+        self._unread = False
+        """Whether the client still sends what nobody reads."""
+
+    def serve(self) -> None:
+        """Answer until either side has had enough."""
+        self._shake_hands()
+        while self._open:
+            self._patient.until = time.monotonic() + self._limits.idle_s
+            if not self._reader.begins():
+                return
+            begun = time.monotonic()
+            self._patient.until = begun + self._limits.read_s
+            if not self._connections.reached(self._place, Stage.SENDING):
+                return
+            self._one(begun)
+            self._connections.reached(self._place, Stage.IDLE)
+        if self._unread:
             self._linger()
 
-    def handle_one_request(self) -> None:
-        limits = self.server.admission.limits
-        self._patient.until = time.monotonic() + limits.idle_s
-        self.close_connection = True
-        if not self.rfile.peek(1):  # type: ignore[attr-defined]
-            return
-        self._begun = time.monotonic()
-        self._patient.until = self._begun + limits.read_s
-        with self.server.lock:
-            if self.server.draining:
-                return
-            self.server.busy.add(self.request)
+    def _one(self, begun: float) -> None:
+        """Read a request and answer it; whatever is wrong with it is the answer."""
+        without_body = False
         try:
-            super().handle_one_request()
-        finally:
-            with self.server.lock:
-                self.server.busy.discard(self.request)
-
-    def parse_request(self) -> bool:
-        """Also refuse what a proxy in front may have read otherwise: two lengths, or a line that is no header, with
-        which Python leaves out all headers behind it."""
-        if not super().parse_request():
-            return False
-        if self.headers.defects or len(self.headers.get_all("content-length", [])) > 1:
-            self.send_error(
-                400, "the request must have one Content-Length at most, and headers of the form name: value"
-            )
-            return False
-        return True
-
-    def do_GET(self) -> None:
-        """Health, and what models there are."""
-        desk = self.server.desk
-        path = self._path()
-        if self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers:
-            self.close_connection = self._rest = True  # a body that nobody reads is no next request
-        if path == ["health", "live"]:
-            self._reply(200, {"live": True})
-        elif path == ["health", "ready"]:
-            self._reply(200 if desk.ready() else 503, {"ready": desk.ready()})
-        else:
-            self._guarded(lambda: self._reply(200, self._described(path)))
-
-    def do_POST(self) -> None:
-        """Inference. The body is read before anything but the token can be found wanting, so that the link stays up."""
-        self._rest = True
-        self._guarded(self._infer)
-
-    def _infer(self) -> None:
-        admission = self.server.admission
-        admission.check_token(self.headers.get("authorization"))
-        body = self._body()
-        self._rest = False
-        path = self._path()
-        if path[:1] != ["models"] or path[-1] != "infer" or len(path) not in (3, 5):
-            raise UnknownModel(f"nothing is posted to {self.path[:80]!r}: post to /v2/models/NAME/infer")
-        with admission.place(self.client_address[0]):
-            name, version = _model_of(path[:-1])
-            header, blob = rest.split(body, self.headers.get(rest.HEADER_LENGTH))
-            try:
-                asked = msgspec.json.decode(header, type=rest.InferRequest)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise FormatError(f"the request is not the JSON that it must be: {error}") from error
-            answered = self.server.desk.infer(
-                name, version, rest.tensors(asked.inputs, blob), [one.name for one in asked.outputs], self._left_s()
-            )
-        binary = asked.wants_binary()
-        reply = rest.InferReply(
-            model_name=name, model_version=VERSION, id=asked.id,
-            parameters={SECONDS: answered.seconds, CHECKSUM: checksum(answered.tensors)},
-            outputs=[rest.describe(one, binary=binary) for one in answered.tensors],
-        )  # fmt: skip
-        whole, header_length = rest.joined(reply, [one.data for one in answered.tensors] if binary else [])
-        self._write(200, whole, {rest.HEADER_LENGTH: str(header_length)} if binary else {})
-
-    def _body(self) -> bytes:
-        """All of the request's.
-
-        Raises
-        ------
-        FormatError : no plain length, or a compressed body. TooLarge : longer than the server takes.
-        """
-        size = rest.number(self.headers.get("content-length", ""))
-        if size is None or "transfer-encoding" in self.headers or "content-encoding" in self.headers:
-            raise FormatError("the request must have a Content-Length, and no Transfer- or Content-Encoding")
-        if size > (most := self.server.admission.limits.max_message_bytes):
-            raise TooLarge(f"the request has {size} bytes: {most} at most")
-        body = self.rfile.read(size)
-        if len(body) < size:
-            raise ConnectionResetError(f"the connection ended after {len(body)} of {size} bytes")
-        return body
-
-    def _left_s(self) -> float | None:
-        """Until the deadline; None without one."""
-        given = self.headers.get(rest.TIMEOUT_MS)
-        if given is None:
-            return None
-        timeout_ms = rest.number(given)
-        if timeout_ms is None:
-            raise FormatError(f"{rest.TIMEOUT_MS} is {given[:20]!r}: it must be whole milliseconds")
-        return s_from_ms(timeout_ms) - (time.monotonic() - self._begun)
-
-    def _described(self, path: list[str]) -> dict[str, Any]:
-        self.server.admission.check_token(self.headers.get("authorization"))
-        desk = self.server.desk
-        if not path:
-            return {"name": "nas", "version": VERSION, "extensions": ["binary_tensor_data"]}
-        ready = path[-1] == "ready" and len(path) in (3, 5)
-        name, version = _model_of(path[:-1] if ready else path)
-        if ready:
-            served = name == PROBE or bool(desk.model(name, version))
-            return {"name": name, "ready": served and desk.ready()}
-        info = desk.model(name, version)
-        return {
-            "name": name, "versions": [VERSION], "platform": "nas",
-            "inputs": [{"name": X, "datatype": "FP32", "shape": [-1, *info.shape_in]},
-                       {"name": FRAME, "datatype": "UINT8", "shape": [-1]}],
-            "outputs": [{"name": LOGITS, "datatype": "FP32", "shape": [-1, *info.shape_out]}],
-        }  # fmt: skip
-
-    def _path(self) -> list[str]:
-        """Parts behind `/v2`.
-
-        Raises
-        ------
-        UnknownModel : the path is another.
-        """
-        parts = [unquote(part) for part in self.path.split("?")[0].split("/")]
-        return parts[2:] if parts[:2] == ["", "v2"] else [""]
-
-    def _guarded(self, work: Any) -> None:
-        try:
-            work()
+            head = self._reader.head()
+            without_body, self._open, self._unread = head.method == "HEAD", head.keep_alive, head.may_have_body
+            answer = self._answered(head, begun)
+        except BadRequest as error:
+            self._open, self._unread = False, True
+            answer = unreadable(error.status, str(error))
         except (OSError, ssl.SSLError):
             raise  # the connection, not the request
         except Exception as error:
-            self._refuse(refusal_of(error))
+            answer = refused(refusal_of(error))
+        self._open &= not self._unread
+        self._write(answer, without_body=without_body)
 
-    def _refuse(self, refusal: Refusal) -> None:
-        headers = {KEY: refusal.reason.word}
-        if refusal.reason in (Reason.BUSY, Reason.DRAINING):
-            headers["retry-after"] = "1"
-        if refusal.reason is Reason.UNAUTHENTICATED:
-            headers["www-authenticate"] = "Bearer"
-        self.close_connection |= self._rest
-        self._write(refusal.reason.http_status, msgspec.json.encode({"error": refusal.message}), headers)
+    def _answered(self, head: Head, begun: float) -> Answer:
+        """The token is looked at first, then the body is read, and only then all that may be wrong: so the link stays
+        up."""
+        try:
+            path = parts_of(head.target)
+            route = self._routes.find(path)
+        except Exception:
+            self._admission.check_token(head.headers.get("authorization"))
+            self._body(head)
+            raise
+        if not route.free:
+            self._admission.check_token(head.headers.get("authorization"))
+        if head.method not in route.methods:
+            return not_allowed(route)
+        body = self._body(head) if "POST" in route.methods else b""
+        if not self._connections.reached(self._place, Stage.ANSWERED):
+            raise ConnectionResetError("it has lost its place to another")
+        return route.answer(Asked(head=head, body=body, address=self._place.address, path=path, begun=begun))
 
-    def _reply(self, status: int, what: Any) -> None:
-        self._write(status, msgspec.json.encode(what), {})
+    def _body(self, head: Head) -> bytes | bytearray:
+        if head.method != "POST":
+            return b""
+        body = self._reader.body(head, self._limits.max_message_bytes)
+        self._unread = False
+        return body
 
-    def _write(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _write(self, answer: Answer, *, without_body: bool) -> None:
         """Everything in one piece, within a patience of its own."""
-        self._patient.until = time.monotonic() + self.server.admission.limits.read_s
-        kind = "application/octet-stream" if rest.HEADER_LENGTH in headers else "application/json"
-        lines = {"content-type": kind, "content-length": str(len(body)), **headers}
-        if self.close_connection:
+        self._patient.until = time.monotonic() + self._limits.read_s
+        kind = "application/octet-stream" if rest.HEADER_LENGTH in answer.headers else "application/json"
+        lines = {"content-type": kind, "content-length": str(len(answer.body)), **answer.headers}
+        if not self._open:
             lines["connection"] = "close"
-        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        head = f"HTTP/1.1 {int(answer.status)} {HTTPStatus(answer.status).phrase}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
-        self.wfile.write(head.encode("latin-1") + body)
+        self._patient.sendall(head.encode("latin-1") + (b"" if without_body else answer.body))
+
+    def _shake_hands(self) -> None:
+        if not isinstance(self._sock, ssl.SSLSocket):
+            return
+        try:
+            self._patient.time_left()
+            self._sock.do_handshake()
+        except ssl.SSLError:
+            self._linger()  # so that the alert arrives that says what is wrong with the device's certificate
+            raise
 
     def _linger(self) -> None:
         """Read what the peer still sends for a moment: closing before would throw away what we said last."""
         try:
-            socket.socket.shutdown(self.request, socket.SHUT_WR)
-            self.request.settimeout(_LINGER_S)
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            self._sock.settimeout(_LINGER_S)
             until, left = time.monotonic() + _LINGER_S, _LINGER_BYTES
-            while left > 0 and time.monotonic() < until and (data := socket.socket.recv(self.request, 65536)):
+            while left > 0 and time.monotonic() < until and (data := socket.socket.recv(self._sock, 65536)):
                 left -= len(data)
         except OSError:
             pass  # it has gone, or sends nothing more
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class finds wrong with a request line or a header."""
-        self.close_connection = self._rest = True
-        body = msgspec.json.encode({"error": message or HTTPStatus(code).phrase})
-        self._write(code, body, {KEY: Reason.MALFORMED.word})
 
-    def log_message(self, format: str, *args: Any) -> None:
-        _log.debug(format, *args)
+def _turn_away(sock: socket.socket, *, plain: bool) -> None:
+    sock.setblocking(False)
+    try:
+        if plain:
+            sock.send(_TURNED_AWAY)
+    except OSError:
+        pass  # whoever it was has gone
+    finally:
+        sock.close()
 
 
-def _model_of(path: list[str]) -> tuple[str, str]:
-    """Name and version of `models/NAME` or `models/NAME/versions/VERSION`."""
-    if len(path) == 2 and path[0] == "models":
-        return path[1], ""
-    if len(path) == 4 and (path[0], path[2]) == ("models", "versions"):
-        return path[1], path[3]
-    raise UnknownModel("there is nothing at this path: see /v2, /v2/health/ready and /v2/models/NAME")
+def _listens(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 def _context(tls: ServerTls) -> ssl.SSLContext:

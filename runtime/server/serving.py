@@ -1,5 +1,6 @@
 """A whole server: an engine, the fronts before it, its metrics, and how they start and end together."""
 
+import itertools
 import logging
 import os
 import threading
@@ -13,12 +14,14 @@ from modeltree.errors import ConfigError, NasError
 from runtime.server.admission import Admission, Limits, ServerTls
 from runtime.server.bundle_watcher import Watch
 from runtime.server.engine import DRAIN_S, BundleEngine
+from runtime.server.memory import trim
 from runtime.server.metrics import MetricsServer
 from runtime.server.request_handler import Desk
 
 PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 KEEP_OLD_S = 600.0
 _LOOK_S = 1.0
+_TRIM_EVERY = 5
 _STEP, _LOWEST = 5, 19
 
 _log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class ServeConfig:
     token : that every request must carry. tls : for the encrypted ones.
     backend, target, variant : what runs the models, whose libraries, and which weights.
     workers, threads : see `BundleEngine`.
+    order : of the queue: `fcfs`, first come first served, or `edf`, earliest deadline first.
     max_queue : requests that wait. max_rate : requests a second from one address.
     metrics : `host:port` for Prometheus and health checks. watch : serve another bundle once it lies there.
     keep_old_s : how long, after that, models that only the bundle before had stay for devices that still run it.
@@ -58,6 +62,7 @@ class ServeConfig:
     workers: int | None = None
     threads: int | None = None
     eager: bool = True
+    order: str = "fcfs"
     max_queue: int = 128
     max_message_bytes: int = 16 * 2**20
     max_rate: float | None = None
@@ -91,7 +96,7 @@ class Server:
         self.engine = BundleEngine(
             config.bundle, backend=config.backend, target=config.target, variant=config.variant, workers=config.workers,
             threads=config.threads, eager=config.eager, max_requests=config.max_queue,
-            max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s,
+            max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s, order=config.order,
         )  # fmt: skip
         self._started: list[Front | MetricsServer] = []
         _step_back()
@@ -125,7 +130,11 @@ class Server:
 
     def run(self, stop: threading.Event, swap: threading.Event) -> None:
         """Serve until `stop` is set; look at the bundle anew whenever `swap` is, or the watched folder changes."""
-        while not stop.wait(_LOOK_S):
+        for turn in itertools.count(1):
+            if stop.wait(_LOOK_S):
+                return
+            if turn % _TRIM_EVERY == 0:
+                trim()
             if swap.is_set() or (self._watch is not None and self._watch.changed()):
                 swap.clear()
                 self.swap()
@@ -175,8 +184,10 @@ def front(desk: Desk, admission: Admission, scheme: str, host: str, port: int, t
         from runtime.server.grpc_front import GrpcFront
 
         return GrpcFront(desk, admission, host=host, port=port, tls=tls)
-    from runtime.server.rest_front import RestFront
-
+    try:
+        from runtime.server.rest_front import RestFront
+    except ImportError as error:
+        raise ConfigError(f"REST needs the package httptools ({error}): pip install 'nas-modeltree[cloud]'") from error
     return RestFront(desk, admission, host=host, port=port, tls=tls)
 
 

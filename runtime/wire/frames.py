@@ -18,9 +18,10 @@ from numpy.typing import DTypeLike
 from modeltree.errors import ConfigError, DataError
 from runtime.wire.codec import (
     FLOAT_BITS,
+    MODELLED_BITS,
     Codes,
     FrameError,
-    Method,
+    Packing,
     dequantise,
     extremes,
     pack,
@@ -51,7 +52,7 @@ class Header:
 
     shape: tuple[int, ...]
     pixels: bool
-    method: Method
+    method: Packing
     bits: int
     lo: float
     step: float
@@ -95,7 +96,7 @@ def encode(x: np.ndarray, bits: int) -> bytes:
         method, payload = pack(x, bits)
     elif bits == FLOAT_BITS:
         extremes(x)
-        method, payload = Method.PACKED, np.ascontiguousarray(x, "<f4").reshape(-1).view(np.uint8).data
+        method, payload = Packing.PACKED, np.ascontiguousarray(x, "<f4").reshape(-1).view(np.uint8).data
     else:
         codes = quantise(x, bits)
         lo, step = float(codes.lo), float(codes.step)
@@ -190,14 +191,14 @@ def _parsed(frame: memoryview) -> Header:
         raise FrameError(f"frame has {len(frame)} bytes: it says {whole}; send it whole, alone", reason="length")
     if zlib.crc32(frame[: -_CHECKSUM.size]) != _CHECKSUM.unpack(frame[-_CHECKSUM.size :])[0]:
         raise FrameError("frame has another checksum than its bytes: it was damaged; send it again", reason="checksum")
-    if kind not in (_FEATURES, _PIXELS) or method not in tuple(Method) or not 1 <= rank <= MAX_RANK:
+    if kind not in (_FEATURES, _PIXELS) or method not in tuple(Packing) or not 1 <= rank <= MAX_RANK:
         raise FrameError(
-            f"frame has kind {kind}, method {method}, {rank} dimensions: they must be 0 or 1, 0 or 1, 1..{MAX_RANK}; "
+            f"frame has kind {kind}, method {method}, {rank} dimensions: they must be 0 or 1, 0..2, 1..{MAX_RANK}; "
             "encode it again",
             reason="header",
         )
     return Header(
-        shape=struct.unpack_from(f"<{rank}I", frame, _FIXED.size), pixels=kind == _PIXELS, method=Method(method),
+        shape=struct.unpack_from(f"<{rank}I", frame, _FIXED.size), pixels=kind == _PIXELS, method=Packing(method),
         bits=bits, lo=lo, step=step, payload_bytes=payload_bytes,
     )  # fmt: skip
 
@@ -220,9 +221,11 @@ def _check(header: Header) -> None:
     if not (math.isfinite(header.lo) and math.isfinite(header.step) and header.step >= 0):
         raise _wrong(f"lo {header.lo} and step {header.step}", "finite, and step not negative")
     most = 4 * numbers if bits == FLOAT_BITS else packed_bytes(numbers, bits)
-    if header.method is Method.DEFLATED and (bits == FLOAT_BITS or header.payload_bytes >= most):
+    if header.method is Packing.DEFLATED and (bits == FLOAT_BITS or header.payload_bytes >= most):
         raise _wrong(f"{header.payload_bytes} deflated bytes of {bits} bits", f"packed, or fewer than {most}")
-    if header.method is Method.PACKED and header.payload_bytes != most:
+    if header.method is Packing.MODELLED and (bits > MODELLED_BITS or header.payload_bytes >= most):
+        raise _wrong(f"{header.payload_bytes} modelled bytes of {bits} bits", f"fewer than {most}, of 1..8 bits")
+    if header.method is Packing.PACKED and header.payload_bytes != most:
         raise _wrong(f"{header.payload_bytes} packed bytes of {bits} bits", str(most))
 
 

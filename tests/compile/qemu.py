@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compile.machine_code.linking import SHIM_NAME, shim_library
+from compile.machine_code.linking import shim_library
 from compile.targets import TARGETS, Target
+from modeltree.manifest import SHIM_NAME
 
 HOW_TO_GET_IT = (
     "apt-get install qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross "

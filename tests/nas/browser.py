@@ -76,6 +76,7 @@ class Browser:
         tab.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         tab.call("Emulation.setEmulatedMedia", features=scheme)
+        tab.call("Page.bringToFront")
         tab.call("Page.navigate", url=Path(path).resolve().as_uri())
         tab.wait("document.readyState === 'complete'")
         tab.wait("[...document.querySelectorAll('figure.chart')].every((one) => one.dataset.drawn)")
@@ -109,6 +110,15 @@ class Tab:
     def move(self, x, y, kind="mouseMoved", **rest):
         """The pointer, in pixels of the window."""
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **rest)
+
+    def hover(self, x, y, condition, tries=100):
+        """The pointer trembles about a point until an expression holds."""
+        for i in range(tries):
+            self.move(x + i % 3, y)
+            if self.run(condition):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{condition} never came true")
 
     def click(self, x, y):
         """The left button, down and up."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from compile.program_file import read_program
-from nas.exits.thresholds import entropies
+from runtime.selection.early_exit import entropies_nats
 from runtime.wire.frames import decode, encode
 
 
@@ -28,7 +28,7 @@ def walked(tree, run, leaf, images):
         sure = None if parent is None else tree.confident(parent)
         if sure is not None:
             logits = run(sure.block, x)
-            leaves = entropies(logits.numpy()) <= sure.fork.entropy
+            leaves = entropies_nats(logits.numpy()) <= sure.fork.entropy
             if node.id == sure.id:
                 return logits, here & leaves
             here &= ~leaves

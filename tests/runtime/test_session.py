@@ -1,5 +1,6 @@
 """A session against a real bundle and a real engine: it follows the link, and never loses an answer."""
 
+import asyncio
 import random
 import threading
 import time
@@ -7,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from forked_run import (
+    CLASSES,
     EDGE_MBPS,
     FAST_MBPS,
     FEATURES,
@@ -27,6 +29,7 @@ from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
 from runtime.options import MODES, SessionOptions
 from runtime.remote.circuit_breaker import Breaker
+from runtime.result import Result
 from runtime.server.interface import Answer, Busy, ModelInfo
 from runtime.session import Session
 
@@ -235,7 +238,7 @@ def test_modes_and_servers_that_do_not_fit_are_refused(bundle):
 
 
 @pytest.mark.parametrize("wrong", [
-    np.zeros((3, 11, 12), np.uint8), np.zeros(IMAGE, np.float64), np.full(IMAGE, np.nan, np.float32),
+    np.zeros((11, 12, 2), np.uint8), np.zeros(IMAGE, np.float64), np.full(IMAGE, np.nan, np.float32),
     np.zeros(5, np.uint8),
 ])  # fmt: skip
 def test_an_image_that_does_not_fit_is_refused_with_what_must_be(opened, wrong):
@@ -256,3 +259,41 @@ def test_a_session_opened_without_a_server_stays_here(bundle):
         result = session.infer(image())
     assert result.answered_by == "device"
     assert close_to(result, image())
+
+
+def test_a_list_is_answered_one_by_one_and_read_whole_before(opened):
+    session, _, link = opened
+    link.mbps = SLOW_MBPS
+    results = session.infer([image(0), np.moveaxis(image(1), 0, -1), normalised(image(2))])
+    assert all(close_to(result, image(seed)) for seed, result in enumerate(results))
+    assert session.infer([]) == []
+    ran = [result.nodes for result in session.infer((image(), image()))]
+    assert ran == [(0, 2)] * 2
+    with pytest.raises(DataError, match="image"):
+        session.infer([image(), b"no picture"])
+    assert asyncio.run(session.ainfer([image(), image()]))[1].nodes == (0, 2)
+
+
+def test_the_likeliest_classes_are_named_with_their_probabilities():
+    result = Result(
+        output=np.log(np.array([0.2, 0.5, 0.3], np.float32)), nodes=(), answered_by="device", why="", types=(), mbps=(),
+        classes=("ant", "bee", "cat"),
+    )  # fmt: skip
+    assert result.probabilities == pytest.approx([0.2, 0.5, 0.3], abs=1e-6)
+    assert [name for name, _ in result.top(2)] == ["bee", "cat"]
+    assert sum(share for _, share in result.top(9)) == pytest.approx(1.0)
+    assert result.label == "bee"
+    with pytest.raises(ConfigError, match="1 or more"):
+        result.top(0)
+
+
+def test_logits_however_large_give_probabilities():
+    result = Result(output=np.array([1e4, 0.0], np.float32), nodes=(), answered_by="device", why="", types=(), mbps=())
+    assert result.top(1) == [("0", 1.0)]
+
+
+def test_an_answer_names_the_bundles_classes(opened):
+    session, _, _ = opened
+    result = session.infer(image())
+    assert result.classes == CLASSES
+    assert result.label == CLASSES[int(result.output.argmax())]

@@ -39,7 +39,7 @@ from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
 from runtime.options import SessionOptions
 from runtime.selection.battery import Exhausted
-from runtime.selection.branch_selection import ByPolicy, BySwitch, Charge, Driver, Seen, open_driver
+from runtime.selection.branch_selection import ByPolicy, BySwitch, Charge, Driver, LinkState, open_driver
 from runtime.selection.early_exit import entropy_nats
 from runtime.selection.policies import Dense, Trained, write_policy
 from runtime.server.interface import Answer, Busy, ModelInfo
@@ -235,13 +235,13 @@ def test_the_exact_rule_goes_to_the_leaf_of_the_highest_reward(bundle, mbps, lea
 def test_a_policy_does_not_choose_what_sends_where_the_cloud_is_not_asked():
     driver = open_driver(tree(), "exact")
     for mbps in (SLOW_MBPS, FAST_MBPS, math.nan):
-        assert driver.child(0, Seen(type=1, mbps=mbps, asks=False)).id == EXIT
+        assert driver.child(0, LinkState(type=1, mbps=mbps, asks=False)).id == EXIT
 
 
 def test_a_policy_takes_a_link_that_nobody_knows_for_slow():
     driver = open_driver(tree(), "exact")
-    assert driver.child(None, Seen(type=0, mbps=math.nan, asks=True)).id == 0
-    assert driver.child(0, Seen(type=0, mbps=math.nan, asks=True)).id == EXIT
+    assert driver.child(None, LinkState(type=0, mbps=math.nan, asks=True)).id == 0
+    assert driver.child(0, LinkState(type=0, mbps=math.nan, asks=True)).id == EXIT
 
 
 class LeastSeen:
@@ -258,7 +258,7 @@ class LeastSeen:
 def test_a_policys_state_is_what_the_last_action_took_and_the_bandwidth_now():
     policy, decisions = LeastSeen(), tree_decisions(tree())
     driver: Driver = ByPolicy(tree(), policy, decisions)
-    fast = Seen(type=1, mbps=FAST_MBPS, asks=True)
+    fast = LinkState(type=1, mbps=FAST_MBPS, asks=True)
     driver.child(None, fast)
     driver.answered(EIGHT_BITS, fast, 0.0, 0.0)
     driver.answered(SURE, fast, 0.0, 0.0)  # no action
@@ -269,12 +269,12 @@ def test_a_policys_state_is_what_the_last_action_took_and_the_bandwidth_now():
 
 def test_the_switch_stays_through_an_exit_of_the_link_and_never_by_one_for_policies():
     one = tree()
-    assert BySwitch(one).child(0, Seen(type=1, mbps=FAST_MBPS, asks=False)).id == END
+    assert BySwitch(one).child(0, LinkState(type=1, mbps=FAST_MBPS, asks=False)).id == END
     nodes = list(one.nodes)
     ended, left = nodes[END].leaf, nodes[EXIT].leaf
     nodes[END] = replace(nodes[END], fork=BandwidthFork(types=()), leaf=replace(ended, chance=0.0))
     nodes[EXIT] = replace(nodes[EXIT], fork=replace(nodes[EXIT].fork, types=(0,)), leaf=replace(left, chance=0.3))
-    assert BySwitch(replace(one, nodes=tuple(nodes))).child(0, Seen(type=1, mbps=FAST_MBPS, asks=False)).id == EXIT
+    assert BySwitch(replace(one, nodes=tuple(nodes))).child(0, LinkState(type=1, mbps=FAST_MBPS, asks=False)).id == EXIT
 
 
 ENERGY = load_profile("pi4").energy

@@ -33,7 +33,7 @@ _TYPE_COLOURS = ("dark_orange", "yellow3", "green3", "dodger_blue1")
 
 
 @dataclass(kw_only=True)
-class Seen:
+class Answers:
     """What a session has answered so far."""
 
     count: int = 0
@@ -78,7 +78,7 @@ class LiveView:
     """A context manager; `show` after each inference and while waiting: it draws only when the last is old enough."""
 
     def __init__(
-        self, session: "Session", seen: Seen, *, console: "Console | None" = None,
+        self, session: "Session", seen: Answers, *, console: "Console | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         from rich.console import Console
@@ -109,7 +109,7 @@ class LiveView:
         self._live.stop()
 
 
-def picture(session: "Session", seen: Seen, *, ascii_only: bool = False) -> Any:
+def picture(session: "Session", seen: Answers, *, ascii_only: bool = False) -> Any:
     """What rich draws: the link, the tree, the last answer."""
     from rich.box import ROUNDED
     from rich.console import Group
@@ -137,7 +137,7 @@ def picture(session: "Session", seen: Seen, *, ascii_only: bool = False) -> Any:
     )
 
 
-def link_lines(session: "Session", seen: Seen, *, ascii_only: bool) -> "list[Text]":
+def link_lines(session: "Session", seen: Answers, *, ascii_only: bool) -> "list[Text]":
     """The estimate, its history, the types, the round trip and the server."""
     from runtime.remote.link_monitor import LinkWatch
 
@@ -160,7 +160,7 @@ def link_lines(session: "Session", seen: Seen, *, ascii_only: bool) -> "list[Tex
     return lines
 
 
-def tree_lines(tree: ModelTree, seen: Seen, *, ascii_only: bool) -> "list[Text]":
+def tree_lines(tree: ModelTree, seen: Answers, *, ascii_only: bool) -> "list[Text]":
     """The forks of the path just taken, all ways of each, the taken one marked."""
     assert seen.last is not None
     lines: list[Text] = []
@@ -169,7 +169,7 @@ def tree_lines(tree: ModelTree, seen: Seen, *, ascii_only: bool) -> "list[Text]"
 
 
 def _add_fork(
-    lines: "list[Text]", tree: ModelTree, seen: Seen, options: tuple[int, ...], taken: tuple[int, ...], marks: str
+    lines: "list[Text]", tree: ModelTree, seen: Answers, options: tuple[int, ...], taken: tuple[int, ...], marks: str
 ) -> None:  # fmt: skip
     """The ways of a fork, and below the one taken the fork that came next."""
     from rich.text import Text
@@ -188,7 +188,7 @@ def _add_fork(
         lines.append(Text(f"{indent}  {len(options) - len(shown)} more", style="grey50"))
 
 
-def answer_lines(tree: ModelTree, seen: Seen, *, ascii_only: bool) -> "list[Text]":
+def answer_lines(tree: ModelTree, seen: Answers, *, ascii_only: bool) -> "list[Text]":
     """The class, who answered and why, the parts of its latency, and all answers so far."""
     from rich.text import Text
 

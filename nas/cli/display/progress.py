@@ -1,7 +1,11 @@
 """Stages of a search at the terminal, with the time each has left."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
+
+from nas.cli.display.log import logged
+from nas.jobs.progress import StageProgress, silent_stages
 
 TITLES = {
     "base": "base network",
@@ -13,10 +17,14 @@ TITLES = {
 
 
 @contextlib.contextmanager
-def stages(*, quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
-    """A callback (stage, done, total, text) that draws a bar per stage on standard error."""
+def stages(*, quiet: bool) -> Iterator[StageProgress]:
+    """A callback (stage, done, total, text): a bar per stage at a terminal, else lines; both on standard error."""
     if quiet:
-        yield lambda stage, done, total, text: None
+        yield silent_stages
+        return
+    if not sys.stderr.isatty():
+        with logged(TITLES, lambda line: print(f"nas: {line}", file=sys.stderr, flush=True)) as log:
+            yield log
         return
     from rich.console import Console
     from rich.progress import (

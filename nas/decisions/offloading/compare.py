@@ -22,12 +22,12 @@ RULES = ("exact", "greedy", "on_device", "cloud_only")
 _TIMED = 20
 
 
-Outcome = Sweep | Played
+PolicyOutcome = Sweep | Played
 """What came out, one entry for every bandwidth of a sweep or every inference on a link."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PolicyRow:
     """One policy; means over all inferences, latency and energy over those that end (`answered`, a share).
 
     share : of the exact rule's rewards. energy_mj : of an inference; spent_mj : of all. gave_up : share of transfers
@@ -65,7 +65,7 @@ def contenders(decisions: Decisions, files: Mapping[str, Trained]) -> dict[str, 
     return rules | dict(files)
 
 
-def over_bandwidths(decisions: Decisions, policies: Mapping[str, Policy], mbps: np.ndarray) -> dict[str, Outcome]:
+def over_bandwidths(decisions: Decisions, policies: Mapping[str, Policy], mbps: np.ndarray) -> dict[str, PolicyOutcome]:
     """What every policy chooses at one bandwidth after the other."""
     return {name: sweep(decisions, one, mbps) for name, one in policies.items()}
 
@@ -95,7 +95,9 @@ def over_link(
     return played
 
 
-def rows(decisions: Decisions, policies: Mapping[str, Policy], outcomes: Mapping[str, Outcome]) -> list[Row]:
+def rows(
+    decisions: Decisions, policies: Mapping[str, Policy], outcomes: Mapping[str, PolicyOutcome]
+) -> list[PolicyRow]:
     """One row a policy, in their order."""
     exact = float(outcomes["exact"].reward.sum())
     found = []
@@ -104,7 +106,7 @@ def rows(decisions: Decisions, policies: Mapping[str, Policy], outcomes: Mapping
         times = seen.latency_ms[ended] if ended.any() else np.array([np.inf])
         some = seen.mbps[np.linspace(0, len(seen.mbps) - 1, min(_TIMED, len(seen.mbps))).astype(int)]
         found.append(
-            Row(
+            PolicyRow(
                 name=name, reward=float(seen.reward.mean()), share=float(seen.reward.sum()) / exact if exact else 1.0,
                 latency_ms=float(times.mean()), p95_latency_ms=float(np.quantile(times, 0.95)),
                 accuracy=float(seen.accuracy.mean()),
@@ -117,7 +119,7 @@ def rows(decisions: Decisions, policies: Mapping[str, Policy], outcomes: Mapping
     return found
 
 
-def ranges(table: DecisionTable, seen: Outcome) -> list[tuple[float, float, str]]:
+def ranges(table: DecisionTable, seen: PolicyOutcome) -> list[tuple[float, float, str]]:
     """(from, to, action in words) of every stretch of a sweep with one choice."""
     found: list[tuple[float, float, str]] = []
     for mbps, action in zip(seen.mbps.tolist(), seen.action.tolist()):
@@ -129,7 +131,7 @@ def ranges(table: DecisionTable, seen: Outcome) -> list[tuple[float, float, str]
     return found
 
 
-def write_csv(path: Path, table: DecisionTable, outcomes: Mapping[str, Outcome]) -> None:
+def write_csv(path: Path, table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> None:
     """Every choice of every policy, a line each; whole or not at all."""
     lines = ["policy,mbps,exit,cut,bits,leaf,latency_ms,energy_mj,accuracy,reward"]
     for name, seen in outcomes.items():

@@ -12,7 +12,7 @@ from modeltree.link.traces import Trace
 from modeltree.units import s_from_ms
 from nas.field.config import PROFILE, FieldConfig, factor_of
 from nas.field.images import FieldImages
-from nas.field.methods import Method, predicted_s
+from nas.field.methods import FieldMethod, predicted_s
 from nas.field.processes.child import Child
 from nas.field.processes.device import Line, Task
 from nas.field.processes.links import START_S, opened_link, port_of
@@ -27,7 +27,7 @@ _SLOWEST_S = 60.0
 
 
 def play_turn(
-    method: Method, config: FieldConfig, link: str, images: FieldImages, folder: Path, told: Callable[[int], None]
+    method: FieldMethod, config: FieldConfig, link: str, images: FieldImages, folder: Path, told: Callable[[int], None]
 ) -> Measured:
     """Play the trace to one method; one that hands nothing over gets no server, and nothing crosses its link.
 
@@ -90,7 +90,7 @@ def measured_of(lines: list[Line], trace: Trace, offset_s: float, images: FieldI
     )  # fmt: skip
 
 
-def _task(method: Method, config: FieldConfig, url: str | None, pixels: Path) -> Task:
+def _task(method: FieldMethod, config: FieldConfig, url: str | None, pixels: Path) -> Task:
     return Task(
         bundle=str(method.folder.resolve()), server=url, images=str(pixels), count=config.count,
         every_ms=config.apart_ms, target=config.target, weights=config.weights, threads=config.threads,

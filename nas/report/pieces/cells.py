@@ -3,13 +3,13 @@
 import math
 
 from modeltree.render import ms_text
-from nas.results.summary import Method
+from nas.results.summary import MethodRow
 
 NONE = "–"
 """Where there is no number."""
 
 
-def reward_kind(method: Method) -> str:
+def reward_kind(method: MethodRow) -> str:
     """Of a reward: what its accuracy and its latency have in common."""
     return method.accuracy_origin if method.accuracy_origin == method.latency_origin else "mixed"
 

@@ -18,7 +18,9 @@ SECONDS = "time in s"
 
 def zoom() -> alt.Parameter:
     """The stretch of time that is looked at."""
-    return alt.selection_interval(encodings=["x"], name="zoom", mark=alt.BrushConfig(fill="var(--accent)"))
+    return alt.selection_interval(
+        encodings=["x"], name="zoom", mark=alt.BrushConfig(fill="var(--accent)", stroke="var(--accent)")
+    )
 
 
 def time_axis(stretch: alt.Parameter, title: str | None = None) -> alt.X:
@@ -45,11 +47,13 @@ def link_panel(
         tooltip=[charts.tip("time_s:Q", SECONDS), charts.tip("mbps:Q", "Mbit/s", ".3~g")],
     )
     area = base.mark_area(interpolate="step-after", color=LINK, opacity=0.2, line={"color": LINK, "strokeWidth": 1.4})
-    edges = alt.Chart(charts.rows({"mbps": float(edge)} for edge in edges_mbps if math.isfinite(edge))).mark_rule(
-        strokeDash=[5, 4], color=BOUND
+    levels = [{"mbps": float(edge)} for edge in edges_mbps if math.isfinite(edge)]
+    if not levels:
+        return alt.layer(area.add_params(stretch))
+    shown = alt.Chart(charts.rows(levels)).mark_rule(strokeDash=[5, 4], color=BOUND)
+    return alt.layer(
+        area.add_params(stretch), shown.encode(y="mbps:Q", tooltip=charts.tip("mbps:Q", "fork at, Mbit/s"))
     )
-    shown = edges.encode(y="mbps:Q", tooltip=charts.tip("mbps:Q", "fork at, Mbit/s", ".3~g"))
-    return alt.layer(area.add_params(stretch), shown)
 
 
 def lines_panel(
@@ -78,7 +82,9 @@ def lines_panel(
             strokeWidth=alt.condition("datum.name === 'tree'", alt.value(2.4), alt.value(1.4)),
         )
     )  # fmt: skip
-    return alt.layer(lines, _pointer(data, x, {key(name): titles[name] for name in names})).properties(height=height)
+    return alt.layer(lines, _pointer(data, x, {key(name): titles[name] for name in names}, key(title))).properties(
+        height=height
+    )
 
 
 def over_time(*panels: charts.Panel) -> alt.VConcatChart:
@@ -86,10 +92,10 @@ def over_time(*panels: charts.Panel) -> alt.VConcatChart:
     return alt.vconcat(*(panel.properties(width=charts.WIDTH) for panel in panels), spacing=26)
 
 
-def _pointer(data: alt.Data, x: alt.X, titles: Mapping[str, str]) -> charts.Panel:
+def _pointer(data: alt.Data, x: alt.X, titles: Mapping[str, str], name: str) -> charts.Panel:
     """A vertical line at the moment nearest to the pointer, with all that is known of it."""
     near = alt.selection_point(
-        fields=["time_s"], nearest=True, on="pointermove", empty=False, clear="pointerout", name="near"
+        fields=["time_s"], nearest=True, on="pointermove", empty=False, clear="pointerout", name=name
     )
     told = [charts.tip(f"{field}:Q", title) for field, title in titles.items()]
     return (

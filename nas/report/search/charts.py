@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from modeltree.render import ms_text
+from nas.names import STRATEGIES, TITLES
 from nas.report.pieces import charts, trace
 from nas.report.pieces.colours import BOUND, key
-from nas.results.summary import METHODS, STRATEGIES, Branch, Method, Predictor, Series
+from nas.results.summary import Branch, MethodRow, Predictor, Series
 
 SKIPPED = 0.01
 """Share of the evaluations at whose best reward the search chart begins: what comes before would flatten the rest."""
@@ -47,7 +48,7 @@ def search_chart(curves: Mapping[str, Line], exact_reward: float | None) -> char
     return alt.layer(optimum.encode(y=y, tooltip=said), drawn).properties(width=charts.WIDTH, height=charts.HEIGHT)
 
 
-def tradeoff_chart(branches: Sequence[Branch], methods: Sequence[Method]) -> charts.Panel | None:
+def tradeoff_chart(branches: Sequence[Branch], methods: Sequence[MethodRow]) -> charts.Panel | None:
     """Accuracy against latency: every branch of the tree, sized by its chance, and every method one would deploy."""
     shown = deployable(methods)
     if not shown and not branches:
@@ -106,7 +107,7 @@ def trace_chart(series: Series, edges_mbps: Sequence[float]) -> alt.VConcatChart
     stretch = trace.zoom()
     panels: list[charts.Panel] = [trace.link_panel(series.time_s, series.bandwidth_mbps, edges_mbps, stretch)]
     if any(math.isfinite(value) for line in series.latency_ms.values() for value in line):
-        titles = {name: METHODS.get(name, name) for name in series.latency_ms}
+        titles = {name: TITLES.get(name, name) for name in series.latency_ms}
         title = "latency in ms, simulated"
         panels.append(trace.lines_panel(series.time_s, series.latency_ms, titles, stretch, title=title))
     return trace.over_time(*panels)
@@ -126,7 +127,7 @@ def bars(rows: Sequence[tuple[str, float, str, str]], unit: str) -> charts.Panel
     return alt.layer(drawn, words).properties(width=charts.WIDTH)
 
 
-def deployable(methods: Sequence[Method]) -> list[Method]:
+def deployable(methods: Sequence[MethodRow]) -> list[MethodRow]:
     """The methods that one would deploy and that have both numbers."""
     return [m for m in methods if m.method in STRATEGIES and math.isfinite(m.latency_ms) and math.isfinite(m.accuracy)]
 
@@ -135,7 +136,7 @@ def with_means(series: Series) -> list[tuple[str, str]]:
     """(name, title with the mean latency) of every method along the trace."""
     means = {name: [v for v in line if math.isfinite(v)] for name, line in series.latency_ms.items()}
     return [
-        (name, f"{METHODS.get(name, name)} {ms_text(sum(line) / len(line))}" if line else METHODS.get(name, name))
+        (name, f"{TITLES.get(name, name)} {ms_text(sum(line) / len(line))}" if line else TITLES.get(name, name))
         for name, line in means.items()
     ]
 

@@ -10,7 +10,7 @@ from nas.report.pieces.blocks import section, tag
 from nas.report.pieces.cells import NONE
 from nas.report.pieces.colours import BOUND, colours
 from nas.report.pieces.table import Column, bound, comparison
-from nas.results.summary import AlongTrace, Exact, Method, Summary
+from nas.results.summary import AlongTrace, Exact, MethodRow, Summary
 from nas.results.verdict import best_choice
 
 ALONG = 3
@@ -45,8 +45,8 @@ def methods_section(summary: Summary) -> Markup:
     return section("Compared with the alternatives", shown, note=_NOTE)
 
 
-def _columns(reward_kind: str) -> list[Column[Method]]:
-    def along(field: str) -> Callable[[Method], float]:
+def _columns(reward_kind: str) -> list[Column[MethodRow]]:
+    def along(field: str) -> Callable[[MethodRow], float]:
         return lambda m: math.nan if m.along_trace is None else float(getattr(m.along_trace, field))
 
     cost, link = ("search cost,", "measured"), ("along the trace,", "simulated")

@@ -12,7 +12,7 @@ from typing import Any
 
 
 class PatientSocket:
-    """What `http.client` and `http.server` need of a socket.
+    """What `http.client` and our REST front need of a socket.
 
     until : the moment, in seconds of `clock`; may be moved.
     """
@@ -38,6 +38,18 @@ class PatientSocket:
         self.time_left().sendall(data)
         self.sent_bytes += len(data)
 
+    def recv(self, most: int) -> bytes:
+        """So many bytes at most, once there are some; none where the other end has closed."""
+        data = self.time_left().recv(most)
+        self.received_bytes += len(data)
+        return data
+
+    def recv_into(self, buffer: Any) -> int:
+        """As `recv`, into a buffer; how many bytes."""
+        count = self.time_left().recv_into(buffer)
+        self.received_bytes += count
+        return count
+
     def makefile(self, mode: str = "rb", _buffering: int = -1) -> io.BufferedReader:
         """A reader that keeps to the moment."""
         return io.BufferedReader(_Reader(self))
@@ -58,6 +70,4 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._patient.time_left().recv_into(buffer)
-        self._patient.received_bytes += count
-        return count
+        return self._patient.recv_into(buffer)

@@ -63,6 +63,12 @@ class InferRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
         return bool(self.outputs[0].parameters.get("binary_data", everywhere)) if self.outputs else everywhere
 
 
+class IndexRequest(msgspec.Struct, kw_only=True):
+    """What is posted to `/v2/repository/index`. ready : whether only models that are ready are asked for."""
+
+    ready: bool = False
+
+
 class InferReply(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What comes back. Some servers write null for what they leave out."""
 
@@ -99,7 +105,7 @@ def describe(tensor: Tensor, *, binary: bool = True) -> Described:
     return described
 
 
-def split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryview]:
+def split(body: bytes | bytearray, header_length: str | None) -> tuple[memoryview, memoryview]:
     """The JSON, and the bytes behind it.
 
     Raises

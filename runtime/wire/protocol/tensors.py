@@ -23,6 +23,9 @@ VERSION = "1"
 SECONDS = "nas_seconds"
 """Parameter of an answer: seconds from the whole request being there to the answer being ready."""
 
+WAITING = "nas_waiting"
+"""Parameter of an answer: seconds until the server has done what waits or runs there when it answers."""
+
 CHECKSUM = "nas_crc32"
 """Parameter of an answer: CRC-32 of its tensors' bytes, one after the other."""
 

@@ -13,7 +13,7 @@ from runtime.wire.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.wire.protocol.message_size import RAW_OUTPUTS, check_weight
 from runtime.wire.protocol.messages import message, require_grpc
 from runtime.wire.protocol.reasons import KEY, Reason
-from runtime.wire.protocol.tensors import CHECKSUM, SECONDS, Tensor
+from runtime.wire.protocol.tensors import CHECKSUM, SECONDS, WAITING, Tensor
 from runtime.wire.transports.interface import (
     MAX_REPLY_BYTES,
     Description,
@@ -132,6 +132,7 @@ class GrpcTransport(Transport):
         return Response(
             request_id=reply.id, model=reply.model_name,
             server_s=said[SECONDS].double_param if SECONDS in said else None,
+            waiting_s=said[WAITING].double_param if WAITING in said else None,
             checksum=said[CHECKSUM].int64_param if CHECKSUM in said else None,
             tensors=read_tensors(reply.outputs, reply.raw_output_contents),
             sent_bytes=len(data), received_bytes=received_bytes,

@@ -58,12 +58,14 @@ class Exchange:
 
     seconds : from the first byte sent to the answer read. server_s : of these, the server's own from having all of the
     request to having the answer; 0 where it does not say. Bytes are of messages, and in REST of HTTP's headers too.
+    waiting_s : how long the server's queue was when it answered; None where it does not say.
     """
 
     sent_bytes: int
     received_bytes: int
     seconds: float
     server_s: float
+    waiting_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,7 @@ class Response:
     sent_bytes: int
     received_bytes: int
     checksum: int | None = None
+    waiting_s: float | None = None
 
 
 class Transport(ABC):
@@ -181,9 +184,11 @@ class Transport(ABC):
         server_s = 0.0 if response.server_s is None else response.server_s
         if not 0 <= server_s < math.inf:
             raise Malformed(f"the server says that it took {server_s} s: it must be a time from 0 up")
+        if response.waiting_s is not None and not 0 <= response.waiting_s < math.inf:
+            raise Malformed(f"the server says that its queue takes {response.waiting_s} s: it must be a time from 0 up")
         return response, {
             "sent_bytes": response.sent_bytes, "received_bytes": response.received_bytes,
-            "seconds": ended - begun, "server_s": min(server_s, ended - begun),
+            "seconds": ended - begun, "server_s": min(server_s, ended - begun), "waiting_s": response.waiting_s,
         }  # fmt: skip
 
     def _until(self, timeout_s: float) -> float:

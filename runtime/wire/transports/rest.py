@@ -19,7 +19,7 @@ from modeltree.units import ms_from_s
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.deadline_socket import PatientSocket
 from runtime.wire.protocol.reasons import KEY, Reason
-from runtime.wire.protocol.tensors import CHECKSUM, SECONDS, Tensor
+from runtime.wire.protocol.tensors import CHECKSUM, SECONDS, WAITING, Tensor
 from runtime.wire.transports.interface import (
     MAX_REPLY_BYTES,
     Description,
@@ -114,15 +114,17 @@ class RestTransport(Transport):
             raise _refused(answer)
         header, blob = rest.split(answer.body, answer.headers.get(rest.HEADER_LENGTH))
         reply = _decoded(header, rest.InferReply)
-        server_s = (reply.parameters or {}).get(SECONDS)
-        if not isinstance(server_s, float | int | None):
-            raise Malformed(f"the answer's {SECONDS} is {str(server_s)[:40]!r}: it must be a number")
+        server_s, waiting_s = ((reply.parameters or {}).get(name) for name in (SECONDS, WAITING))
+        for name, value in ((SECONDS, server_s), (WAITING, waiting_s)):
+            if not isinstance(value, float | int | None):
+                raise Malformed(f"the answer's {name} is {str(value)[:40]!r}: it must be a number")
         crc = (reply.parameters or {}).get(CHECKSUM)
         if not isinstance(crc, int | None):
             raise Malformed(f"the answer's {CHECKSUM} is {str(crc)[:40]!r}: it must be a whole number")
         return Response(
             request_id=reply.id or "", model=reply.model_name, tensors=rest.tensors(reply.outputs, blob),
-            server_s=server_s, sent_bytes=answer.sent_bytes, received_bytes=answer.received_bytes, checksum=crc,
+            server_s=server_s, waiting_s=waiting_s, checksum=crc, sent_bytes=answer.sent_bytes,
+            received_bytes=answer.received_bytes,
         )  # fmt: skip
 
     def _request(self, method: str, path: str, body: bytes, headers: dict[str, str], until: float) -> _Answer:

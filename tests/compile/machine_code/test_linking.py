@@ -14,9 +14,10 @@ import tiny_blocks
 import compile.machine_code.linking as linking
 import compile.machine_code.toolchain as toolchain
 from compile.machine_code.elf import read_elf
-from compile.machine_code.linking import EXPORTED, SHIM_NAME, TVM_NAME, link, runtime_library, shim_library
+from compile.machine_code.linking import EXPORTED, link, runtime_library, shim_library
 from compile.targets import TARGETS, host
 from modeltree.errors import ConfigError, FormatError
+from modeltree.manifest import SHIM_NAME, TVM_NAME
 
 HOST = host()
 EVERY_TARGET = [*TARGETS.values(), HOST]

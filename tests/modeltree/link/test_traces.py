@@ -115,6 +115,7 @@ def test_a_quantile_outside_0_to_1_is_refused(q):
         ({"time_s": np.array([0.0, 0.0])}, "row 2 does not come after"),
         ({"time_s": np.array([0.5, 1.0])}, "first time must be 0"),
         ({"end_s": 1.0}, "after its last time"),
+        ({"bandwidth_mbps": np.array([1e308, 1e308])}, "mean bandwidth is not finite"),
         ({"rtt_ms": -1.0}, "rtt_ms"),
         ({"rtt_ms": math.nan}, "rtt_ms"),
         ({"name": "two\nlines"}, "one line"),
@@ -168,11 +169,35 @@ def test_the_last_value_holds_as_long_as_the_one_before(tmp_path):
     assert read_trace(written(tmp_path, "time_s,bandwidth_mbps\n0,1\n")).end_s == 1.0
 
 
-def test_a_mahimahi_file_is_counted_in_bins_of_100_ms(tmp_path):
-    trace = read_trace(written(tmp_path, "0\n0\n99\n100\n350\n", "link.up"))
+def test_a_mahimahi_file_is_counted_in_bins_of_100_ms_and_starts_again_at_its_last_packet(tmp_path):
+    trace = read_trace(written(tmp_path, "0\n0\n99\n100\n101\n350\n", "link.up"))
     assert trace.time_s.tolist() == [0, 0.1, 0.2, 0.3]
-    assert trace.bandwidth_mbps == pytest.approx([0.36, 0.12, 0, 0.12])  # 1500 bytes per 100 ms are 0.12 Mbit/s
-    assert trace.end_s == 0.4
+    # 1500 bytes per 100 ms are 0.12 Mbit/s; the last bin has 50 ms, and those at 0 arrive with the one at 350
+    assert trace.bandwidth_mbps == pytest.approx([0.24, 0.12, 0, 0.72])
+    assert trace.end_s == 0.35
+
+
+@pytest.mark.parametrize(
+    ("stamps", "mbps", "end_s"),
+    [
+        ([1, 1], 24.0, 0.001),  # two packets in every millisecond
+        (range(1, 1001), 12.0, 1.0),  # one in each of a thousand
+        ([ms for ms in range(1, 251) for _ in range(3)], 36.0, 0.25),
+        (range(2, 202, 2), 6.0, 0.2),
+    ],
+)
+def test_a_steady_mahimahi_link_has_the_same_bandwidth_in_every_bin(tmp_path, stamps, mbps, end_s):
+    trace = read_trace(written(tmp_path, "\n".join(map(str, stamps)), "link.up"))
+    assert trace.bandwidth_mbps == pytest.approx(np.full(len(trace.time_s), mbps))
+    assert (trace.mean_mbps, trace.end_s) == (pytest.approx(mbps), end_s)
+
+
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=60).map(sorted).filter(lambda stamps: stamps[-1] > 0))
+def test_a_mahimahi_loop_carries_all_of_its_packets(tmp_path_factory, stamps):
+    path = tmp_path_factory.mktemp("packets") / "link.up"
+    path.write_text("\n".join(map(str, stamps)))
+    trace = read_trace(path)
+    assert trace.mean_mbps * 1e6 / 8 * trace.end_s == pytest.approx(1500 * len(stamps))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +213,8 @@ def test_a_mahimahi_file_is_counted_in_bins_of_100_ms(tmp_path):
         ("time_s,bandwidth_mbps\n0,1\n2,1\n1,1\n", "row 3 does not come after"),
         ("# rtt_ms=soon\ntime_s,bandwidth_mbps\n0,1\n", "rtt_ms is 'soon'"),
         ("# end_s=0\ntime_s,bandwidth_mbps\n0,1\n", "must end after"),
+        ("0\n0\n0\n", "no length"),
+        ("time_s,bandwidth_mbps\n0,1e308\n1,1e308\n", "mean bandwidth is not finite"),
         ("5\n4\n", "line 2 is '4'"),
         ("5\n-6\n", "line 2 is '-6'"),
         ("5\n6.5\n", "line 2 is '6.5'"),

@@ -147,7 +147,7 @@ def test_a_profile_that_is_none_is_refused(nas, tmp_path):
 
 def test_weights_that_do_not_fit_are_refused(nas, tmp_path, base):
     words = ("--base", base, "--image-size", 16, "--weights", tmp_path / "w.safetensors")
-    refused(nas, tmp_path, *words, why="pass an existing .safetensors file")
+    refused(nas, tmp_path, *words, why="pass an existing .safetensors or .pth file")
     save_weights(torch.nn.Linear(3, 4), tmp_path / "w.safetensors")
     refused(nas, tmp_path, *words, why="does not fit the network: missing 0.bias")
     (tmp_path / "w.safetensors").write_text("pickle")
@@ -237,3 +237,18 @@ def test_help_answers_without_importing_torch():
     assert json.loads(found.stdout.splitlines()[-1]) == []
     assert "--bandwidth-types" not in found.stdout
     assert "--K" in found.stdout
+
+
+def test_pictures_that_were_left_out_are_a_line_of_ours(monkeypatch, capsys):
+    import warnings
+
+    from modeltree.errors import BrokenImages
+
+    def app():
+        warnings.warn("3 of 9 images are left out", BrokenImages, stacklevel=1)
+
+    monkeypatch.setattr("nas.cli.app", app)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        main()
+    assert capsys.readouterr().err == "nas: 3 of 9 images are left out\n"

@@ -4,10 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 from bundles import tree, write_bundle
+from html_pages import alone, charts_of
 
 from modeltree.tree import encode_tree
 from nas.config import SearchConfig, encode_config
@@ -81,29 +81,16 @@ def test_measuring_as_the_runtime_does_is_set_beside_perfect_measuring(nas, run,
     assert "the bandwidth is as the runtime estimates it" in told
 
 
-class Page(HTMLParser):
-    """Collects what a page would load from elsewhere."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.loads, self.charts = [], 0
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.charts += tag == "svg"
-        self.loads += [value for name, value in attrs if name in ("src", "href")]
-
-
 def test_the_page_needs_nothing_but_itself_and_draws_every_link(nas, run, trace, tmp_path):
     (tmp_path / "evil.csv").write_text("# name=<script>alert(1)</script>\n" + CSV)
     _, told, _ = nas("emulate", run, "--trace", trace, "--trace", "evil.csv", "--out", "page.html")
     assert told.splitlines()[-1] == "page.html"
     text = (tmp_path / "page.html").read_text()
-    page = Page(text)
-    assert (page.loads, page.charts) == ([], 2)
-    assert "<script" not in text
-    assert "Mean over links" in text
-    assert "1: 50 %, 2: 50 %" in text
+    words = alone(text).text
+    assert len(charts_of(text)) == 2
+    assert "<script>alert" not in text
+    assert "Mean over links" in words
+    assert "1: 50 %, 2: 50 %" in words
 
 
 def test_a_bundle_and_a_folder_of_bundles_will_do(nas, trace, tmp_path):

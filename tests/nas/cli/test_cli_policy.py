@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from decision_tables import small_tree
-from html_pages import Page
+from html_pages import alone, charts_of
 
 from modeltree.link.scenes import load_trace
 from modeltree.link.traces import Trace
@@ -74,9 +74,11 @@ def test_a_trained_policy_is_written_compared_and_the_same_again(nas, tree_file,
     assert "one:\n" in told
     assert "Predicted times and energy, accuracy as the tree says" in told
     assert {row["policy"] for row in choices(tmp_path / "seen")} == {*RULES, "one"}
-    page = Page((tmp_path / "seen" / "policies.html").read_text())
-    assert "svg" in page.tags
-    assert all(name in page.text for name in [*RULES, "one", "bandwidth in Mbit/s", "predicted"])
+    html = (tmp_path / "seen" / "policies.html").read_text()
+    text, charts = alone(html).text, charts_of(html)
+    assert all(name in text for name in [*RULES, "one", "predicted"])
+    assert [chart["layer"][0]["encoding"]["x"]["title"] for chart in charts] == ["bandwidth in Mbit/s"] * len(charts)
+    assert len(charts) >= 4
 
 
 def test_a_policy_learns_from_a_recorded_link(nas, tree_file, tmp_path):
@@ -90,8 +92,13 @@ def test_a_policy_learns_from_a_recorded_link(nas, tree_file, tmp_path):
     status, told, _ = nas("policy", "eval", tree_file, "--policy", "p.npz", "--link", "t.csv", "--out", "seen")
     assert status == 0
     assert "200 inferences on t, 4.50 Mbit/s on average" in told
-    page = Page((tmp_path / "seen" / "policies.html").read_text())
-    assert "energy spent in mJ" in page.text
+    html = (tmp_path / "seen" / "policies.html").read_text()
+    alone(html)
+    (along,) = charts_of(html)
+    titles = [panel["layer"][0]["encoding"]["y"]["title"] for panel in along["vconcat"][1:]]
+    assert [title.removesuffix(" (log scale)") for title in titles] == [
+        "latency in ms, simulated", "energy spent in mJ, simulated", "exit",
+    ]  # fmt: skip
 
 
 def test_a_sweep_tells_what_is_best_where(nas, tree_file, tmp_path):

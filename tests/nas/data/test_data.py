@@ -5,6 +5,7 @@ import os
 import pickle
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from modeltree.errors import ConfigError, DataError
+from modeltree.errors import BrokenImages, ConfigError, DataError
 from nas.data import Dataset, ImageSet, cifar10, jpeg_round_trip, load_dataset
-from nas.data.imagefolder import decode
 from nas.data.split import mean_and_std, stratified
+from runtime.images import pixels_of
 
 
 @pytest.fixture
@@ -73,6 +74,12 @@ def test_normalise_by_hand_for_arrays_and_tensors():
     data = _dataset(images)
     for given in (images, torch.from_numpy(images)):
         torch.testing.assert_close(data.normalise(given).flatten(), torch.tensor([1.0, 4.0, 0.0]))
+
+
+def test_arrays_and_tensors_are_normalised_to_the_same_bits(rng):
+    images = rng.integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
+    data = replace(_dataset(images), mean=cifar10.MEAN, std=cifar10.STD)
+    assert np.array_equal(data.normalise(images).numpy(), data.normalise(torch.from_numpy(images)).numpy())
 
 
 @pytest.mark.parametrize("images", [np.zeros((1, 3, 4, 4), np.float32), np.zeros((3, 4, 4), np.uint8)])
@@ -235,7 +242,7 @@ def test_with_val_and_test_the_search_looks_at_val(tmp_path, rng):
     root = _folder(tmp_path, rng, parts=("train", "val", "test"), each=3)
     data = load_dataset(f"imagefolder:{root}", image_size=12)
     assert (len(data.fit), len(data.search), len(data.test)) == (6, 6, 6)
-    assert np.array_equal(data.search.images[0], decode(root / "val" / "cat" / "0.png", 12))
+    assert np.array_equal(data.search.images[0], pixels_of(root / "val" / "cat" / "0.png", data.preprocessing))
 
 
 def test_the_classes_of_cifar_at_32_get_its_statistics(tmp_path, rng):
@@ -264,7 +271,7 @@ def test_the_cache_gives_the_same_images_and_notices_a_change(tmp_path, rng, mon
     assert isinstance(first.fit.images, np.memmap)
     assert first.fingerprint == plain.fingerprint
     with monkeypatch.context() as patch:
-        patch.setattr("nas.data.imagefolder.decode", None)  # a second decoding would fail
+        patch.setattr("nas.data.decoding.pixels_of", None)  # a second decoding would fail
         assert load_dataset(f"imagefolder:{root}", image_size=8, cache=cache).fingerprint == plain.fingerprint
     Image.new("RGB", (12, 12)).save(root / "test" / "cat" / "0.png")
     os.utime(root / "test" / "cat" / "0.png", ns=(time.time_ns(), time.time_ns() + 10**9))
@@ -280,13 +287,49 @@ def test_a_spoilt_cache_is_built_again(tmp_path, rng, content):
     assert load_dataset(f"imagefolder:{root}", image_size=8, cache=cache).fingerprint == before
 
 
-def test_a_broken_image_is_named_and_leaves_no_cache(tmp_path, rng):
-    root, cache = _folder(tmp_path / "images", rng), tmp_path / "cache"
-    broken = root / "train" / "dog" / "3.png"
-    broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"cannot read image .*dog/3\.png"):
-        load_dataset(f"imagefolder:{root}", image_size=8, cache=cache)
-    assert not [path for path in cache.rglob("*") if path.is_file()]
+def _damage(*paths: Path) -> None:
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_broken_image_is_named_and_the_rest_goes_on(tmp_path, rng, cached):
+    root, cache = _folder(tmp_path / "images", rng), tmp_path / "cache" if cached else None
+    whole = load_dataset(f"imagefolder:{root}", image_size=8)
+    _damage(root / "test" / "dog" / "3.png")
+    for _ in range(2):  # the second time from the cache, if there is one
+        with pytest.warns(BrokenImages, match=r"1 of 20 images in .* left out: cannot read image .*dog/3\.png"):
+            data = load_dataset(f"imagefolder:{root}", image_size=8, cache=cache)
+        assert np.array_equal(data.test.images, np.delete(whole.test.images, 13, axis=0))
+        assert data.test.labels.tolist() == [0] * 10 + [1] * 9
+        assert np.array_equal(data.fit.images, whole.fit.images)
+
+
+def test_of_many_broken_images_the_first_are_named(tmp_path, rng):
+    root = _folder(tmp_path, rng)
+    _damage(*(root / "test" / "dog" / f"{k}.png" for k in range(5)))
+    with pytest.warns(BrokenImages, match=r"5 of 20 .*2\.png.*; and 2 more"):
+        load_dataset(f"imagefolder:{root}", image_size=8)
+
+
+def test_a_class_of_broken_images_and_a_folder_of_them_are_refused(tmp_path, rng):
+    root = _folder(tmp_path, rng, each=6)
+    _damage(*(root / "test" / "cat").iterdir())
+    with pytest.raises(DataError, match=r"6 of 12 images in .* or a whole class: cannot read image .*cat/0\.png"):
+        load_dataset(f"imagefolder:{root}", image_size=8)
+
+
+def test_what_systems_leave_is_no_image_and_no_class(tmp_path, rng):
+    root = _folder(tmp_path, rng)
+    before = load_dataset(f"imagefolder:{root}", image_size=8).fingerprint
+    for part in ("train", "test"):
+        for name in (".DS_Store", "Thumbs.db", "._0.jpg", "desktop.ini"):
+            (root / part / "cat" / name).write_bytes(b"no image")
+        for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+            for home in (root / part / "cat" / name, root / part / name):
+                home.mkdir()
+                Image.new("RGB", (12, 12)).save(home / "0-checkpoint.png")
+    assert load_dataset(f"imagefolder:{root}", image_size=8).fingerprint == before
 
 
 def _without_test(root: Path) -> None:
@@ -318,32 +361,6 @@ def test_folders_that_are_not_as_they_must_be_are_refused(tmp_path, rng, spoil, 
     spoil(_folder(tmp_path, rng, each=3))
     with pytest.raises(DataError, match=message):
         load_dataset(f"imagefolder:{tmp_path}", image_size=8)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
-def test_images_of_any_8_bit_mode_become_rgb(tmp_path, mode):
-    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
-    Image.new("RGB", (9, 20), (255, 255, 255)).convert(mode).save(path)
-    decoded = decode(path, 8)
-    assert decoded.shape == (3, 8, 8)
-    assert decoded.min() >= 254
-
-
-def test_sixteen_bit_images_are_refused(tmp_path):
-    Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(tmp_path / "x.png")
-    with pytest.raises(DataError, match="8 bits"):
-        decode(tmp_path / "x.png", 8)
-
-
-def test_a_photograph_on_its_side_is_turned_upright(tmp_path):
-    image = Image.new("RGB", (8, 8))
-    image.paste((255, 255, 255), (0, 0, 8, 4))  # top half white
-    tags = Image.Exif()
-    tags[0x0112] = 6  # shown turned 90 degrees clockwise: the white half is on the right
-    image.save(tmp_path / "x.png", exif=tags)
-    decoded = decode(tmp_path / "x.png", 8)
-    assert decoded[:, :, 5:].min() == 255
-    assert decoded[:, :, :3].max() == 0
 
 
 # JPEG

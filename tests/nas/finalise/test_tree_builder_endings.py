@@ -10,12 +10,13 @@ from walking import blocks_of, walked
 
 from modeltree.tree import BitsFork, ExitFork, decode_tree, encode_tree
 from nas.exits.catalogue import KnownCode, KnownEndings, KnownExit
-from nas.exits.thresholds import LOST_BY_CONFIDENCE, calibrate, entropies
-from nas.finalise.finetune import Forest, calibrate_, complete_paths, forest_seen
+from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
+from nas.finalise.finetune import Forest, complete_paths, forest_seen, set_thresholds_
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
 from nas.treesearch.methods import reward_of
 from nas.treesearch.problem import CONFIDENT, EXIT, Plan
 from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces
+from runtime.selection.early_exit import entropies_nats
 from transforms.bottleneck import bottleneck, bottleneck_layers
 from transforms.exits import ExitHead, head_layers
 
@@ -41,7 +42,7 @@ def endings():
     wide = tiny().spec.places[1].shape
     encoder, decoder = bottleneck_layers(*coder, wide)
     with torch.no_grad():
-        middle = float(np.median(entropies(head(tiny().between(0, 2)(PIXELS)).numpy())))
+        middle = float(np.median(entropies_nats(head(tiny().between(0, 2)(PIXELS)).numpy())))
     layers = head_layers(head, shape)
     return KnownEndings(
         exits=(KnownExit(exit=1, place=2, drop=0.0, entropy=middle, rate=0.5, loss=0.0, layers=layers),),
@@ -56,7 +57,7 @@ def endings():
 
 
 @pytest.fixture(scope="module")
-def bench(endings) -> SearchSpaces:
+def spaces(endings) -> SearchSpaces:
     library = made_library(("svd",))
     return build_search_spaces(
         tiny(), library, made_predictor(library), scenario(), CUTS, single_root=False, max_loss=100.0, endings=endings
@@ -64,10 +65,10 @@ def bench(endings) -> SearchSpaces:
 
 
 @pytest.fixture(scope="module")
-def grown(bench, tmp_path_factory):
+def grown(spaces, tmp_path_factory):
     """Type 0: leave when sure, else to the end or out at once. Type 1: hand over codes, or by the exit."""
     folder = tmp_path_factory.mktemp("blocks")
-    first, second = bench.tree.problem.blocks
+    first, second = spaces.tree.problem.blocks
     names = {(e.kind, e.bits, e.kept): i for i, e in enumerate(first.endings[1])}
     sure = [e.kind for e in first.endings[first.places]].index(CONFIDENT)
     out = [e.kind for e in second.endings[0]].index(EXIT)
@@ -77,11 +78,11 @@ def grown(bench, tmp_path_factory):
         Plan(first.places, kept, sure), Plan(1, (0,) * first.device_units(1), names["hand", 3, 4]),
         whole, Plan(0, (), out), None, None,
     ]  # fmt: skip
-    forest = Forest(tiny(), bench.tree, made_library(("svd",)), complete_paths(bench.tree, plans))
+    forest = Forest(tiny(), spaces.tree, made_library(("svd",)), complete_paths(spaces.tree, plans))
     seen = forest_seen(forest, [(PIXELS, LABELS)])
     exported = export_blocks(tiny(), forest, list(forest.paths), folder / "blocks")
     header = types.SimpleNamespace(mean=(0.5,) * 3, std=(0.2,) * 3, classes=tuple("abcde"))
-    tree = TreeBuilder(bench, CUTS, header, base="tiny", trace="none").tree(plans, seen, "measured", exported)
+    tree = TreeBuilder(spaces, CUTS, header, base="tiny", trace="none").tree(plans, seen, "measured", exported)
     return tree, plans, seen, folder, forest
 
 
@@ -114,13 +115,13 @@ def test_leaves_are_worth_what_their_blocks_give_and_taken_as_often_as_samples_l
     assert [leaf.leaf.chance for leaf in others] == pytest.approx([0.25 * (1 - shares[sure.id])] * len(others))
 
 
-def test_the_tree_is_worth_the_mean_of_its_leaves(grown, bench):
+def test_the_tree_is_worth_the_mean_of_its_leaves(grown, spaces):
     tree, plans, seen, _, _ = grown
-    outcome = reward_of(bench.tree.problem, plans, seen)
+    outcome = reward_of(spaces.tree.problem, plans, seen)
     leaves = [node.leaf for node in tree.leaves()]
     assert outcome.accuracy == pytest.approx(sum(leaf.chance * leaf.accuracy for leaf in leaves))
     assert outcome.latency_ms == pytest.approx(sum(leaf.chance * leaf.latency_ms for leaf in leaves))
-    energy = bench.scenario.device.energy
+    energy = spaces.scenario.device.energy
     by_hand = sum(
         node.leaf.chance * (
             energy.compute_w * sum(one.device_ms for one in tree.path(node.id))
@@ -151,11 +152,11 @@ def test_the_tree_reads_back_as_it_was_written(grown):
 
 def test_calibration_takes_the_largest_threshold_that_costs_little(grown):
     *_, forest = grown
-    calibrate_(forest, PIXELS, LABELS)
+    set_thresholds_(forest, PIXELS, LABELS)
     (path,) = forest.thresholds
     with torch.no_grad():
         logits = dict(forest.logits(PIXELS))
     onward = max((p for p in forest.paths if p[:1] == path and p != path), key=lambda p: forest.paths[p])
     right = [logits[p].argmax(1).numpy() == LABELS for p in (path, onward)]
-    by_hand = calibrate(entropies(logits[path].numpy()), *right, max_loss=LOST_BY_CONFIDENCE)
+    by_hand = largest_threshold(entropies_nats(logits[path].numpy()), *right, max_loss=LOST_BY_CONFIDENCE)
     assert forest.thresholds[path] == by_hand.entropy

@@ -13,26 +13,26 @@ from nas.treesearch.search_spaces import build_search_spaces, within_energy
 
 
 @pytest.fixture(scope="module")
-def bench():
+def spaces():
     library = made_library(("svd", "prune"))
     return build_search_spaces(
         tiny(), library, made_predictor(library), scenario(), (0, 2, 5), single_root=False, max_loss=100.0
     )
 
 
-def taken(bench):
-    return solve(bench.tree.problem).outcome.energy_mj
+def taken(spaces):
+    return solve(spaces.tree.problem).outcome.energy_mj
 
 
-def test_a_limit_that_is_kept_anyway_changes_nothing(bench):
-    assert within_energy(bench, 1.01 * taken(bench)) is bench
+def test_a_limit_that_is_kept_anyway_changes_nothing(spaces):
+    assert within_energy(spaces, 1.01 * taken(spaces)) is spaces
 
 
 @pytest.mark.parametrize("share", [0.95, 0.8, 0.6])
-def test_the_best_tree_keeps_the_limit_and_gives_reward_for_it(bench, share):
-    free = solve(bench.tree.problem)
+def test_the_best_tree_keeps_the_limit_and_gives_reward_for_it(spaces, share):
+    free = solve(spaces.tree.problem)
     limit = share * free.outcome.energy_mj
-    priced = within_energy(bench, limit)
+    priced = within_energy(spaces, limit)
     best = solve(priced.tree.problem)
     assert best.outcome.energy_mj <= limit
     plain = dataclasses.replace(priced.tree.problem, energy_worth=0.0)
@@ -42,13 +42,13 @@ def test_the_best_tree_keeps_the_limit_and_gives_reward_for_it(bench, share):
     assert {space.problem.energy_worth for space in priced.branches} == {priced.tree.problem.energy_worth}
 
 
-def test_a_limit_that_no_tree_keeps_is_refused_with_the_least_there_is(bench):
+def test_a_limit_that_no_tree_keeps_is_refused_with_the_least_there_is(spaces):
     with pytest.raises(ConfigError, match="no tree takes less than"):
-        within_energy(bench, 1e-9)
+        within_energy(spaces, 1e-9)
 
 
-def test_a_device_that_says_nothing_of_energy_cannot_be_limited(bench):
-    silent = msgspec.structs.replace(bench.scenario.device, energy=None)
+def test_a_device_that_says_nothing_of_energy_cannot_be_limited(spaces):
+    silent = msgspec.structs.replace(spaces.scenario.device, energy=None)
     library = made_library(("svd",))
     where = dataclasses.replace(scenario(), device=silent)
     mute = build_search_spaces(

@@ -12,9 +12,9 @@ from small_bundle import BATCHES, write_small_bundle
 
 from modeltree.errors import ConfigError, DataError, NasError
 from runtime.execution.bundle import Bundle
+from runtime.execution.processor import chosen_target, lacking
 from runtime.server.engine import BundleEngine, ModelEngine
 from runtime.server.interface import Busy, Draining, ModelInfo, UnknownModel
-from runtime.server.target_selection import chosen_target, runs_on
 from runtime.server.timing import ServiceTimes
 
 
@@ -310,7 +310,7 @@ def test_the_target_that_runs_here_is_taken_and_another_one_only_when_named(fold
     with pytest.raises(ConfigError, match="known are host"):
         chosen_target(manifest, "pi4")
     entry = manifest.targets["host"]
-    assert not runs_on(entry, "riscv64", set())
+    assert lacking(entry, machine="riscv64")
 
 
 def test_a_kind_of_weights_that_was_not_compiled_is_refused(folder):

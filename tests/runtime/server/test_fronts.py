@@ -306,7 +306,7 @@ POST = b"POST /v2/models/sum/infer HTTP/1.1\r\n"
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"nonsense\r\n\r\n", b"400"),
+        (b"nonsense\r\n\r\n", b"501"),
         (b"BREW / HTTP/1.1\r\n\r\n", b"501"),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", b"414"),
         (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200 + b"\r\n", b"431"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from modeltree.errors import ConfigError, DataError
-from runtime.wire.codec import FrameError, Method, dequantise, pack, packed_bytes, quantise, unpack
+from runtime.wire.codec import FrameError, Packing, dequantise, pack, packed_bytes, quantise, unpack
 
 WIDTHS = range(1, 17)
 LARGEST = np.finfo(np.float32).max
@@ -171,14 +171,14 @@ def test_codes_come_back_as_they_were(count, bits, seed, skewed):
     assert back.dtype == q.dtype
     assert (back == q).all()
     assert len(payload) <= packed_bytes(count, bits)
-    assert (method is Method.PACKED) == (len(payload) == packed_bytes(count, bits))
+    assert (method is Packing.PACKED) == (len(payload) == packed_bytes(count, bits))
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_large_skewed_codes_are_deflated_and_come_back(bits):
+def test_large_skewed_codes_are_coded_and_come_back(bits):
     q = codes_of(50_000, bits, 1)
     method, payload = pack(q, bits)
-    assert method is Method.DEFLATED
+    assert method is not Packing.PACKED
     assert (unpack(memoryview(payload), method, bits, q.size) == q).all()
 
 
@@ -189,7 +189,7 @@ def test_even_codes_take_exactly_their_bits(bits):
     assert len(payload) <= -(-4001 * bits // 8) + 1  # above 8 bits the two planes each end at a whole byte
     if bits in (8, 16):
         even = np.arange(256, dtype=q.dtype) * (1 if bits == 8 else 257)
-        assert pack(even, bits)[0] is Method.PACKED
+        assert pack(even, bits)[0] is Packing.PACKED
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_even_codes_take_exactly_their_bits(bits):
 )
 def test_packed_bytes_are_those_of_the_specification(bits, codes, payload):
     q = np.array(codes, np.uint8 if bits <= 8 else np.uint16)
-    assert pack(q, bits) == (Method.PACKED, bytes.fromhex(payload))
-    assert unpack(memoryview(bytes.fromhex(payload)), Method.PACKED, bits, len(codes)).tolist() == codes
+    assert pack(q, bits) == (Packing.PACKED, bytes.fromhex(payload))
+    assert unpack(memoryview(bytes.fromhex(payload)), Packing.PACKED, bits, len(codes)).tolist() == codes
 
 
 def inflated(payload):
@@ -219,14 +219,20 @@ def inflated(payload):
     [(1, 0b11111111), (2, 0b11111111), (3, 0b00111111), (4, 0b11111111), (5, 0b11111), (7, 0b1111111), (8, 0b11111111)],
 )
 def test_small_codes_share_a_byte_of_the_deflated_plane(bits, byte):
-    method, payload = pack(np.full(960, 2**bits - 1, np.uint8), bits)
-    assert method is Method.DEFLATED
-    assert inflated(payload) == bytes([byte]) * (960 // (8 // bits))
+    plane = deflated(bytes([byte]) * (960 // (8 // bits)))
+    assert unpack(memoryview(plane), Packing.DEFLATED, bits, 960).tolist() == [2**bits - 1] * 960
+
+
+def test_what_no_model_fits_is_deflated():
+    q = np.resize(np.array([0, 15, 3], np.uint8), 3000)  # in 4 bits: three bytes, again and again
+    method, payload = pack(q, 4)
+    assert method is Packing.DEFLATED
+    assert inflated(payload) == bytes.fromhex("0f 30 f3") * 500
 
 
 def test_the_high_plane_goes_first_and_shares_bytes_too():
     method, payload = pack(np.full(960, 0x3AB, np.uint16), 10)
-    assert method is Method.DEFLATED
+    assert method is Packing.DEFLATED
     assert inflated(payload) == b"\xff" * 240 + b"\xab" * 960
 
 
@@ -246,7 +252,7 @@ def deflated(data):
     return stream.compress(data) + stream.flush()
 
 
-PACKED, DEFLATED = Method.PACKED, Method.DEFLATED
+PACKED, DEFLATED = Packing.PACKED, Packing.DEFLATED
 
 
 @pytest.mark.parametrize(
@@ -275,7 +281,7 @@ def test_bytes_that_are_no_codes_are_refused(method, bits, count, payload, why):
     assert refused.value.reason == "payload"
 
 
-@given(data=st.binary(max_size=40), bits=st.integers(1, 16), method=st.sampled_from(Method), count=st.integers(1, 40))
+@given(data=st.binary(max_size=40), bits=st.integers(1, 16), method=st.sampled_from(Packing), count=st.integers(1, 40))
 def test_any_bytes_are_codes_or_are_refused(data, bits, method, count):
     try:
         q = unpack(memoryview(data), method, bits, count)
@@ -284,5 +290,5 @@ def test_any_bytes_are_codes_or_are_refused(data, bits, method, count):
     assert q.shape == (count,)
     assert q.max() < 2**bits
     again = pack(q, bits)
-    assume(again[0] is method is Method.PACKED)
+    assume(again[0] is method is Packing.PACKED)
     assert again[1] == data

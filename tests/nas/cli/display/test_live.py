@@ -19,7 +19,7 @@ from rich.console import Console
 
 from modeltree.link.bandwidth import BandwidthTypes
 from nas.cli import main
-from nas.cli.display.live import LAST, UPDATES_PER_S, LiveView, Seen, picture, quantiles, tree_lines
+from nas.cli.display.live import LAST, UPDATES_PER_S, Answers, LiveView, picture, quantiles, tree_lines
 from runtime.remote.link_monitor import LinkWatch
 from runtime.result import Parts, Result
 from runtime.wire.transports.interface import Exchange
@@ -82,7 +82,7 @@ def watched():
 
 
 def seen(*results):
-    found = Seen()
+    found = Answers()
     for one in results:
         found.add(one, "cat.png")
     return found
@@ -186,7 +186,7 @@ def test_many_types_are_not_all_listed():
 def test_it_draws_no_more_often_than_it_says_whatever_the_rate():
     now = [0.0]
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
-    found = Seen()
+    found = Answers()
     with LiveView(FakeSession(), found, console=console, clock=lambda: now[0]) as view:
         assert view.show() is False
         frames = 0
@@ -202,7 +202,7 @@ def test_quantiles_and_summary_come_by_hand():
     assert quantiles([3.0, 1.0, 2.0]) == (2.0, 3.0)
     assert quantiles(list(map(float, range(1, 101)))) == (50.5, 95.0)
     assert quantiles([7.0]) == (7.0, 7.0)
-    assert Seen().summary() == "no image classified"
+    assert Answers().summary() == "no image classified"
     found = seen(*(result(total=float(i), by="device" if i > 1 else "cloud") for i in range(1, 4)))
     assert found.summary() == "3 images classified: median 2 ms, 95 % under 3 ms; cloud 1, device 2, late 0"
     assert f"(of the last {LAST})" in seen(*[result()] * (LAST + 1)).summary()

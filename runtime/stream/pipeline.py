@@ -1,0 +1,276 @@
+"""Tasks with deadlines on a device: decided when they come, computed, sent and answered side by side.
+
+submit ─▶ planner ─▶ device queue ─▶ compute ─▶ link ─▶ server
+              │            ▲                       │
+           not run         └── what the server did not answer: the best exit here that is in time
+
+Three threads: one computes, one hands over, one asks the server how long its queue is; answers come in the client's
+threads. So while one task computes, another is sent and a third is served.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+
+from modeltree.errors import DataError, NasError
+from modeltree.streams.costs import MOST_IMAGES
+from modeltree.streams.system import Planner, Seen, StreamSystem
+from modeltree.units import bytes_per_ms, ms_from_s, s_from_ms
+from runtime.execution.device import Device
+from runtime.images.inputs import Picture, entering
+from runtime.remote.offload_client import Cloud
+from runtime.stream.planners import Local, best_fit
+from runtime.stream.results import ServerQueue, TaskResult
+from runtime.stream.task_queue import TaskQueue
+from runtime.stream.ways import Way
+from runtime.wire.transports.interface import Exchange, Reply
+
+MOST_WAITING = 64
+"""Tasks that wait on the device; more are not run, whatever a planner says."""
+_ASK_EVERY_S = 0.05
+_QUIET_S = 2.0
+_MARGIN_S = 0.003
+_LOOK_S = 0.2
+
+
+@dataclass(kw_only=True)
+class Job:
+    """A task under way. images : each as the network takes it, and its pixels where it has any."""
+
+    images: tuple[tuple[np.ndarray, np.ndarray | None], ...]
+    deadline_ms: float
+    action: int
+    arrived_s: float
+    future: "Future[TaskResult]"
+    began_s: float = 0.0
+    computed_s: float = 0.0
+    sent_s: float = 0.0
+    retried: bool = False
+    why: str = ""
+
+    @property
+    def until_s(self) -> float:
+        """When its answer must be there."""
+        return self.arrived_s + s_from_ms(self.deadline_ms)
+
+
+class TaskStream:
+    """A context manager; `submit` may be called from any thread.
+
+    ways : what actions 1.. of the system's table are. system : what they take, as measured; not `strict`.
+    planner : chooses an action when a task comes. order : of the device's queue, `fcfs` or `edf`.
+    pipelined : False waits for each task's answer before the next is begun, to compare with.
+    bandwidth : Mbit/s of the link now; the system's unless given.
+    """
+
+    def __init__(
+        self, device: Device, cloud: Cloud | None, ways: Sequence[Way], system: StreamSystem, planner: Planner, *,
+        order: str = "fcfs", pipelined: bool = True, bandwidth: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:  # fmt: skip
+        self.device, self.cloud, self.ways, self.system, self.planner = device, cloud, tuple(ways), system, planner
+        self.clock, self._pipelined = clock, pipelined
+        self._bandwidth = bandwidth or (lambda: system.mbps)
+        self._local = Local(system=system)
+        self._jobs: TaskQueue[Job] = TaskQueue(order)
+        self._handovers: SimpleQueue[tuple[Job, Way, np.ndarray, int] | None] = SimpleQueue()
+        self.server = ServerQueue(clock)
+        self._busy_until_s = self._link_until_s = self._last_s = clock()
+        self._lock = threading.Lock()
+        self._under_way: dict[int, Job] = {}
+        self._closed = threading.Event()
+        works = [self._compute, self._hand_over, *([self._ask] if cloud is not None else [])]
+        names = ("nas-stream-compute", "nas-stream-send", "nas-stream-ask")
+        self._threads = [threading.Thread(target=w, name=n, daemon=True) for w, n in zip(works, names, strict=False)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, images: Sequence[Picture], deadline_ms: float) -> "Future[TaskResult]":
+        """A task of 1 to 10 images, each as `Session.infer` takes it; the future always brings a result.
+
+        Raises
+        ------
+        DataError : there are too few or too many, or they do not fit. NasError : the stream is closed.
+        """
+        if self._closed.is_set():
+            raise NasError("the stream is closed: open another")
+        if not 1 <= len(images) <= MOST_IMAGES or not deadline_ms > 0:
+            raise DataError(
+                f"a task has {len(images)} images and {deadline_ms} ms: it must have 1 to {MOST_IMAGES}, more than 0"
+            )
+        arrived_s, rule = self.clock(), self.device.manifest.tree.preprocessing
+        entered = tuple(entering(image, rule) for image in images)  # what does not fit is refused here
+        job = Job(images=entered, deadline_ms=float(deadline_ms), action=0, arrived_s=arrived_s,
+                  future=Future())  # fmt: skip
+        job.action = self._planned(job)
+        if not job.action or len(self._jobs) >= MOST_WAITING:
+            self._end(job, None, "nobody", job.why or "it could not be in time: not run")
+        else:
+            with self._lock:
+                self._under_way[id(job)] = job
+            self._jobs.put(job, job.until_s, self._device_s(job, job.action))
+        return job.future
+
+    def seen(self, job: Job) -> Seen:
+        """What a planner sees of a task that has just come."""
+        now = self.clock()
+        waits_s = max(0.0, self._busy_until_s - now) + self._jobs.before_s(job.until_s)
+        return Seen(
+            images=len(job.images), deadline_ms=ms_from_s(job.until_s - now), device_wait_ms=ms_from_s(waits_s),
+            server_wait_ms=self.server.wait_ms(), mbps=self._bandwidth(),
+            link_wait_ms=ms_from_s(max(0.0, self._link_until_s - now)),
+        )  # fmt: skip
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Take nothing new, end what is here, stop."""
+        self._closed.set()
+        until = time.monotonic() + timeout_s
+        while self._under_way and time.monotonic() < until:
+            time.sleep(0.005)
+        self._jobs.close()
+        self._handovers.put(None)
+        for thread in self._threads:
+            thread.join(timeout_s)
+        for job in list(self._under_way.values()):
+            self._end(job, None, "nobody", "the stream was closed")
+
+    def __enter__(self) -> "TaskStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _planned(self, job: Job) -> int:
+        seen = self.seen(job)
+        reason = "no server was named" if self.cloud is None else self.cloud.why_not()
+        if reason is not None:
+            job.why = f"on the device: {reason}"
+            return self._local.choose(seen)
+        return self.planner.choose(seen)
+
+    def _device_s(self, job: Job, action: int) -> float:
+        return s_from_ms(float(self.system.device_ms[len(job.images), action]))
+
+    def _compute(self) -> None:
+        """The device's thread."""
+        while (job := self._jobs.take(_LOOK_S)) is not None:
+            try:
+                self._run(job)
+            except Exception as error:
+                self._end(job, None, "nobody", f"a block failed: {error}")
+            if not self._pipelined:
+                job.future.exception()  # waits
+
+    def _run(self, job: Job) -> None:
+        if not self._still(job):
+            return self._end(job, None, "nobody", "others took too long: it could only be late")
+        way = self.ways[job.action - 1]
+        job.began_s = self.clock()
+        self._busy_until_s = job.began_s + self._device_s(job, job.action)
+        made = []
+        for x, pixels in job.images:
+            if way.handover is not None and way.handover.place == 0 and pixels is not None:
+                made.append(pixels[None])
+                continue
+            for block in way.blocks:
+                x = self.device.run(block, x)
+            made.append(x)
+        job.computed_s = self._busy_until_s = self.clock()
+        x = np.concatenate(made)
+        if way.handover is None:
+            return self._end(job, x, "device", job.why or "as planned")
+        self._handovers.put((job, way, x, 8 if x.dtype == np.uint8 else way.bits))
+        return None
+
+    def _still(self, job: Job) -> bool:
+        """Whether it can be in time as things are; if another action can where the planned one cannot, that is taken.
+
+        What failed at the server is answered even if late: it was promised, and nobody else has it.
+        """
+        left_ms = ms_from_s(job.until_s - self.clock() - _MARGIN_S)
+        seen = self.seen(job)._replace(device_wait_ms=0.0, deadline_ms=left_ms)
+        allowed = self.cloud is not None and not job.retried and self.cloud.why_not() is None
+        finish_ms = self.system.finish_ms(seen)
+        way = self.ways[job.action - 1]
+        if finish_ms[job.action] <= left_ms and (allowed or way.handover is None):
+            return True
+        action = best_fit(self.system, seen) if allowed else self._local.choose(seen)
+        if not action and job.retried:
+            on_device = np.flatnonzero(self.system.table.on_device)[1:]
+            action = int(on_device[self.system.device_ms[len(job.images), on_device].argmin()])
+        job.action = action
+        return bool(action)
+
+    def _hand_over(self) -> None:
+        """The link's thread: one task after the other, each begun when the one before should be through."""
+        while (item := self._handovers.get()) is not None:
+            job, way, x, bits = item
+            assert self.cloud is not None
+            assert way.handover is not None
+            if (wait_s := self._link_until_s - self.clock()) > 0:
+                time.sleep(min(wait_s, max(0.0, job.until_s - self.clock())))
+            job.sent_s = self.clock()
+            sent = float(self.system.sent_bytes[len(job.images), job.action])
+            self._link_until_s = job.sent_s + s_from_ms(sent / bytes_per_ms(self._bandwidth()))
+            left_s = job.until_s - job.sent_s
+            alone_s = self._quickest_s(job)
+            timeout_s = max(left_s - alone_s - _MARGIN_S if left_s > 2 * alone_s else left_s, 1e-3)
+            shape_out = self.device.manifest.blocks[way.handover.block].out_shape
+            try:
+                call = self.cloud.ask(way.handover.block, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+            except NasError as error:
+                self._failed(job, error)
+                continue
+            call.future.add_done_callback(lambda future, job=job: self._answered(job, future))  # type: ignore[misc]
+
+    def _quickest_s(self, job: Job) -> float:
+        """The quickest exit on this device."""
+        on_device = np.flatnonzero(self.system.table.on_device)[1:]
+        return s_from_ms(float(self.system.device_ms[len(job.images), on_device].min()))
+
+    def _answered(self, job: Job, future: "Future[Reply]") -> None:
+        error = future.exception()
+        if error is not None:
+            self._failed(job, error)
+            return
+        reply = future.result()
+        self.server.told(reply.waiting_s)
+        self._end(job, reply.output, "server", job.why or "as planned", server_s=reply.server_s)
+
+    def _failed(self, job: Job, error: BaseException) -> None:
+        """Back to the device, in front of all that waits."""
+        job.retried, job.why = True, f"the server did not answer: {error}"
+        local = self._local.choose(self.seen(job))
+        job.action = local or job.action
+        self._jobs.put(job, job.until_s, self._device_s(job, local), first=True)
+
+    def _ask(self) -> None:
+        """Ask the server for its queue while tasks come."""
+        assert self.cloud is not None
+        while not self._closed.wait(_ASK_EVERY_S):
+            quiet = self.clock() - self._last_s > _QUIET_S
+            if quiet or self.cloud.why_not() is not None or self._link_until_s > self.clock():
+                continue
+            try:
+                told: Exchange = self.cloud.transport.probe(16, 1.0)
+            except NasError:
+                continue
+            self.server.told(told.waiting_s)
+
+    def _end(self, job: Job, outputs: np.ndarray | None, answered_by: str, why: str, *, server_s: float = 0.0) -> None:
+        """A task's last step, once."""
+        ended = self._last_s = self.clock()
+        with self._lock:
+            self._under_way.pop(id(job), None)
+        in_time = outputs is not None and ended <= job.until_s
+        job.future.set_result(TaskResult(
+            outputs=outputs, action=job.action if outputs is not None else 0, images=len(job.images),
+            deadline_ms=job.deadline_ms, answered_by=answered_by, why=why, in_time=in_time,
+            gain=float(self.system.gains[job.action]) * in_time, arrived_s=job.arrived_s, began_s=job.began_s,
+            computed_s=job.computed_s, sent_s=job.sent_s, ended_s=ended, server_s=server_s, retried=job.retried,
+        ))  # fmt: skip

@@ -1,0 +1,110 @@
+"""What is deployed sees what was trained: one picture through every way to a network gives the same numbers.
+
+Files and their bytes give the same to the bit. What was decoded before it came to us may differ where we read a JPEG
+at a part of its size: by half a level of 255 on average, and by three at most.
+"""
+
+import io
+
+import numpy as np
+import pytest
+from forked_run import FAST_MBPS, FROM_IMAGE, IMAGE, compiled, normalised, tree
+from in_process_transport import InProcessTransport
+from PIL import Image
+from sample_pictures import pictures
+
+from nas.cli.picture_sources import PictureSources
+from nas.data import load_dataset
+from nas.field.images import field_images
+from runtime.execution.bundle import Bundle
+from runtime.execution.device import Device
+from runtime.options import SessionOptions
+from runtime.server.interface import Answer, ModelInfo
+from runtime.session import Session
+
+PICTURES = pictures()
+MEAN_LEVELS, MOST_LEVELS = 0.5, 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Class folders for training, with every picture in `test/a`."""
+    root = tmp_path_factory.mktemp("pictures")
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for k in range(4):
+                Image.new("RGB", (20, 20), (60 * k, 10, 10)).save(root / part / name / f"{k}.png")
+    for name, data in PICTURES.items():
+        (root / "test" / "a" / name).write_bytes(data)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """Picture -> pixels as training's loader has them."""
+    files = sorted((folder / "test" / "a").iterdir())
+    images = load_dataset(f"imagefolder:{folder}", image_size=IMAGE[1]).test.images
+    return {file.name: images[position] for position, file in enumerate(files)}
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """(session, what entered the server's network) of a link on which the whole picture crosses."""
+    bundle = compiled(tmp_path_factory.mktemp("deployed"))
+    device, entered = Device(Bundle.open(bundle)), []
+
+    class Engine:
+        models = {FROM_IMAGE: ModelInfo(shape_in=IMAGE, shape_out=(4,), mean=tree().mean, std=tree().std)}  # noqa: RUF012
+
+        def infer(self, model, x, *, deadline_s):
+            entered.append(x)
+            return Answer(output=np.concatenate([device.run(model, one[None]) for one in x]), seconds=1e-4)
+
+        def ready(self):
+            return True
+
+    class Link:
+        def bandwidth_type(self):
+            return 1, FAST_MBPS
+
+        def observe(self, exchange, *, finished=True):
+            pass
+
+        def expected_s(self, size_bytes):
+            return None
+
+    with Session(
+        Device(Bundle.open(bundle)), Link(), InProcessTransport(Engine()), SessionOptions(hedge=False, timeout_s=60.0)
+    ) as session:
+        yield session, entered
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_way_sees_what_training_saw(name, folder, trained, opened):
+    session, entered = opened
+    file, wanted = folder / "test" / "a" / name, trained[name]
+    taking = tree().preprocessing
+
+    ((told, run),) = PictureSources([str(file)], taking, repeat=1)
+    assert (told, run.tolist()) == (str(file), wanted.tolist())
+    assert np.array_equal(session.device.entering(file)[1], wanted)
+    assert np.array_equal(session.device.entering(PICTURES[name])[1], wanted)
+    x = session.device.entering(str(file))[0]
+    assert np.abs(x[0] - normalised(wanted)).max() < 1e-5
+
+    result = session.infer(file)
+    assert result.answered_by == "cloud"
+    assert np.array_equal(entered[-1], x)
+
+    with Image.open(io.BytesIO(PICTURES[name])) as picture:
+        difference = np.abs(session.device.entering(picture)[1].astype(int) - wanted)
+    assert difference.mean() <= MEAN_LEVELS
+    assert difference.max() <= MOST_LEVELS
+
+
+def test_a_field_run_sees_what_training_saw(folder, trained):
+    from types import SimpleNamespace
+
+    found = field_images(SimpleNamespace(tree=tree()), folder / "test" / "a", count=1, seed=0)
+    assert np.array_equal(found.images, np.stack(list(trained.values())))
