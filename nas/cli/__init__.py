@@ -10,6 +10,7 @@ import typer
 from modeltree.errors import BrokenImages, NasError
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
+from nas.cli.doctor import doctor
 from nas.cli.emulate import emulate
 from nas.cli.field import field
 from nas.cli.place import place
@@ -19,6 +20,7 @@ from nas.cli.record import record
 from nas.cli.run import run
 from nas.cli.search import search
 from nas.cli.serve import serve
+from nas.cli.servers import servers
 from nas.cli.show import show
 from nas.cli.stream import stream
 from nas.cli.train import train
@@ -36,11 +38,13 @@ app.command("compile")(compile_tree)
 app.command()(profile)
 app.command()(bench)
 app.command()(serve)
+app.command()(doctor)
 app.command()(run)
 app.command()(emulate)
 app.command()(field)
 app.command()(record)
 app.command()(place)
+app.command()(servers)
 app.command()(stream)
 app.add_typer(policy, name="policy")
 

@@ -41,7 +41,7 @@ def random_plans(network: Network, library: Library, count: int, rng: np.random.
     for _ in range(count if units else 0):
         chosen = sorted(int(u) for u in rng.choice(units, size=rng.integers(1, len(units) + 1), replace=False))
         plan = {u: options[u][rng.integers(len(options[u]))] for u in chosen}
-        ends = min((u for u, choice in plan.items() if choice.technique == "gap"), default=None)
+        ends = min((u for u, choice in plan.items() if choice.ends_network), default=None)
         plans.append({u: c for u, c in plan.items() if ends is None or u <= ends})
     return plans
 

@@ -44,6 +44,12 @@ class Choice(NamedTuple):
     def __str__(self) -> str:
         return self.technique if self.rate == 1.0 else f"{self.technique}@{self.rate:g}"
 
+    @property
+    def ends_network(self) -> bool:
+        """Whether the units behind are not needed."""
+        known = TECHNIQUES.get(self.technique)
+        return known is not None and known.ends_network
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of a variant.

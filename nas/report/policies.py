@@ -83,7 +83,8 @@ def _sweep(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> list[
                             x_title="bandwidth in Mbit/s", y_title=title))
         for title, pick in picked.items()
     ]  # fmt: skip
-    shown = (section(_capital(title), _chart(picture, title, outcomes)) for title, picture in drawn)
+    names = [(name, name) for name in outcomes]
+    shown = (charts.figure(_capital(title), picture, names=names, known=POLICIES) for title, picture in drawn)
     chosen = (blocks.details(name, _ranges(ranges(table, one))) for name, one in outcomes.items())
     return [blocks.pair(*shown), section("What each chose", *chosen)]
 
@@ -111,8 +112,9 @@ def _link(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome], times_s: 
     ]  # fmt: skip
     picture = trace.over_time(trace.link_panel(times_s.tolist(), link.tolist(), [], stretch), *panels)
     shares = (blocks.details(name, _shares(table, one)) for name, one in outcomes.items())
-    along = _chart(picture, "bandwidth, latency, energy and exit along the link", outcomes)
-    return [section("Along the link", along, note=trace.HINT, kind="simulated"), section("What each chose", *shares)]
+    names = [(name, name) for name in outcomes]
+    along = charts.figure("Along the link", picture, note=trace.HINT, kind="simulated", names=names, known=POLICIES)
+    return [along, section("What each chose", *shares)]
 
 
 def _shares(table_: DecisionTable, one: PolicyOutcome) -> Markup:
@@ -136,11 +138,6 @@ def _results(rows: Sequence[PolicyRow], names: Sequence[str]) -> Markup:
         ]
         for row in rows
     ])  # fmt: skip
-
-
-def _chart(picture: alt.TopLevelMixin | None, label: str, outcomes: Mapping[str, PolicyOutcome]) -> Markup:
-    names = [(name, name) for name in outcomes]
-    return Markup() if picture is None else charts.chart(picture, label=label, names=names, known=POLICIES)
 
 
 def _capital(title: str) -> str:

@@ -16,11 +16,6 @@ from nas.cli import app
 BEFORE = json.loads((Path(__file__).parents[1] / "golden" / "command_line_v1.json").read_text())
 """Verb -> option, or argument in capitals -> default. An option may come; none may go or mean another default."""
 
-VERBS = {
-    "bench", "compile", "emulate", "field", "policy eval", "policy train", "profile", "record", "run", "search",
-    "serve", "show", "train",
-}  # fmt: skip
-
 NAMES = {
     "DecisionEnv", "NasError", "SearchConfig", "Searched", "compile_run", "emulate_methods", "load_profile",
     "load_trace", "read_methods", "read_run", "search", "verdict", "write_report",
@@ -51,8 +46,11 @@ def options(command):
 NOW = {name: options(command) for name, command in verbs(typer.main.get_command(app)).items()}
 
 
-def test_the_verbs_are_these():
-    assert set(NOW) == VERBS
+def test_no_verb_of_before_is_gone():
+    assert not {
+        "bench", "compile", "emulate", "field", "policy eval", "policy train", "profile", "record", "run", "search",
+        "serve", "show", "train",
+    } - set(NOW)  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", sorted(BEFORE))

@@ -17,6 +17,7 @@ class GlobalAveragePooling(Technique):
     """
 
     id, name, rates = "F3", "gap", (1.0,)
+    ends_network = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         linear_layer(unit, self.name)

@@ -49,12 +49,14 @@ class Technique(abc.ABC):
     id, name : the paper's (F1, svd) and ours for those beyond it.
     rates : the settings the library holds, mildest first; what a rate means stands in the class's docstring.
     largest : the largest rate that means something: 1 for a share.
+    ends_network : its variants return the network's output, so that the units behind are not needed.
     """
 
     id: ClassVar[str]
     name: ClassVar[str]
     rates: ClassVar[tuple[float, ...]]
     largest: ClassVar[float] = 1.0
+    ends_network: ClassVar[bool] = False
 
     @abc.abstractmethod
     def structure(self, unit: Unit, rate: float) -> Variant:

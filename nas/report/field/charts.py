@@ -1,23 +1,18 @@
 """The charts of a field run, one function each; None where there is nothing to show."""
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
+from nas.field.along import Rows, ends, inferences, link_points, path_stretches, type_stretches
 from nas.field.record import FieldRun, Shot
-from nas.field.tally import DRIFT_SHARE, PARTS, Drift, Tally, alone, hands_over, usable
+from nas.field.tally import DRIFT_SHARE, PARTS, Drift, Tally, hands_over, usable
 from nas.report.pieces import charts, trace
 from nas.report.pieces.colours import BOUND, key
 from nas.report.pieces.colours import PARTS as PART_COLOURS
 from nas.report.search.drawing import FAST_HUE, SLOW_HUE
-
-MAX_FORKS = 6
-"""Forks of a path that get a row of their own in the chart along the trace."""
-
-Rows = list[dict[str, Any]]
 
 _PART = alt.Color("part:N").scale(domain=list(PARTS), range=[f"var(--{PART_COLOURS[part]})" for part in PARTS])
 
@@ -27,7 +22,7 @@ def trace_chart(field: FieldRun, tallies: Sequence[Tally], subject: Tally) -> al
     shots = [shot for shot in subject.run.shots if math.isfinite(shot.start_s)]
     if not shots or not subject.total_ms.size:
         return None
-    stretch, until = trace.zoom(), _ends(shots, field.every_ms / 1e3 if usable(field.every_ms) else 0.0)
+    stretch, until = trace.zoom(), ends(shots, field.every_ms / 1e3 if usable(field.every_ms) else 0.0)
     panels = [_link_panel(field, shots, until[-1], stretch), _types_strip(field, shots, until, stretch),
               _latency_panel(field, tallies, stretch), _paths_strip(subject, shots, until, stretch)]  # fmt: skip
     return trace.over_time(*(panel for panel in panels if panel is not None))
@@ -139,52 +134,9 @@ def type_colour(kind: int, count: int) -> str:
     return f"hsl({SLOW_HUE + (FAST_HUE - SLOW_HUE) * share:.0f} 72% var(--fork-line))"
 
 
-def link_points(field: FieldRun, shots: Sequence[Shot], until_s: float) -> list[tuple[float, float]]:
-    """(time, bandwidth): the trace as far as it goes, then what the shots say, as it plays in a loop."""
-    link = [
-        (s, v) for s, v in zip(field.trace_time_s, field.trace_mbps, strict=False) if math.isfinite(s) and usable(v)
-    ]
-    last_s = link[-1][0] if link else -math.inf
-    link += [(shot.start_s, shot.link_mbps) for shot in shots if shot.start_s > last_s and usable(shot.link_mbps)]
-    before = [point for point in link if point[0] < min(0.0, shots[0].start_s)]
-    shown = [*before[-1:], *(point for point in link[len(before) :] if point[0] <= until_s)]
-    return [*shown, (until_s, shown[-1][1])] if shown else []
-
-
-def type_rows(shots: Sequence[Shot], until: Sequence[float], count: int) -> Rows:
-    """Stretches of shots in a row that took the same bandwidth type, fork by fork."""
-    rows: Rows = []
-    for fork in range(min(MAX_FORKS, max(len(shot.types) for shot in shots))):
-        kinds = [shot.types[fork] if fork < len(shot.types) else None for shot in shots]
-        for kind, start_s, end_s in _runs(kinds, shots, until):
-            if kind is not None:
-                rows.append({"fork": fork + 1, "type": kind, "time_s": start_s, "end_s": end_s,
-                             "colour": type_colour(kind, count)})  # fmt: skip
-    return rows
-
-
-def path_rows(subject: Tally, shots: Sequence[Shot], until: Sequence[float]) -> Rows:
-    """Stretches of shots in a row that ended at the same leaf; `missed` where the cloud was to answer and did not."""
-    colours, known = leaf_colours(subject), {leaf.leaf: leaf.text for leaf in subject.run.leaves}
-    ways = [(shot.nodes[-1] if shot.nodes else None, alone(subject.run, shot)) for shot in shots]
-    return [
-        {"leaf": leaf, "path": known.get(leaf, ""), "missed": missed, "time_s": start_s, "end_s": end_s,
-         "answered": "here, though the path hands over" if missed else "as planned", "colour": colours[leaf]}
-        for (leaf, missed), start_s, end_s in _runs(ways, shots, until)
-        if leaf is not None
-    ]  # fmt: skip
-
-
 def _hues(leaves: Sequence[int], first: float, last: float) -> dict[int, float]:
     step = (last - first) / max(1, len(leaves) - 1)
     return {leaf: first + i * step for i, leaf in enumerate(leaves)}
-
-
-def _ends(shots: Sequence[Shot], every_s: float) -> list[float]:
-    """When the time of every shot on the chart is over: at the next one's start."""
-    starts = [shot.start_s for shot in shots]
-    usual = every_s or (starts[-1] - starts[0]) / max(1, len(starts) - 1) or 1.0
-    return [*(max(a, b) for a, b in itertools.pairwise(starts)), starts[-1] + usual]
 
 
 def _link_panel(field: FieldRun, shots: Sequence[Shot], until_s: float, stretch: alt.Parameter) -> charts.Panel:
@@ -196,6 +148,8 @@ def _link_panel(field: FieldRun, shots: Sequence[Shot], until_s: float, stretch:
         guess = next((v for v in reversed(shot.mbps) if v is not None and usable(v)), None)
         if guess is not None:
             rows.append({"time_s": shot.start_s, "mbps": guess, "link_mbps": shot.link_mbps})
+    if not rows:
+        return panel
     told = [charts.tip("time_s:Q", trace.SECONDS), charts.tip("mbps:Q", "estimate, Mbit/s"),
             charts.tip("link_mbps:Q", "link, Mbit/s")]  # fmt: skip
     dots = alt.Chart(charts.rows(rows)).mark_circle(size=14, color="var(--ink)", opacity=0.6, clip=True)
@@ -208,17 +162,23 @@ def _types_strip(
     field: FieldRun, shots: Sequence[Shot], until: Sequence[float], stretch: alt.Parameter
 ) -> charts.Panel | None:  # fmt: skip
     """A row a fork, a colour a bandwidth type."""
-    rows = type_rows(shots, until, max(len(field.representative_mbps), len(field.edges_mbps) + 1))
+    count = max(len(field.representative_mbps), len(field.edges_mbps) + 1)
+    rows = [row | {"colour": type_colour(row["type"], count)} for row in type_stretches(shots, until)]
     told = ["fork:O", charts.tip("type:O", "bandwidth type"), *_span()]
     y = alt.Y("fork:O").title("bandwidth type, fork by fork")
     return _strip(rows, stretch, alt.value(0), told, 12 * len({row["fork"] for row in rows}), y)
 
 
 def _latency_panel(field: FieldRun, tallies: Sequence[Tally], stretch: alt.Parameter) -> charts.Panel | None:
-    rows = latency_rows(tallies)
+    rows: Rows = [
+        {"name": key(one.name), "title": one.title, **row}
+        for one in tallies
+        for row in charts.thin(inferences(one), charts.MAX_ROWS // len(tallies))
+    ]
     if not rows:
         return None
-    values, names = [row["ms"] for row in rows], [one.name for one in tallies if one.total_ms.size]
+    values = [float(row["ms"]) for row in rows]
+    names = [one.name for one in tallies if one.total_ms.size]
     y = alt.Y("ms:Q").scale(charts.scale(values, zero=True)).title("latency in ms, measured" + charts.log_note(values))
     told = [charts.tip("title:N", "method"), charts.tip("time_s:Q", trace.SECONDS),
             charts.tip("ms:Q", "latency in ms"), alt.Tooltip("leaf:O"),
@@ -232,26 +192,16 @@ def _latency_panel(field: FieldRun, tallies: Sequence[Tally], stretch: alt.Param
     return alt.layer(panel, limit.encode(y="ms:Q", tooltip=charts.tip("ms:Q", "deadline in ms")))
 
 
-def latency_rows(tallies: Sequence[Tally]) -> Rows:
-    """Every inference of every method: when it began, how long it took, where it ended."""
-    return [
-        {"name": key(one.name), "title": one.title, "time_s": shot.start_s, "ms": shot.total_ms,
-         "leaf": shot.nodes[-1] if shot.nodes else None, "answered": shot.answered_by}
-        for one in tallies
-        for shot in charts.thin(one.run.shots, charts.MAX_ROWS // len(tallies))
-        if math.isfinite(shot.start_s) and usable(shot.total_ms)
-    ]  # fmt: skip
-
-
 def _paths_strip(
     subject: Tally, shots: Sequence[Shot], until: Sequence[float], stretch: alt.Parameter
 ) -> charts.Panel | None:
     """Which leaf each inference ended at, outlined where the cloud was to answer and the device did."""
-    rows = path_rows(subject, shots, until)
-    told = [charts.tip("leaf:O", f"leaf of {subject.title}"), "path:N", "answered:N", *_span()]
+    colours = leaf_colours(subject)
+    rows = [row | {"row": 1, "colour": colours[row["leaf"]]} for row in path_stretches(subject, shots, until)]
+    told = [charts.tip("leaf:O", "leaf"), "path:N", charts.tip("missed:N", "went on here"), *_span()]
     missed = alt.condition("datum.missed", alt.value(2), alt.value(0))
     y = alt.Y("row:O").axis(labels=False).title(f"path of {subject.title}")
-    return _strip([row | {"row": 1} for row in rows], stretch, missed, told, 28, y)
+    return _strip(rows, stretch, missed, told, 28, y)
 
 
 def _span() -> list[alt.Tooltip]:
@@ -269,12 +219,3 @@ def _strip(rows: Rows, stretch: alt.Parameter, outline: Any, told: Sequence[Any]
         .encode(x=trace.time_axis(stretch).axis(None), x2="end_s:Q", y=y, color=alt.Color("colour:N", scale=None),
                 strokeWidth=outline, tooltip=list(told))
     )  # fmt: skip
-
-
-def _runs(
-    keys: Sequence[Any], shots: Sequence[Shot], until: Sequence[float]
-) -> Iterable[tuple[Any, float, float]]:  # fmt: skip
-    """(key, start, end) in seconds of shots in a row that share a key."""
-    for shared, group in itertools.groupby(zip(keys, shots, until, strict=True), key=lambda one: one[0]):
-        run = list(group)
-        yield shared, run[0][1].start_s, run[-1][2]

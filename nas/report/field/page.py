@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import altair as alt
 from markupsafe import Markup
 
 from modeltree.files import write_text
@@ -17,7 +16,7 @@ from nas.report.field.drift import drift_section
 from nas.report.field.endings import endings_section
 from nas.report.pieces import blocks, cells, trace
 from nas.report.pieces.blocks import section
-from nas.report.pieces.charts import LEFT, chart
+from nas.report.pieces.charts import figure
 from nas.report.pieces.colours import BOUND, colours, part_key
 from nas.report.pieces.table import Column, bound, comparison
 
@@ -149,7 +148,7 @@ def _along(field: FieldRun, found: Sequence[Tally], subject: Tally) -> Markup:
     )
     means = [(one.name, f"{one.title} {ms_text(one.mean_ms)}") for one in found if one.total_ms.size]
     picture = field_charts.trace_chart(field, found, subject)
-    return _figure("Along the trace", picture, note, _leaf_key(subject), names=means)
+    return figure("Along the trace", picture, _leaf_key(subject), note=note, kind="measured", names=means)
 
 
 def _leaf_key(subject: Tally) -> Markup:
@@ -164,14 +163,15 @@ def _leaf_key(subject: Tally) -> Markup:
 
 def _parts(found: Sequence[Tally]) -> Markup:
     note = "Mean over all inferences of a method. Wait is what no other part explains."
-    return _figure("Where the time went", field_charts.parts_chart(found), note, part_key(PARTS), left=130)
+    picture = field_charts.parts_chart(found)
+    return figure("Where the time went", picture, part_key(PARTS), note=note, kind="measured", left=130)
 
 
 def _distribution(found: Sequence[Tally]) -> Markup:
     note = "How many of the inferences took no longer than that. Further left is better; a long tail to the right is a "
     note += "method that a bad link caught out."
     names = [(one.name, one.title) for one in found if one.total_ms.size]
-    return _figure("Distribution", field_charts.distribution_chart(found), note, names=names)
+    return figure("Distribution", field_charts.distribution_chart(found), note=note, kind="measured", names=names)
 
 
 def _notes(field: FieldRun) -> Markup:
@@ -212,16 +212,6 @@ def _provenance(field: FieldRun) -> list[tuple[str, str]]:
         "policy": field.policy, "commit": field.commit, "date": field.date,
     }  # fmt: skip
     return [(name, value) for name, value in entries.items() if value]
-
-
-def _figure(
-    title: str, picture: alt.TopLevelMixin | None, note: str, key: Markup | None = None,
-    names: Sequence[tuple[str, str]] = (), left: int = LEFT,
-) -> Markup:  # fmt: skip
-    if picture is None:
-        return Markup()
-    drawn = chart(picture, label=title, names=names, left=left)
-    return section(title, drawn, key or Markup(), note=note, kind="measured")
 
 
 def _mbps(values: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import altair as alt
 from markupsafe import Markup
 
-from nas.report.pieces.blocks import block, style_sheet
+from nas.report.pieces.blocks import block, section, style_sheet
 from nas.report.pieces.colours import colours, key
 
 MAX_POINTS = 1000
@@ -67,6 +67,16 @@ def chart(picture: alt.TopLevelMixin, *, label: str, names: Sequence[tuple[str, 
     # JSON in a script: nothing in it may close the script
     text = json.dumps(spec, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
     return block("chart", label, Markup(text), left, switches)
+
+
+def figure(
+    title: str, picture: alt.TopLevelMixin | None, *more: Markup, note: str = "", kind: str = "",
+    names: Sequence[tuple[str, str]] = (), left: int = LEFT, known: Mapping[str, str] | None = None,
+) -> Markup:  # fmt: skip
+    """A chart in a section of its own, with `more` below; nothing where there is no chart."""
+    if picture is None:
+        return Markup()
+    return section(title, chart(picture, label=title, names=names, left=left, known=known), *more, note=note, kind=kind)
 
 
 def specification(picture: alt.TopLevelMixin, names: Sequence[str] = (), *, left: int = LEFT) -> Spec:

@@ -3,11 +3,10 @@
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 from markupsafe import Markup
 
 from modeltree.files import write_text
@@ -15,7 +14,7 @@ from modeltree.render import ms_text, render_text
 from modeltree.tree import ModelTree
 from nas.report.pieces import blocks, cells, trace
 from nas.report.pieces.blocks import section
-from nas.report.pieces.charts import LEFT, chart
+from nas.report.pieces.charts import figure
 from nas.report.pieces.colours import BOUND
 from nas.report.pieces.table import Cell, table
 from nas.report.search import charts
@@ -139,7 +138,7 @@ def _search(summary: Summary) -> Markup:
     if exact is not None:
         note += " The dashed line is the best tree there is, by dynamic programming over the predictor."
     names = [(name, charts.SEARCHERS.get(name, name)) for name, points in curves.items() if points]
-    return _figure("Search", picture, note, "predicted", names)
+    return figure("Search", picture, note=note, kind="predicted", names=names)
 
 
 def _tradeoff(summary: Summary) -> Markup:
@@ -148,7 +147,7 @@ def _tradeoff(summary: Summary) -> Markup:
     kind = tree.accuracy_origin if tree is not None else ""
     note = "Up and left is better. Circles are the branches of the tree, larger where they are likelier."
     names = [(method.method, method.title) for method in charts.deployable(summary.methods)]
-    return _figure("Accuracy against latency", picture, note, kind, names)
+    return figure("Accuracy against latency", picture, note=note, kind=kind, names=names)
 
 
 def _along_trace(summary: Summary) -> Markup:
@@ -158,7 +157,8 @@ def _along_trace(summary: Summary) -> Markup:
     origin = summary.scenario.trace_origin
     note = "Above, the link, and where the tree forks; below, how long an inference started then takes. " + trace.HINT
     note += f" Trace: {origin}" if origin else ""
-    return _figure("Along the trace", picture, note, "simulated", charts.with_means(summary.along_trace))
+    names = charts.with_means(summary.along_trace)
+    return figure("Along the trace", picture, note=note, kind="simulated", names=names)
 
 
 def _predictor(summary: Summary) -> Markup:
@@ -170,7 +170,7 @@ def _predictor(summary: Summary) -> Markup:
         f"Rank correlation {rank}, mean error {error} points."
     )
     picture = charts.predictor_chart(summary.predictor)
-    return _figure("Can the accuracy predictor be trusted?", picture, note, "measured")
+    return figure("Can the accuracy predictor be trusted?", picture, note=note, kind="measured")
 
 
 def _finetuning(summary: Summary) -> Markup:
@@ -186,7 +186,7 @@ def _finetuning(summary: Summary) -> Markup:
         f"All branches together against the base network's answers, {tuned.steps:,} steps: "
         f"{tuned.after - tuned.before:+.2f} points, {tuned.after - tuned.base:+.2f} against the base network."
     )
-    return _figure("Fine-tuning the tree", charts.bars(rows, "%"), note, "measured", left=BAR_NAMES)
+    return figure("Fine-tuning the tree", charts.bars(rows, "%"), note=note, kind="measured", left=BAR_NAMES)
 
 
 def _dropped(summary: Summary) -> Markup:
@@ -209,7 +209,7 @@ def _timings(summary: Summary) -> Markup:
     spent = {name: value for name, value in (summary.seconds or {}).items() if value is not None}
     rows = [(name, s, cells.seconds(s), "var(--tree)" if name == "total" else BOUND) for name, s in spent.items()]
     note = "Seconds of this run, on the machine named under provenance."
-    return _figure("Where the time went", charts.bars(rows, "s"), note, "measured", left=BAR_NAMES)
+    return figure("Where the time went", charts.bars(rows, "s"), note=note, kind="measured", left=BAR_NAMES)
 
 
 def _setup(summary: Summary) -> Markup:
@@ -238,12 +238,3 @@ def _fact(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_fact, value))
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _figure(
-    title: str, picture: alt.TopLevelMixin | None, note: str, kind: str, names: Sequence[tuple[str, str]] = (),
-    left: int = LEFT,
-) -> Markup:  # fmt: skip
-    if picture is None:
-        return Markup()
-    return section(title, chart(picture, label=title, names=names, left=left), note=note, kind=kind)

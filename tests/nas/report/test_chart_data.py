@@ -8,6 +8,7 @@ import pytest
 from test_report import full_summary, small_tree
 from test_report_field import field, leaf, method, replaced_leaf, shot, tree_run
 
+from nas.field.along import link_points, path_stretches, type_stretches
 from nas.field.tally import drifts, tallies, tally
 from nas.report.field import charts as field_charts
 from nas.report.pieces import charts
@@ -135,17 +136,16 @@ def test_bars_say_what_they_are_long_for():
 def test_every_inference_of_a_field_run_lies_at_its_start_and_its_latency():
     run = field(deadline_ms=50.0)
     found = tallies(run)
-    rows = field_charts.latency_rows(found)
+    encoding, rows = drawn(field_charts.trace_chart(run, found, found[-1]), "line")
     assert {(row["name"], row["ms"]) for row in rows} == {("device_only", 100.0), ("tree", 40.0)}
     assert [row["time_s"] for row in rows if row["name"] == "tree"] == list(range(10))
     assert {(row["leaf"], row["answered"]) for row in rows if row["name"] == "tree"} == {(2, "device"), (1, "cloud")}
-    encoding, _ = drawn(field_charts.trace_chart(run, found, found[-1]), "line")
     assert axes(encoding) == (("time_s", "time in s"), ("ms", "latency in ms, measured"))
 
 
 def test_the_strip_outlines_what_went_on_here():
     def stretches(run):
-        rows = field_charts.path_rows(tally(run, ()), run.shots, [float(i + 1) for i in range(10)])
+        rows = path_stretches(tally(run, ()), run.shots, [float(i + 1) for i in range(10)])
         return [(row["leaf"], row["time_s"], row["end_s"]) for row in rows if row["missed"]]
 
     assert stretches(tree_run()) == []
@@ -155,12 +155,12 @@ def test_the_strip_outlines_what_went_on_here():
 
 def test_stretches_of_one_bandwidth_type_are_one_box_a_fork():
     shots = [shot(i, nodes=(0, 2), device_ms=1.0, types=kinds) for i, kinds in enumerate([(0, 1), (0, 0), (1,)])]
-    rows = field_charts.type_rows(shots, [1.0, 2.0, 3.0], 2)
+    rows = type_stretches(shots, [1.0, 2.0, 3.0])
     assert [(row["fork"], row["type"], row["time_s"], row["end_s"]) for row in rows] == [
         (1, 0, 0, 2.0), (1, 1, 2, 3.0), (2, 1, 0, 1.0), (2, 0, 1, 2.0),
     ]  # fmt: skip
-    slow, fast = field_charts.type_colour(0, 2), field_charts.type_colour(1, 2)
-    assert [row["colour"] for row in rows] == [slow, fast, fast, slow]
+    assert field_charts.type_colour(0, 2) == "hsl(24 72% var(--fork-line))"  # slowest: orange, as in the drawing
+    assert field_charts.type_colour(1, 2) == "hsl(214 72% var(--fork-line))"
 
 
 def test_parts_stack_up_to_the_mean():
@@ -196,7 +196,7 @@ def test_drift_lies_measured_over_predicted_and_rings_what_is_off():
 def test_the_link_of_a_run_goes_on_as_the_shots_say_where_its_trace_ends():
     run = field(trace_time_s=(0.0, 4.0), trace_mbps=(8.0, 1.0))
     shots = [msgspec.structs.replace(one, link_mbps=5.0) for one in tree_run().shots]
-    points = field_charts.link_points(run, shots, 10.0)
+    points = link_points(run, shots, 10.0)
     assert points[:3] == [(0.0, 8.0), (4.0, 1.0), (5, 5.0)]
     assert points[-1] == (10.0, 5.0)
 

@@ -1,0 +1,75 @@
+"""Ways to end, or to go on, at a place: hand-overs, plain and coded, and early exits."""
+
+import math
+from collections.abc import Collection
+
+from nas.compression.predictor import Predictor
+from nas.exits.catalogue import KnownCode, KnownEndings
+from nas.treesearch.options.scenario import Scenario
+from nas.treesearch.problem import CONFIDENT, EXIT, HAND, ON, Ending
+from transforms import Network
+
+
+class EndingOptions:
+    """The endings of every place.
+
+    cuts : places at which the network is sliced: there alone samples may leave by confidence.
+    known : exits and codes, trained and measured.
+    """
+
+    def __init__(
+        self, network: Network, predictor: Predictor, scenario: Scenario, cuts: Collection[int], known: KnownEndings
+    ) -> None:
+        self._network, self._predictor, self._scenario = network, predictor, scenario
+        self._cuts, self._known = cuts, known
+
+    def at(self, place: int) -> tuple[Ending, ...]:
+        """Ways in which a path may end at a place: a plain hand-over, coded ones, an exit."""
+        spec, scenario = self._network.spec, self._scenario
+        cloud_ms = scenario.cloud.compute_ms(spec.layers(place, len(spec.segments)))
+        plain = spec.places[place].bytes
+        endings = [Ending(kind=HAND, transfer_ms=scenario.transfer_ms(plain), cloud_ms=cloud_ms, bytes=plain)]
+        endings += [self._coded(code, cloud_ms) for code in self._known.codes_at(place)]
+        if (leaves := self._known.exit_at(place)) is not None:
+            endings.append(
+                Ending(
+                    kind=EXIT,
+                    exit=leaves.exit,
+                    device_ms=scenario.device.compute_ms(leaves.layers),
+                    transfer_ms=scenario.no_transfer_ms,
+                    damage=self._predictor.damage_of(leaves.drop),
+                )
+            )
+        return tuple(endings)
+
+    def behind(self, place: int) -> tuple[Ending, ...]:
+        """Ways to go on behind a block: all samples, or those alone of which the exit there is not sure."""
+        scenario = self._scenario
+        endings = [Ending(kind=ON, transfer_ms=scenario.no_transfer_ms)]
+        leaves = self._known.exit_at(place)
+        if leaves is not None and leaves.rate > 0 and place in self._cuts:
+            endings.append(
+                Ending(
+                    kind=CONFIDENT,
+                    exit=leaves.exit,
+                    device_ms=scenario.device.compute_ms(leaves.layers),
+                    transfer_ms=scenario.no_transfer_ms,
+                    rate=leaves.rate,
+                    loss=leaves.loss,
+                )
+            )
+        return tuple(endings)
+
+    def _coded(self, code: KnownCode, cloud_ms: float) -> Ending:
+        device, cloud = self._scenario.device, self._scenario.cloud
+        numbers = math.prod(code.shape)
+        return Ending(
+            kind=HAND,
+            device_ms=device.compute_ms(code.encoder) + device.codec_ms(numbers),
+            transfer_ms=self._scenario.transfer_ms(round(code.bytes)),
+            cloud_ms=cloud_ms + cloud.compute_ms(code.decoder) + cloud.codec_ms(numbers),
+            damage=self._predictor.damage_of(code.drop),
+            bits=code.bits,
+            bytes=round(code.bytes),
+            kept=code.kept,
+        )

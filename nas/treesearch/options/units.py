@@ -1,0 +1,67 @@
+"""The options of every unit: the layer as it is, its variants, and being superfluous."""
+
+import numpy as np
+
+from nas.compression.library import Choice, Library, Record
+from nas.compression.predictor import Predictor
+from nas.treesearch.options.prices import UnitPrices, absorbs
+from nas.treesearch.options.pruning import worth_having
+from nas.treesearch.problem import ABSORBED, UnitTable
+from transforms import Network
+
+
+class UnitOptions:
+    """Tables of units, made in the order of the network: a unit's rows are the choices of the unit in front.
+
+    choices : unit -> what its option numbers mean. dropped : (unit, choice) -> why it is not offered.
+    """
+
+    def __init__(self, network: Network, library: Library, predictor: Predictor, prices: UnitPrices) -> None:
+        self._network, self._library, self._predictor, self._prices = network, library, predictor, prices
+        self.choices: dict[int, tuple[Choice | None, ...]] = {}
+        self.dropped: dict[tuple[int, Choice], str] = {}
+
+    def table(self, unit: int, front: int | None, barrier: int) -> UnitTable:
+        """Options of a unit.
+
+        Parameters
+        ----------
+        front : the unit in front in the same block, whose table was made before; None where there is none.
+        barrier : the next place at which the network is sliced: no variant reaches over it.
+        """
+        fronts = (None,) if front is None else self.choices[front]
+        records = self._within(unit, barrier)
+        choices: list[Choice | None] = [None, *(record.choice for record in records)]
+        pair_ms = self._prices.pairs_ms(unit, [None, *records], front, fronts)
+        if any(map(absorbs, fronts)):
+            choices.append(Choice(ABSORBED, 1.0))
+            pair_ms = np.column_stack([pair_ms, self._prices.absorbed_ms(fronts)])
+        damage = np.array([self._damage(unit, choice) for choice in choices])
+        exempt = [i for i, choice in enumerate(choices) if absorbs(choice) or self._prunes(unit, choice)]
+        kept, dropped = worth_having(choices, damage, pair_ms, exempt)
+        self.dropped |= {(unit, choice): why for choice, why in dropped.items()}
+        self.choices[unit] = tuple(choices[i] for i in kept)
+        return UnitTable(
+            unit=unit,
+            layer=next(layer for layer in self._prices.base_layers[unit] if layer.op in ("conv", "fc")),
+            labels=tuple("keep" if choices[i] is None else str(choices[i]) for i in kept),
+            damage=damage[kept],
+            pair_ms=pair_ms[:, kept],
+            last_ms=self._prices.last_ms(unit, choices)[kept],
+        )
+
+    def _within(self, unit: int, barrier: int) -> list[Record]:
+        """Variants of a unit; those that stand for several units only if all of them lie in front of the barrier."""
+        inside = {one.index for one in self._network.units_between(0, barrier)}
+        span = range(unit, unit + self._network.units[unit].fc_span)
+        records = [record for (owner, _), record in self._library.records.items() if owner == unit]
+        return [one for one in records if not one.choice.ends_network or all(u in inside for u in span)]
+
+    def _damage(self, unit: int, choice: Choice | None) -> int:
+        if choice is None or choice.technique == ABSORBED:
+            return 0
+        return self._predictor.damage[(unit, choice)]
+
+    def _prunes(self, unit: int, choice: Choice | None) -> bool:
+        record = None if choice is None else self._library.records.get((unit, choice))
+        return record is not None and record.kept > 0
