@@ -21,6 +21,7 @@ from nas.cli.record import record
 from nas.cli.run import run
 from nas.cli.search import search
 from nas.cli.serve import serve
+from nas.cli.servers import servers
 from nas.cli.show import show
 from nas.cli.stream import stream
 from nas.cli.train import train
@@ -44,6 +45,7 @@ app.command()(emulate)
 app.command()(field)
 app.command()(record)
 app.command()(place)
+app.command()(servers)
 app.command()(stream)
 app.add_typer(policy, name="policy")
 
