@@ -100,6 +100,7 @@ class _Specialising:
         self.known: dict[fx.Node, Any] = {}
         self.constants: dict[fx.Node, torch.Tensor] = {}
         self.names: dict[int, fx.Node] = {}
+        self.made: dict[str, fx.Node] = {}
         self.calls: list[fx.Node] = []
 
     def run(self) -> CoreForm:
@@ -162,12 +163,16 @@ class _Specialising:
         if draws and node.target is not aten.scaled_dot_product_attention.default:  # whose dropout is checked
             raise refused(node, "draws random numbers", "leave it out at inference")
         args, kwargs = self._named(args), self._named(kwargs)
+        said = f"{node.target} {args} {kwargs}"  # a call that was made before is not made again
+        if said in self.made:
+            return self.made[said]
         copy = self.graph.create_node("call_function", node.target, args, kwargs, name=node.name)
         copy.meta.update({key: node.meta[key] for key in ("nn_module_stack",) if key in node.meta})
         copy.meta["val"] = self._propagated(node, args, kwargs)
         if isinstance(copy.meta["val"], (int, float, bool)):
             return copy.meta["val"]
         self.calls.append(copy)
+        self.made[said] = copy
         return copy
 
     def _propagated(self, node: fx.Node, args: Any, kwargs: Any) -> Any:

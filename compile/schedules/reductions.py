@@ -36,7 +36,8 @@ def _reduced(stage: Loops, given: list[Any], parallel: bool) -> None:
 
 def _joined(op: str, total: Any, number: Any, dtype: str) -> Any:
     if op == "any":
-        return tirx.Select(number != tirx.const(0, number.ty.dtype), T.int32(1), total)
+        truth = number if str(number.ty.dtype) == "bool" else number != tirx.const(0, number.ty.dtype)
+        return tirx.Select(truth, T.int32(1), total)
     number = T.cast(number, dtype)
     size = tirx.Select(number < tirx.const(0, dtype), tirx.const(0, dtype) - number, number)
     if op in ("max", "min", "largest_size"):

@@ -61,7 +61,7 @@ def _floor_divide(x: Any, y: Any) -> Any:
     rest = _fmod(x, y)
     quotient = (x - rest) / y
     quotient = tirx.Select(
-        tirx.all(rest != T.float32(0), (rest < T.float32(0)) != (y < T.float32(0))), quotient - T.float32(1), quotient
+        tirx.all(rest != T.float32(0), rest * y < T.float32(0)), quotient - T.float32(1), quotient
     )  # fmt: skip
     whole = T.floor(quotient)
     whole = tirx.Select(quotient - whole > T.float32(0.5), whole + T.float32(1), whole)
@@ -69,14 +69,14 @@ def _floor_divide(x: Any, y: Any) -> Any:
 
 
 def _fmod(x: Any, y: Any) -> Any:
-    return T.fmod(x, y) if _type(x) == "float32" else tirx.truncmod(x, y)
+    return tirx.call_extern("float32", "fmodf", x, y) if _type(x) == "float32" else tirx.truncmod(x, y)
 
 
 def _remainder(x: Any, y: Any) -> Any:
     if _type(x) != "float32":
         return tirx.floormod(x, y)
     rest = _fmod(x, y)
-    other_side = tirx.all(rest != T.float32(0), (rest < T.float32(0)) != (y < T.float32(0)))
+    other_side = tirx.all(rest != T.float32(0), rest * y < T.float32(0))
     return tirx.Select(other_side, rest + y, rest)
 
 
@@ -120,8 +120,8 @@ def _to_half(numbers: list[Any], dtype: str) -> Any:
     sign, size = bits & T.uint32(0x80000000), bits & T.uint32(0x7FFFFFFF)
     normal = (size + T.uint32(0xFFF) + ((size >> T.uint32(13)) & T.uint32(1))) & T.uint32(0xFFFFE000)
     normal = tirx.Select(normal >= T.uint32(0x47800000), T.uint32(0x7F800000), normal)
-    tiny = T.reinterpret("float32", size) + T.float32(0.5)  # whose last bit is 2**-24
-    small = T.reinterpret("uint32", tiny - T.float32(0.5))
+    steps = T.nearbyint(T.reinterpret("float32", size) * T.float32(2.0**24))
+    small = T.reinterpret("uint32", steps * T.float32(2.0**-24))
     made = tirx.Select(size < T.uint32(0x38800000), small, normal)
     made = tirx.Select(size > T.uint32(0x7F800000), size, made)
     return T.reinterpret("float32", made | sign)

@@ -134,6 +134,13 @@ def _joined(reader: Reader, views: list[View], move: Callable[[list[torch.Tensor
         views = [reader.view(reader.value(view)) for view in views]
     parts: list[Value | np.ndarray] = []
     tables, first = [], 0
+    alone = len(views[0].parts) == 1 and all(
+        len(view.parts) == 1 and view.parts[0] is views[0].parts[0] for view in views
+    )  # fmt: skip
+    if alone:
+        table = move([torch.from_numpy(view.places()) for view in views]).numpy()
+        fill = (fills or {0.0}).pop()
+        return View(parts=views[0].parts, table=table, shape=table.shape, dtype=views[0].dtype, fill=fill)
     for view in views:
         places = view.places()
         tables.append(torch.from_numpy(np.where(places >= 0, places + first, -1)))

@@ -78,8 +78,10 @@ def softplus(reader: Reader, call: Call, x: Any, beta: float = 1, threshold: flo
     return step(reader, call, x, Step(op="softplus", numbers=(float(beta), float(threshold))))
 
 
-@operator(aten.fill.Scalar)
-def fill(reader: Reader, call: Call, x: Any, value: Any) -> View:
+@operator(aten.fill.Scalar, aten.full_like.default)
+def fill(reader: Reader, call: Call, x: Any, value: Any = None, fill_value: Any = None, dtype: Any = None) -> View:
+    """One number everywhere."""
+    value = fill_value if value is None else value
     full = np.full((1,), value, call.dtype())
     return View(parts=(full,), table=np.zeros(call.shape, np.int64), shape=call.shape, dtype=call.dtype())
 
@@ -229,7 +231,7 @@ def binary(
         x, other = other, x
         op = op if commutes else {"subtract": "subtract_from", "divide": "divide_into"}[op]
     source = _full(reader, call, x)
-    operand = _operand(reader, source, other)
+    operand = _operand(reader, source, other, in_blocks=op in BINARY)
     all_steps = (*ahead, Step(op=op, operand=operand))
     if _on_maps(reader, source, all_steps):
         return reader.add(Elementwise(x=source, out=reader.new(call.shape), steps=all_steps))
@@ -260,8 +262,8 @@ def _full(reader: Reader, call: Call, x: Any) -> Value:
     return reader.value(View(parts=view.parts, table=table, shape=call.shape, dtype=view.dtype, fill=view.fill))
 
 
-def _operand(reader: Reader, x: Value, other: Any) -> Value | np.ndarray | float:
-    """One number, one a channel of maps, or a tensor; broadcasts stay small."""
+def _operand(reader: Reader, x: Value, other: Any, *, in_blocks: bool) -> Value | np.ndarray | float:
+    """One number, one a channel of maps that steps are taken on in blocks, or a tensor; broadcasts stay small."""
     number = _number(reader, other)
     if number is None:
         return reader.value(other)
@@ -269,7 +271,7 @@ def _operand(reader: Reader, x: Value, other: Any) -> Value | np.ndarray | float
         return float(number.reshape(-1)[0])
     shape = (1,) * (len(x.shape) - number.ndim) + number.shape
     wanted = (1, x.shape[1]) + (1,) * (len(x.shape) - 2) if len(x.shape) > 1 else None
-    if x.name in reader.blocked and shape == wanted and np.isfinite(number).all():
+    if in_blocks and x.name in reader.blocked and shape == wanted and np.isfinite(number).all():
         return number.reshape(-1)
     return number.reshape(shape)
 

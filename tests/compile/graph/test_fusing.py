@@ -44,10 +44,10 @@ def test_a_residual_sum_is_taken_by_the_convolution_in_either_order(function):
     assert stage.steps[1].operand == Value("input", (1, 20, 4, 4))
 
 
-def test_a_difference_is_not_turned_round():
-    program = fused_from(Of(lambda x, a: x - a(x), a=conv3()), (20, 4, 4))
-    assert kinds(program) == ["Convolution", "Elementwise"]
-    assert program.stages[1].x == program.input
+def test_a_difference_is_turned_round_with_its_sign():
+    (stage,) = fused_from(Of(lambda x, a: x - a(x), a=conv3()), (20, 4, 4)).stages
+    assert [step.op for step in stage.steps] == ["add", "subtract_from"]
+    assert stage.steps[1].operand == Value("input", (1, 20, 4, 4))
 
 
 def test_of_two_convolutions_the_later_takes_the_sum():
