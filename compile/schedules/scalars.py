@@ -161,7 +161,6 @@ SCALARS: dict[str, Callable[[list[Any], str], Any]] = {
     "negative": lambda numbers, dtype: tirx.const(0, dtype) - numbers[0],
     "abs": lambda numbers, dtype: tirx.abs(numbers[0]), "sign": _sign, "round": _round,
     "expm1": lambda numbers, dtype: T.exp(numbers[0]) - T.float32(1),
-    "isnan": lambda numbers, dtype: numbers[0] != numbers[0],
     "isinf": lambda numbers, dtype: tirx.abs(numbers[0]) == T.float32(math.inf),
     "eq": _compare(lambda x, y: x == y), "ne": _compare(lambda x, y: x != y), "lt": _compare(lambda x, y: x < y),
     "le": _compare(lambda x, y: x <= y), "gt": _compare(lambda x, y: x > y), "ge": _compare(lambda x, y: x >= y),

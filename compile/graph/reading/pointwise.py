@@ -28,7 +28,7 @@ for _target, _op in {
         getattr(aten, name).default: name
         for name in (
             "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
-            "asinh", "acosh", "atanh", "erf", "floor", "ceil", "round", "trunc", "sign", "isnan", "isinf",
+            "asinh", "acosh", "atanh", "erf", "floor", "ceil", "round", "trunc", "sign", "isinf",
             "logical_not", "bitwise_not",
         )
     },
