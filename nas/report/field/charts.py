@@ -148,6 +148,8 @@ def _link_panel(field: FieldRun, shots: Sequence[Shot], until_s: float, stretch:
         guess = next((v for v in reversed(shot.mbps) if v is not None and usable(v)), None)
         if guess is not None:
             rows.append({"time_s": shot.start_s, "mbps": guess, "link_mbps": shot.link_mbps})
+    if not rows:
+        return panel
     told = [charts.tip("time_s:Q", trace.SECONDS), charts.tip("mbps:Q", "estimate, Mbit/s"),
             charts.tip("link_mbps:Q", "link, Mbit/s")]  # fmt: skip
     dots = alt.Chart(charts.rows(rows)).mark_circle(size=14, color="var(--ink)", opacity=0.6, clip=True)

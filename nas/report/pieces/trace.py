@@ -47,11 +47,13 @@ def link_panel(
         tooltip=[charts.tip("time_s:Q", SECONDS), charts.tip("mbps:Q", "Mbit/s", ".3~g")],
     )
     area = base.mark_area(interpolate="step-after", color=LINK, opacity=0.2, line={"color": LINK, "strokeWidth": 1.4})
-    edges = alt.Chart(charts.rows({"mbps": float(edge)} for edge in edges_mbps if math.isfinite(edge))).mark_rule(
-        strokeDash=[5, 4], color=BOUND
+    levels = [{"mbps": float(edge)} for edge in edges_mbps if math.isfinite(edge)]
+    if not levels:
+        return alt.layer(area.add_params(stretch))
+    shown = alt.Chart(charts.rows(levels)).mark_rule(strokeDash=[5, 4], color=BOUND)
+    return alt.layer(
+        area.add_params(stretch), shown.encode(y="mbps:Q", tooltip=charts.tip("mbps:Q", "fork at, Mbit/s"))
     )
-    shown = edges.encode(y="mbps:Q", tooltip=charts.tip("mbps:Q", "fork at, Mbit/s", ".3~g"))
-    return alt.layer(area.add_params(stretch), shown)
 
 
 def lines_panel(
