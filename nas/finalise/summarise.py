@@ -195,8 +195,8 @@ def _exact(
         return None
     found = {} if tree is None else {"found_percent": 100.0 * tree.valued / exact["valued"]}
     return found | {
-        "reward": exact["reward"] + scale.reward, "latency_ms": exact["latency_ms"], "accuracy": exact["accuracy"] + scale.points,
-        "seconds": exact["seconds"],
+        "reward": exact["reward"] + scale.reward, "latency_ms": exact["latency_ms"],
+        "accuracy": exact["accuracy"] + scale.points, "seconds": exact["seconds"],
     }  # fmt: skip
 
 
