@@ -10,6 +10,7 @@ import typer
 from modeltree.errors import BrokenImages, NasError
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
+from nas.cli.doctor import doctor
 from nas.cli.emulate import emulate
 from nas.cli.field import field
 from nas.cli.place import place
@@ -36,6 +37,7 @@ app.command("compile")(compile_tree)
 app.command()(profile)
 app.command()(bench)
 app.command()(serve)
+app.command()(doctor)
 app.command()(run)
 app.command()(emulate)
 app.command()(field)

@@ -57,7 +57,7 @@ class PictureSources:
                         yield from self._read(name, picture)
                 elif file not in self._broken:
                     yield from self._read(file, file)
-            if len(self._broken) == len(self._files):
+            if not self._streams and len(self._broken) == len(self._files):
                 raise DataError("none of the images can be read: pass others")
 
     def _read(self, name: str, picture: str | Path | np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -65,13 +65,13 @@ class PictureSources:
         pixels = self._kept.get(name)
         if pixels is None:
             try:
-                source = sys.stdin.buffer.read() if picture == _STANDARD_INPUT else picture
+                source = sys.stdin.buffer.read() if name == _STANDARD_INPUT else picture
                 pixels = pixels_of(source, self._preprocessing, name=name)
             except DataError as error:
                 print(f"nas: {error}", file=sys.stderr)
                 self._broken.add(name)
                 return
-            if self._repeat != 1 and (len(self._kept) < _KEPT or picture == _STANDARD_INPUT):
+            if self._repeat != 1 and (len(self._kept) < _KEPT or name == _STANDARD_INPUT):
                 self._kept[name] = pixels
         yield name, pixels
 

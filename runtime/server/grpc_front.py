@@ -26,8 +26,8 @@ _FOREVER_S = 1e6
 """What grpcio gives as the time left where there is no deadline lies above."""
 _CUT_S = 10.0
 """What cutting may take after the grace."""
-_HANDSHAKE_S = 3.0
-"""From a connection's first packet to HTTP/2's first frame: TLS takes two or three round trips."""
+_HANDSHAKE_S = 10.0
+"""From a connection's first packet to HTTP/2's first frame: TLS takes two or three round trips, and a busy machine."""
 _SPARE_THREADS = 4
 """Beyond those that infer, so that health is answered under load, and a refusal too."""
 

@@ -237,3 +237,18 @@ def test_help_answers_without_importing_torch():
     assert json.loads(found.stdout.splitlines()[-1]) == []
     assert "--bandwidth-types" not in found.stdout
     assert "--K" in found.stdout
+
+
+def test_pictures_that_were_left_out_are_a_line_of_ours(monkeypatch, capsys):
+    import warnings
+
+    from modeltree.errors import BrokenImages
+
+    def app():
+        warnings.warn("3 of 9 images are left out", BrokenImages, stacklevel=1)
+
+    monkeypatch.setattr("nas.cli.app", app)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        main()
+    assert capsys.readouterr().err == "nas: 3 of 9 images are left out\n"
