@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from modeltree.errors import ConfigError, NasError
 from runtime.server.admission import Admission, Limits, ServerTls
 from runtime.server.bundle_watcher import Watch
 from runtime.server.engine import DRAIN_S, BundleEngine
+from runtime.server.interface import Engine
 from runtime.server.memory import trim
 from runtime.server.metrics import MetricsServer
 from runtime.server.request_handler import Desk
@@ -51,7 +53,7 @@ class ServeConfig:
     max_queue : requests that wait. max_rate : requests a second from one address.
     metrics : `host:port` for Prometheus and health checks. watch : serve another bundle once it lies there.
     keep_old_s : how long, after that, models that only the bundle before had stay for devices that still run it.
-    drain_s : for what is being answered at the end.
+    drain_s : for what is being answered at the end. blocks : served beside the rests, see `BundleEngine`.
     """
 
     bundle: Path
@@ -72,17 +74,20 @@ class ServeConfig:
     watch: bool = False
     keep_old_s: float = KEEP_OLD_S
     drain_s: float = DRAIN_S
+    blocks: tuple[str, ...] = ()
 
 
 class Server:
     """Listens from its making to `stop`. A context manager.
+
+    wrap : puts something between the fronts and the engine, as `runtime.chain` does for members.
 
     Raises
     ------
     ConfigError : an address or option is off. FormatError : the bundle is.
     """
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, wrap: Callable[[BundleEngine], Engine] = lambda engine: engine) -> None:
         self.config = config
         places = [place(url) for url in config.listen]
         if not places:
@@ -97,7 +102,9 @@ class Server:
             config.bundle, backend=config.backend, target=config.target, variant=config.variant, workers=config.workers,
             threads=config.threads, eager=config.eager, max_requests=config.max_queue,
             max_bytes=max(config.max_message_bytes, 256 * 2**20), keep_old_s=config.keep_old_s, order=config.order,
+            blocks=config.blocks,
         )  # fmt: skip
+        self.answering = wrap(self.engine)
         self._started: list[Front | MetricsServer] = []
         _step_back()
         try:
@@ -113,10 +120,10 @@ class Server:
             max_rate=config.max_rate,
         )  # fmt: skip
         admission, urls = Admission(limits, token=config.token), []
-        desk = Desk(self.engine, max_bytes=limits.max_message_bytes)
+        desk = Desk(self.answering, max_bytes=limits.max_message_bytes)
         if config.metrics is not None:
             _, host, port = place(f"http://{config.metrics}")
-            checks = {"/live": self.engine.live, "/ready": self.engine.ready}
+            checks = {"/live": self.engine.live, "/ready": self.answering.ready}
             server = MetricsServer(self.engine.metrics, checks, host=host, port=port)
             self._started.append(server)
             urls.append(f"http://{_bracketed(host)}:{server.port}/metrics")
