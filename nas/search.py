@@ -42,7 +42,7 @@ from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.names import PLAIN_TREE
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
-from nas.training.base_network import Prepared, prepare
+from nas.training.base_network import Prepared, check_learnt, prepare
 from nas.treesearch.methods import MethodResult, fixed, run_branch, run_exact, run_surgery, run_tabular, run_tree
 from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces, within_energy, without_endings
 from nas.treesearch.space import Scenario
@@ -87,6 +87,7 @@ def search(
         prepared = prepare(config, out, cache, partial(progress, "base"))
         exits = exit_places(prepared.network, config.exits, base=config.base)
         cuts = slice_blocks(prepared.network.spec, config.N, exits)
+        check_learnt(prepared, config)
     except NasError:
         run.abandon()
         raise
