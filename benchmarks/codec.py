@@ -3,7 +3,8 @@
     python benchmarks/codec.py --run runs/demo --images DATA/test [--count 16] [--bits 4 8] [--rounds 50]
 
 `bytes` is the whole frame, `payload` without header and checksum; `entropy` is the zero-order entropy of the codes
-(above 8 bits: of their two byte planes, each for itself); `excess` compares the last two. Times are the fastest of
+(above 8 bits: of their two byte planes, each for itself); `excess` compares the last two; `modelled` is the share of
+frames that go without a table (method 2 of docs/wire.md). Times are the fastest of
 the rounds, so that other work on a shared machine counts little; `us/kB` is per 1000 raw bytes (float32, or pixels),
 first to encode, then to decode.
 """
@@ -23,7 +24,7 @@ from modeltree.tree import decode_tree
 from nas.jobs.machine import load_average, processor, today
 from runtime.images import image_files, pixels_of
 from runtime.wire import frames
-from runtime.wire.codec import quantise
+from runtime.wire.codec import Packing, quantise
 from transforms.graph.network import analyse
 
 WIDTHS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 32]
@@ -40,7 +41,7 @@ class Row:
     frame_bytes: float
     payload_bytes: float
     entropy_bytes: float
-    deflated: float
+    modelled: float
     encode_us: float
     decode_us: float
 
@@ -50,12 +51,12 @@ class Row:
         entropy = "- | -" if np.isnan(self.entropy_bytes) else entropy
         return (
             f"{self.raw_bytes:.0f} | {self.frame_bytes:.0f} | {self.raw_bytes / self.frame_bytes:.1f} | "
-            f"{self.payload_bytes:.0f} | {entropy} | {self.deflated:.0%} | "
+            f"{self.payload_bytes:.0f} | {entropy} | {self.modelled:.0%} | "
             f"{self.encode_us:.0f} | {self.decode_us:.0f} | {self.encode_us / kb:.2f} | {self.decode_us / kb:.2f}"
         )
 
 
-HEAD = "raw | bytes | fewer | payload | entropy | excess | deflated | encode us | decode us | us/kB | us/kB"
+HEAD = "raw | bytes | fewer | payload | entropy | excess | modelled | encode us | decode us | us/kB | us/kB"
 
 
 def feature_maps(run: Path, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -75,7 +76,7 @@ def measured(maps: np.ndarray, bits: int, rounds: int) -> Row:
     means = np.mean(found, axis=0)
     return Row(
         raw_bytes=maps[0].nbytes, frame_bytes=means[0], payload_bytes=means[1], entropy_bytes=means[2],
-        deflated=means[3], encode_us=means[4], decode_us=means[5],
+        modelled=means[3], encode_us=means[4], decode_us=means[5],
     )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def _measured(x: np.ndarray, bits: int, rounds: int) -> tuple[float, ...]:
     frame = frames.encode(x, bits)
     header = frames.read_header(frame)
     return (
-        len(frame), header.payload_bytes, entropy_bytes(x, bits), header.method,
+        len(frame), header.payload_bytes, entropy_bytes(x, bits), header.method is Packing.MODELLED,
         fastest_us(lambda: frames.encode(x, bits), rounds),
         fastest_us(lambda: frames.decode(frame, shape=x.shape, dtype=x.dtype), rounds),
     )  # fmt: skip
@@ -112,7 +113,7 @@ def fastest_us(call: Callable[[], object], rounds: int) -> float:
 
 def total(rows: list[Row]) -> Row:
     """All places together, as if each crossed once."""
-    return Row(**{name: sum(getattr(row, name) for row in rows) / (len(rows) if name == "deflated" else 1)
+    return Row(**{name: sum(getattr(row, name) for row in rows) / (len(rows) if name == "modelled" else 1)
                   for name in Row.__dataclass_fields__})  # fmt: skip
 
 

@@ -27,9 +27,9 @@ from modeltree.tree import BandwidthFork, Leaf, ModelTree, Node, encode_tree
 from nas.compression.accuracy import top1
 from nas.config import SearchConfig, decode_config
 from nas.data.split import stratified
-from nas.finalise.tree_builder import write_block
 from nas.jobs.machine import commit, load_average, processor, today
 from nas.training.base_network import Prepared, prepare
+from nas.training.block_files import write_block
 from runtime.images.folders import image_files, subfolders
 
 _BATCH = 200

@@ -34,6 +34,13 @@ def place(
     classes: Annotated[int, typer.Option(min=2, help="Of a base")] = 10,
     image_size: Annotated[int, typer.Option(min=1, help="Of a base")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print the placement as JSON")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Compile a block a stage into this bundle; BUNDLE.placement.json lies beside it")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Of the bundle; again for more. 'host' unless said")] = None,
+    export: Annotated[
+        str | None, typer.Option(help="'kserve': print the plan as an InferenceGraph, YAML, instead")
+    ] = None,
 ) -> None:
     """Plan where each part of a network runs: over a device and servers, or over accelerators and CPUs."""
     if (graph is None) == (network is None):
@@ -43,9 +50,18 @@ def place(
         return
     if network is None or servers is None:
         raise ConfigError("a network is placed on servers: pass --servers servers.json")
-    _place_network(
-        network, servers, objective=objective, any_cut=any_cut, classes=classes, image_size=image_size, as_json=as_json
-    )
+    if export not in (None, "kserve"):
+        raise ConfigError(f"--export is {export!r}: must be 'kserve'")
+    document, graph_yaml = _placed(
+        network, servers, objective=objective, any_cut=any_cut, classes=classes, image_size=image_size, bundle=bundle,
+        targets=target or ["host"],
+    )  # fmt: skip
+    if export:
+        print(graph_yaml, end="")
+    elif as_json:
+        print(json.dumps(document))
+    else:
+        _print_plan(document)
 
 
 def _place_graph(path: Path, *, objective: str, contiguous: bool, seconds: float, as_json: bool) -> None:
@@ -64,9 +80,11 @@ def _place_graph(path: Path, *, objective: str, contiguous: bool, seconds: float
     print(f"{objective} {solution.objective:.4f} ({proof})")
 
 
-def _place_network(
-    network: str, servers: Path, *, objective: str, any_cut: bool, classes: int, image_size: int, as_json: bool
-) -> None:
+def _placed(
+    network: str, servers: Path, *, objective: str, any_cut: bool, classes: int, image_size: int, bundle: Path | None,
+    targets: list[str],
+) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """The plan as a document, and as an InferenceGraph; the bundle is written if there is to be one."""
     from modeltree.errors import unknown
     from nas.decisions.placement.hosts import read_hosts
     from nas.decisions.placement.pipeline import OBJECTIVES
@@ -75,15 +93,18 @@ def _place_network(
     wanted = next((one for one in OBJECTIVES if one == objective), None)
     if wanted is None:
         raise unknown("objective", objective, OBJECTIVES)
-    from nas.decisions.placement.network import plan_network, spec_of, to_json
+    from nas.decisions.placement.kserve import inference_graph
+    from nas.decisions.placement.network import network_of, plan_network, to_json
 
-    spec = spec_of(network, classes=classes, image_size=image_size)
-    found, cuts = plan_network(spec, hosts, wanted, every=any_cut)
-    document = to_json(spec, hosts, wanted, found, cuts)
-    if as_json:
-        print(json.dumps(document))
-    else:
-        _print_plan(document)
+    described = network_of(network, classes=classes, image_size=image_size)
+    found, cuts = plan_network(described.spec, hosts, wanted, every=any_cut)
+    if bundle is not None:
+        from compile.targets import load_target
+        from nas.decisions.placement.chain_bundle import write_plan
+
+        write_plan(described, found, cuts, hosts, bundle, [load_target(name) for name in targets], base=network)
+    document = to_json(described.spec, hosts, wanted, found, cuts)
+    return document, inference_graph(document, name=Path(network).name.split(".")[0].split(":")[0])
 
 
 def _print_plan(document: dict[str, Any]) -> None:

@@ -24,6 +24,10 @@ def serve(
         typer.Option(min=1, help="Batches at once; one a processor unless said. With 1, one device is answered sooner"),
     ] = None,
     order: Annotated[str, typer.Option(help="Of the queue: fcfs (first come), or edf (earliest deadline)")] = "fcfs",
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="Servers on the same ports, sharing the processors; each its own metrics port"),
+    ] = 1,
     max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are told that we are busy")] = 128,
     max_message_mb: Annotated[float, typer.Option(min=0.001, help="Largest request, in MB of 10^6 bytes")] = 16.0,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second from one address")] = None,
@@ -44,6 +48,13 @@ def serve(
         typer.Option(min=0.0, metavar="S", help="After a swap, seconds that models of the bundle before stay for "
                      "devices that still run it; until the next swap at most"),
     ] = 600.0,
+    placement: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Run stages of this placement, pass the rest on")
+    ] = None,
+    member: Annotated[str | None, typer.Option(help="Who we are in the placement")] = None,
+    peer_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of those who may sign members' certificates; else --client-ca")
+    ] = None,
     drain_s: Annotated[float, typer.Option(min=0.0, help="Time for what is being answered when we end")] = 30.0,
 ) -> None:  # fmt: skip
     """Serve every hand-over of a bundle until SIGTERM or Ctrl-C; what is being answered is answered first."""
@@ -54,9 +65,12 @@ def serve(
     from modeltree.errors import ConfigError
     from runtime.server.admission import ServerTls
     from runtime.server.memory import bound_arenas
+    from runtime.server.processes import Processes
     from runtime.server.serving import ServeConfig, Server
     from runtime.wire.protocol.token import read_token
 
+    if (placement is None) != (member is None):
+        raise ConfigError("a member needs a placement and its name in it: pass --placement and --member")
     if (tls_cert is None) != (tls_key is None) or (client_ca is not None and tls_cert is None):
         raise ConfigError("TLS needs a certificate and its key: pass --tls-cert and --tls-key")
     tls = None if tls_cert is None or tls_key is None else ServerTls(certificate=tls_cert, key=tls_key, ca=client_ca)
@@ -67,14 +81,31 @@ def serve(
         token=None if token_file is None else read_token(token_file), tls=tls, metrics=metrics, watch=watch,
         keep_old_s=keep_old, drain_s=drain_s,
     )  # fmt: skip
+    if placement is not None and member is not None:
+        from runtime.chain.neighbours import Identity
+        from runtime.chain.serving import as_member
+
+        identity = Identity(token=config.token, ca=peer_ca or client_ca, certificate=tls_cert, key=tls_key)
+        config, wrap = as_member(config, placement, member, identity)
+    else:
+        wrap = None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     bound_arenas()
     stop, swap = threading.Event(), threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())
     signal.signal(signal.SIGHUP, lambda *_: swap.set())
-    server = Server(config)
-    print(f"{bundle}: {server.engine.about} on {', '.join(server.urls)}", flush=True)
-    server.run(stop, swap)
+    if processes > 1 and wrap is not None:
+        raise ConfigError("a member of a placement runs in one process: leave --processes out")
+    server: Server | Processes
+    if processes > 1:
+        server = Processes(config, processes)
+    else:
+        server = Server(config) if wrap is None else Server(config, wrap)
+    each = "" if processes == 1 else f"{processes} processes, each of "
+    print(f"{bundle}: {each}{server.about} on {', '.join(server.urls)}", flush=True)
+    alone = server.run(stop, swap)
     if not server.stop():
         logging.warning("some requests were not answered within %g s", drain_s)
+    if not alone:
+        raise typer.Exit(1)

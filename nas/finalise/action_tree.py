@@ -22,9 +22,10 @@ from modeltree.profiles import DeviceProfile
 from modeltree.reward import Reward
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
 from nas.exits.catalogue import KnownEndings
-from nas.finalise.tree_builder import IMAGE_BITS, write_block
+from nas.finalise.tree_builder import IMAGE_BITS
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
+from nas.training.block_files import write_block
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network

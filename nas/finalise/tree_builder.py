@@ -1,25 +1,19 @@
 """From plans to a `ModelTree`, with every block exported and named by its content."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from compile.program_file import program_bytes
-from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
-from nas.bases import fingerprint
 from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
+from nas.training.block_files import write_block
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
-from transforms import Network, export
+from transforms import Network
 
 IMAGE_BITS = 8
 
@@ -263,21 +257,6 @@ def export_blocks(network: Network, forest: Forest, branches: Sequence[PlanPath]
         if rest is not None and rest not in rests:
             rests[rest] = write_block(forest.cloud[rest], forest.shapes[rest], folder)
     return Exported(blocks=blocks, heads=heads, rests=rests)
-
-
-def content_hash(module: nn.Module) -> str:
-    """sha256, in hex (20 digits), of a block's code and weights."""
-    code = getattr(module, "code", "") + repr(module)
-    return hashlib.sha256((code + fingerprint(module)).encode()).hexdigest()[:20]
-
-
-def write_block(module: nn.Module, shape: tuple[int, ...], folder: Path) -> str:
-    name = content_hash(module)
-    path = folder / f"{name}.pt2"
-    if not path.exists():
-        with torch.no_grad():
-            write_bytes(path, program_bytes(export(module, shape)))
-    return name
 
 
 def layers_of(network: Network) -> list[LayerSpec]:

@@ -22,12 +22,16 @@ import math
 from dataclasses import dataclass
 
 from modeltree.link.traces import DEFAULT_RTT_MS
+from modeltree.units import bytes_per_ms, s_from_ms
 from runtime.bandwidth.reading import LATE, PACKET_BYTES, Reading, RoundTrip, Sample
 from runtime.bandwidth.rules import rule
 
 DEFAULT_RULE = "adaptive"
 NEAR = math.log(1.5)
 """`Estimate.confidence` is the chance of being right within this: a factor of 1.5."""
+
+SHORT = 2.0
+"""A message that should take fewer jitters than this says no more than a small one."""
 
 FIRST_SPREAD = 1.0
 """Standard deviation of ln(bandwidth) before any forecast could be checked: the deciles lie a factor of 3.6 away."""
@@ -78,7 +82,7 @@ class Estimator:
         """Take in a reading; one older than the last is counted as if it came with it."""
         forecast = self._rule.mbps(reading.time_s) if self._readings else None
         self.round_trip.add(reading, forecast)
-        sample, bound = self._sampled(reading)
+        sample, bound = self._sampled(reading, forecast)
         if bound and forecast is not None and (forecast - sample.mbps) * bound >= 0:
             return
         if forecast is None and reading.size_bytes <= PACKET_BYTES:
@@ -111,17 +115,30 @@ class Estimator:
             readings=self._readings,
         )
 
-    def _sampled(self, reading: Reading) -> tuple[Sample, int]:
-        """The sample, and what it bounds: 1 "at least so fast", -1 "at most", 0 neither."""
-        rtt_s = self.round_trip.taken_from(reading.seconds) if reading.rtt_s is None else reading.rtt_s
+    def carried_mbps(self, reading: Reading) -> float:
+        """The bandwidth that a reading met, by itself: the round trip taken out, nothing noted."""
+        return self._sampled(reading)[0].mbps
+
+    def _sampled(self, reading: Reading, forecast: float | None = None) -> tuple[Sample, int]:
+        """The sample, and what it bounds: 1 "at least so fast", -1 "at most", 0 neither.
+
+        A message that should take less than the jitter is as good as a small one: only by being late by more than
+        jitter ever is does it say that the link has become slow.
+        """
         jitter_s = self.round_trip.jitter_s
-        small = reading.size_bytes <= PACKET_BYTES
-        carry_s = reading.seconds - rtt_s - (LATE * jitter_s if small else 0.0)
-        bound = 0
-        if not reading.finished or (small and carry_s > jitter_s):
-            bound = -1
-        elif carry_s <= jitter_s:
-            bound = 1
+        rtt_s = self.round_trip.taken_from(reading.seconds) if reading.rtt_s is None else reading.rtt_s
+        expected_s = math.inf if forecast is None else s_from_ms(reading.size_bytes / bytes_per_ms(forecast))
+        small = reading.size_bytes <= PACKET_BYTES or (expected_s < SHORT * jitter_s and not reading.grown)
+        carry_s, bound = reading.seconds - rtt_s, 0
+        if not reading.finished:
+            bound, carry_s = -1, carry_s - (LATE * jitter_s if small else 0.0)
+        elif not small:
+            bound = 1 if carry_s <= jitter_s else 0
+        elif carry_s - LATE * jitter_s > jitter_s:
+            bound, carry_s = -1, carry_s - LATE * jitter_s
+        else:  # all that it took beyond the least round trip may have been its bytes
+            least_s = self.round_trip.least_of(reading.seconds) if reading.rtt_s is None else reading.rtt_s
+            bound, carry_s = 1, reading.seconds - least_s
         carry_s = max(carry_s, jitter_s)
         sample = Sample(
             time_s=max(reading.time_s, self._last_s),

@@ -26,6 +26,7 @@ class Reading:
     seconds : from the first byte sent to the first byte of the answer, *less the server's own time*, which the server
         says in its answer. The round trip is still in it.
     rtt_s : round trip to take out, where the caller knows it for this very transfer; None: the estimator's own.
+    grown : a probe's last message, long enough to tell the link from the machine; see `longer_probe`.
     finished : False if the caller gave up after `seconds`: the link is then at most so fast.
     """
 
@@ -34,6 +35,7 @@ class Reading:
     seconds: float
     rtt_s: float | None = None
     finished: bool = True
+    grown: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.time_s) and 0 <= self.seconds < math.inf and 0 < self.size_bytes < math.inf):
@@ -88,7 +90,8 @@ class RoundTrip:
         if carry_s <= seconds / 2:  # else the forecast is off, as behind an outage, and explains it all away
             seconds -= carry_s
         if self._least:
-            above = min(abs(seconds - self.seconds), LATE * self.jitter_s)  # an outage is no jitter
+            most_s = max(LATE * self.jitter_s, self.seconds / 2)  # an outage is no jitter
+            above = min(abs(seconds - self.seconds), most_s)
             self._wavering_s += 0.2 * (above - self._wavering_s)
         while self._least and self._least[-1][1] >= seconds:
             self._least.pop()
@@ -112,3 +115,7 @@ class RoundTrip:
         Until a small message measured it, it is a guess, and at most half the seconds are taken for it.
         """
         return self.seconds + self._wavering_s if self._least else min(self.seconds, seconds / 2)
+
+    def least_of(self, seconds: float) -> float:
+        """What of a transfer's seconds was round trip, at least; likewise."""
+        return self.seconds if self._least else min(self.seconds, seconds / 2)

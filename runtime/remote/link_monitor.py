@@ -28,7 +28,7 @@ class LinkWatch:
         self.types, self.hysteresis, self.clock = types, hysteresis or Hysteresis(), clock
         self._estimator = Estimator(rtt_ms=rtt_ms)
         self._match: Match | None = None
-        self._asked_s = -float("inf")
+        self._asked_s = self._handed_over_s = -float("inf")
         self._lock = threading.Lock()
 
     def bandwidth_type(self) -> tuple[int, float]:
@@ -64,12 +64,39 @@ class LinkWatch:
             return self._estimator.round_trip.seconds + s_from_ms(size_bytes / bytes_per_ms(estimate.low_mbps))
 
     def observe(self, exchange: Exchange, *, finished: bool = True) -> None:
-        """A transfer, or (not `finished`) one that was given up after `seconds`."""
+        """A hand-over, or (not `finished`) one that was given up after `seconds`."""
         if exchange.sent_bytes < 1:
             return
-        seconds = max(0.0, exchange.seconds - exchange.server_s)
-        reading = Reading(
-            time_s=self.clock(), size_bytes=exchange.sent_bytes, seconds=seconds, finished=finished
-        )  # fmt: skip
         with self._lock:
-            self._estimator.add(reading)
+            self._handed_over_s = self.clock()
+            self._estimator.add(self._reading(exchange, finished=finished))
+
+    def probed(self, exchange: Exchange, *, finished: bool = True, grown: bool = False) -> None:
+        """A message of a probe; as for a hand-over, but nobody relied on it. grown : see `Reading`."""
+        with self._lock:
+            self._estimator.add(self._reading(exchange, finished=finished, grown=grown))
+
+    @property
+    def jitter_ms(self) -> float:
+        """How much small messages waver above the round trip."""
+        with self._lock:
+            return 1e3 * self._estimator.round_trip.jitter_s
+
+    def carried_mbps(self, exchange: Exchange) -> float:
+        """The bandwidth that a message met, by itself; nothing is noted."""
+        with self._lock:
+            return self._estimator.carried_mbps(self._reading(exchange))
+
+    @property
+    def relied(self) -> bool:
+        """Whether hand-overs went out since the estimate last had a reading: they said nothing of the bandwidth."""
+        with self._lock:
+            now_s = self.clock()
+            estimate = self._estimator.estimate(now_s)
+            return estimate is not None and self._handed_over_s > now_s - estimate.age_s
+
+    def _reading(self, exchange: Exchange, *, finished: bool = True, grown: bool = False) -> Reading:
+        seconds = max(0.0, exchange.seconds - exchange.server_s)
+        return Reading(
+            time_s=self.clock(), size_bytes=exchange.sent_bytes, seconds=seconds, finished=finished, grown=grown
+        )  # fmt: skip

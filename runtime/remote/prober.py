@@ -7,13 +7,19 @@ it measured goes to the link's watcher, whether it was answered to the breaker.
 import logging
 import threading
 
-from runtime.bandwidth import ProbePolicy, probe_due
+from runtime.bandwidth import Estimate, ProbePolicy, longer_probe, probe_due
 from runtime.remote.link_monitor import LinkWatch
 from runtime.remote.offload_client import Cloud
 from runtime.wire.transports.interface import Exchange, TimedOut, TransportError
 
 PING_BYTES = 64
 """Small enough to measure the round trip and nothing else."""
+
+PINGS = 3
+"""The first of a connection pays for opening it; the others say how much the round trip wavers."""
+
+SURPRISES = 3
+"""Probes in a row, a look apart, that a link is given to show that it has really changed."""
 
 _TIMEOUT_S = 2.0
 _LOOK_S = 0.25
@@ -27,6 +33,7 @@ class Prober:
     def __init__(self, link: LinkWatch, cloud: Cloud, policy: ProbePolicy) -> None:
         self._link, self._cloud, self._policy = link, cloud, policy
         self._probed_s = -float("inf")
+        self._surprises = 0
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
@@ -47,18 +54,19 @@ class Prober:
         breaker = self._cloud.breaker
         if not breaker.closed or self._link.clock() - self._link.asked_s > self._policy.asleep_s:
             return None
-        return self._probe(now=breaker.doubted)
+        return self._probe(now=breaker.doubted or self._surprises > 0)
 
     def _run(self) -> None:
         while not self._stop.wait(_LOOK_S):
             self.look()
 
     def _probe(self, *, now: bool) -> bool | None:
-        sizes = self._sizes(now=now)
-        if not sizes:
+        estimate = self._link.estimate()
+        size = self._size(estimate, now=now)
+        if not size:
             return None
         try:
-            answered = all(map(self._answered, sizes))
+            answered = all(map(self._pinged, range(PINGS))) and self._measured(size)
         except Exception:
             _log.exception("a probe failed in a way that none should")
             answered = False
@@ -68,30 +76,55 @@ class Prober:
             self._cloud.breaker.failed(link=True)
         return answered
 
-    def _sizes(self, *, now: bool) -> tuple[int, ...]:
-        """Bytes of the messages to send: small ones for the round trip, then one for the bandwidth; none: not due."""
+    def _size(self, estimate: Estimate | None, *, now: bool) -> int:
+        """Bytes that measure the bandwidth; 0: no probe is due."""
         with self._lock:
-            now_s, estimate = self._link.clock(), self._link.estimate()
+            now_s = self._link.clock()
             size = probe_due(
                 now_s, estimate, self._policy, last_inference_s=self._link.asked_s, last_probe_s=self._probed_s,
-                busy=self._cloud.calls > 0,
+                busy=self._cloud.calls > 0, relied=self._link.relied,
             )  # fmt: skip
-            if not size and not now:
-                return ()
-            self._probed_s = now_s
-        # the first message of a connection pays for opening it, so a second one measures the round trip
-        pings = (PING_BYTES,) * (2 if estimate is None else 1)
-        return (*pings, size or self._policy.least_bytes)
+            if size or now:
+                self._probed_s = now_s
+        return size or (self._policy.least_bytes if now else 0)
 
-    def _answered(self, size_bytes: int) -> bool:
-        """Send a message; whether it came back. A refusal says nothing of the link, silence that it is slow."""
+    def _pinged(self, _: int) -> bool:
+        if (exchange := self._exchange(PING_BYTES)) is None:
+            return False
+        self._link.probed(exchange)
+        return True
+
+    def _measured(self, size_bytes: int) -> bool:
+        """Send messages that grow until one is long enough to tell; the last one counts."""
+        for number in range(self._policy.rounds):
+            if (exchange := self._exchange(size_bytes)) is None:
+                return False
+            mbps, jitter_ms = self._link.carried_mbps(exchange), self._link.jitter_ms
+            longer = longer_probe(size_bytes, mbps, jitter_ms, self._policy)
+            if not longer or number == self._policy.rounds - 1:
+                self._link.probed(exchange, grown=True)
+                self._note(mbps)
+                return True
+            size_bytes = longer
+        return False
+
+    def _note(self, mbps: float) -> None:
+        """Whether the probe said something else than what is held: then it is repeated at the next look.
+
+        A few times, for one outlier is no change, and a change should not wait for the estimate to be old.
+        """
+        estimate, types = self._link.estimate(), self._link.types
+        surprising = estimate is not None and types.match(mbps) != types.match(estimate.mbps)
+        self._surprises = self._surprises + 1 if surprising and self._surprises < SURPRISES else 0
+
+    def _exchange(self, size_bytes: int) -> Exchange | None:
+        """A message; None where it did not come back. A refusal says nothing of the link, silence that it is slow."""
         sent_s = self._link.clock()
         try:
-            self._link.observe(self._cloud.transport.probe(size_bytes, _TIMEOUT_S))
+            return self._cloud.transport.probe(size_bytes, _TIMEOUT_S)
         except TransportError as error:
             if isinstance(error, TimedOut):
                 spent_s = self._link.clock() - sent_s
                 failed = Exchange(sent_bytes=size_bytes, received_bytes=0, seconds=spent_s, server_s=0.0)
-                self._link.observe(failed, finished=False)
-            return False
-        return True
+                self._link.probed(failed, finished=False)
+            return None

@@ -256,6 +256,7 @@ class BundleEngine(ModelEngine):
     workers : None takes one for each processor. Each runs its library on `threads` threads; None shares the
         processors out. One worker with all threads answers a single device sooner; many with one thread each answer
         more devices, since nothing waits for the slowest thread of a call.
+    blocks : to serve beside the rests, as far as the bundle has them: stages of a placement (`runtime.chain`).
     eager : load and time all models now, not when they are first asked for.
     max_requests, max_bytes, keep_old_s, clock, order : see `ModelEngine`.
 
@@ -266,8 +267,8 @@ class BundleEngine(ModelEngine):
 
     def __init__(
         self, folder: Path | str, *, backend: str = "tvm", target: str | None = None, variant: str = "f32",
-        workers: int | None = None,
-        threads: int | None = None, eager: bool = True, max_requests: int = 256, max_bytes: int = 256 * 2**20,
+        workers: int | None = None, threads: int | None = None, eager: bool = True, blocks: Sequence[str] = (),
+        max_requests: int = 256, max_bytes: int = 256 * 2**20,
         keep_old_s: float = 0.0, metrics: "CollectorRegistry | None" = None,
         clock: Callable[[], float] = time.monotonic, order: str = "fcfs",
     ) -> None:  # fmt: skip
@@ -276,7 +277,7 @@ class BundleEngine(ModelEngine):
         count = available_cpus() if workers is None else workers
         self.folder = Path(folder)
         self._backend, self.target = backend, "onnx"
-        self._target, self._variant, self._eager = target, variant, eager
+        self._target, self._variant, self._eager, self._blocks = target, variant, eager, tuple(blocks)
         self._threads = max(1, available_cpus() // max(count, 1)) if threads is None else threads
         models = self._read(self.folder)
         if eager:
@@ -314,7 +315,9 @@ class BundleEngine(ModelEngine):
 
     def _read(self, folder: Path) -> list[Model]:
         bundle = Bundle.open(folder.resolve())  # a link may point elsewhere when a library is loaded
-        rests = [block for block, entry in bundle.manifest.blocks.items() if "rest" in entry.roles]
+        served = {block for block, entry in bundle.manifest.blocks.items() if "rest" in entry.roles}
+        served |= {block for block in self._blocks if block in bundle.manifest.blocks}
+        rests = sorted(served)
         if not rests:
             raise ConfigError(f"the tree of {folder} hands nothing over: there is nothing to serve")
         if self._backend == "onnx":

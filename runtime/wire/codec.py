@@ -1,4 +1,4 @@
-"""Integer codes for the tensor that crosses the network, and as few bytes as zlib finds for them.
+"""Integer codes for the tensor that crosses the network, and as few bytes for them as we find.
 
 Pure numpy, so device and cloud share it; torch never enters `runtime`. What the bytes mean is in docs/wire.md.
 Symbols follow [Niu 2022, sec. III-A].
@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import ConfigError, DataError, FormatError
+from runtime.wire.modelled import HEAD_BYTES, modelled, unmodelled
 
+MODELLED_BITS = 8
+"""The widest codes for which there are models."""
 FLOAT_BITS = 32
 """The width that stands for float32 as it is."""
 
@@ -33,10 +36,11 @@ class FrameError(FormatError):
 
 
 class Packing(enum.IntEnum):
-    """How codes become bytes: bit by bit, or through deflate."""
+    """How codes become bytes: bit by bit, through deflate, or by Huffman codes that both ends know."""
 
     PACKED = 0
     DEFLATED = 1
+    MODELLED = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,12 +128,15 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def pack(q: np.ndarray, bits: int) -> tuple[Packing, bytes]:
-    """Codes as bytes: through Huffman coding where that makes them fewer.
+    """Codes as bytes, by the method that makes them fewest.
 
     Up to four-bit planes put several codes into a byte, which also lets Huffman spend less than a bit on each.
     """
     planes = _planes(q.reshape(-1), bits)
     deflated = _deflated([_gathered(plane, width, 8 // width, 1) for plane, width in planes])
+    least = min(len(deflated), packed_bytes(q.size, bits))
+    if bits <= MODELLED_BITS and (found := modelled(planes[0][0], bits, least)) is not None:
+        return Packing.MODELLED, found
     if len(deflated) < packed_bytes(q.size, bits):
         return Packing.DEFLATED, deflated
     packed = (_gathered(plane, width, 8, width).tobytes()[: _ceiling(q.size * width, 8)] for plane, width in planes)
@@ -143,6 +150,8 @@ def unpack(payload: memoryview, method: Packing, bits: int, count: int) -> np.nd
     ------
     FrameError : it holds more or fewer codes, codes of more bits, bits set where none belong, or is no deflate stream.
     """
+    if method is Packing.MODELLED:
+        return _unmodelled(payload, bits, count)
     widths = _widths(bits)
     if method is Packing.PACKED:
         layouts = [(width, 8, width) for width in widths]
@@ -159,6 +168,17 @@ def unpack(payload: memoryview, method: Packing, bits: int, count: int) -> np.nd
         planes.append(_scattered(data[:size], *layout, count))
         data = data[size:]
     return planes[0] if len(planes) == 1 else planes[0].astype(np.uint16) << 8 | planes[1]
+
+
+def _unmodelled(payload: memoryview, bits: int, count: int) -> np.ndarray:
+    if bits > MODELLED_BITS or len(payload) < HEAD_BYTES:
+        raise FrameError(
+            f"payload has {len(payload)} modelled bytes of {bits} bits: from {HEAD_BYTES} on, of 1..8 bits"
+        )
+    try:
+        return unmodelled(payload, bits, count)
+    except ValueError as error:
+        raise FrameError(f"payload {error}: encode the frame again") from error
 
 
 def _widths(bits: int) -> tuple[int, ...]:

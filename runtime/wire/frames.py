@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 from modeltree.errors import ConfigError, DataError
 from runtime.wire.codec import (
     FLOAT_BITS,
+    MODELLED_BITS,
     Codes,
     FrameError,
     Packing,
@@ -192,7 +193,7 @@ def _parsed(frame: memoryview) -> Header:
         raise FrameError("frame has another checksum than its bytes: it was damaged; send it again", reason="checksum")
     if kind not in (_FEATURES, _PIXELS) or method not in tuple(Packing) or not 1 <= rank <= MAX_RANK:
         raise FrameError(
-            f"frame has kind {kind}, method {method}, {rank} dimensions: they must be 0 or 1, 0 or 1, 1..{MAX_RANK}; "
+            f"frame has kind {kind}, method {method}, {rank} dimensions: they must be 0 or 1, 0..2, 1..{MAX_RANK}; "
             "encode it again",
             reason="header",
         )
@@ -222,6 +223,8 @@ def _check(header: Header) -> None:
     most = 4 * numbers if bits == FLOAT_BITS else packed_bytes(numbers, bits)
     if header.method is Packing.DEFLATED and (bits == FLOAT_BITS or header.payload_bytes >= most):
         raise _wrong(f"{header.payload_bytes} deflated bytes of {bits} bits", f"packed, or fewer than {most}")
+    if header.method is Packing.MODELLED and (bits > MODELLED_BITS or header.payload_bytes >= most):
+        raise _wrong(f"{header.payload_bytes} modelled bytes of {bits} bits", f"fewer than {most}, of 1..8 bits")
     if header.method is Packing.PACKED and header.payload_bytes != most:
         raise _wrong(f"{header.payload_bytes} packed bytes of {bits} bits", str(most))
 

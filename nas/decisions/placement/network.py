@@ -3,31 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from modeltree.errors import DataError
+from compile.program_file import read_program
 from modeltree.network import NetworkSpec
 from nas.bases import build
 from nas.decisions.placement.cuts import Cuts, cuts_of
 from nas.decisions.placement.hosts import Hosts
 from nas.decisions.placement.pipeline import Objective, Plan, plan
-from transforms import analyse, export
+from transforms import Network, analyse, export
 
 
-def spec_of(source: str, *, classes: int, image_size: int) -> NetworkSpec:
+def network_of(source: str, *, classes: int, image_size: int) -> Network:
     """The network of a run directory, or a base by name or as `file.py:factory`.
 
     Raises
     ------
-    DataError : the run's base network cannot be read. ConfigError, GraphError : there is no such network.
+    FormatError, DataError : the run's base network cannot be read. ConfigError, GraphError : there is no such network.
     """
     program = Path(source) / "base.pt2"
     if program.exists():
-        try:
-            return analyse(torch.export.load(program)).spec
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DataError(f"cannot read {program}: {error}: search again") from error
-    return analyse(export(build(source, num_classes=classes, image_size=image_size), (3, image_size, image_size))).spec
+        return analyse(read_program(program))
+    return analyse(export(build(source, num_classes=classes, image_size=image_size), (3, image_size, image_size)))
 
 
 def plan_network(spec: NetworkSpec, hosts: Hosts, objective: Objective, *, every: bool = False) -> tuple[Plan, Cuts]:

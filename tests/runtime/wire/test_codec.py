@@ -175,10 +175,10 @@ def test_codes_come_back_as_they_were(count, bits, seed, skewed):
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_large_skewed_codes_are_deflated_and_come_back(bits):
+def test_large_skewed_codes_are_coded_and_come_back(bits):
     q = codes_of(50_000, bits, 1)
     method, payload = pack(q, bits)
-    assert method is Packing.DEFLATED
+    assert method is not Packing.PACKED
     assert (unpack(memoryview(payload), method, bits, q.size) == q).all()
 
 
@@ -219,9 +219,15 @@ def inflated(payload):
     [(1, 0b11111111), (2, 0b11111111), (3, 0b00111111), (4, 0b11111111), (5, 0b11111), (7, 0b1111111), (8, 0b11111111)],
 )
 def test_small_codes_share_a_byte_of_the_deflated_plane(bits, byte):
-    method, payload = pack(np.full(960, 2**bits - 1, np.uint8), bits)
+    plane = deflated(bytes([byte]) * (960 // (8 // bits)))
+    assert unpack(memoryview(plane), Packing.DEFLATED, bits, 960).tolist() == [2**bits - 1] * 960
+
+
+def test_what_no_model_fits_is_deflated():
+    q = np.resize(np.array([0, 15, 3], np.uint8), 3000)  # in 4 bits: three bytes, again and again
+    method, payload = pack(q, 4)
     assert method is Packing.DEFLATED
-    assert inflated(payload) == bytes([byte]) * (960 // (8 // bits))
+    assert inflated(payload) == bytes.fromhex("0f 30 f3") * 500
 
 
 def test_the_high_plane_goes_first_and_shares_bytes_too():

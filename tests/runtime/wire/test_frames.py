@@ -185,7 +185,8 @@ def test_a_receiver_that_expects_another_type_is_told():
 
 SMALL = {
     "packed": (encode(features((1, 2, 2, 2)), 5), (1, 2, 2, 2), np.float32),
-    "deflated": (encode(features((1, 16, 5, 5)) ** 4, 4), (1, 16, 5, 5), np.float32),
+    "modelled": (encode(features((1, 16, 5, 5)) ** 4, 4), (1, 16, 5, 5), np.float32),
+    "deflated": (encode(np.resize(np.float32([0, 15, 3]), (1, 300)), 4), (1, 300), np.float32),
     "two planes": (encode(features((1, 4, 8, 8)).round(), 12), (1, 4, 8, 8), np.float32),
     "floats": (encode(features((1, 3, 2, 2)), 32), (1, 3, 2, 2), np.float32),
     "pixels": (encode(pixels((1, 3, 2, 2)), 8), (1, 3, 2, 2), np.uint8),
@@ -194,7 +195,7 @@ SMALL = {
 
 def test_the_small_frames_are_of_every_kind():
     assert [read_header(SMALL[name][0]).method for name in SMALL] == [
-        Packing.PACKED, Packing.DEFLATED, Packing.DEFLATED, Packing.PACKED, Packing.PACKED,
+        Packing.PACKED, Packing.MODELLED, Packing.DEFLATED, Packing.DEFLATED, Packing.PACKED, Packing.PACKED,
     ]  # fmt: skip
 
 
@@ -237,7 +238,8 @@ LIES = {
     "longer than it is": ({"length": 7}, "length", "has 38 bytes: it says 39"),
     "shorter than it is": ({"length": 5}, "length", "has 38 bytes: it says 37"),
     "kind": ({"kind": 2}, "header", "kind 2"),
-    "method": ({"method": 2}, "header", "method 2"),
+    "method": ({"method": 3}, "header", "method 3"),
+    "modelled, but no smaller": ({"method": 2}, "header", "modelled bytes of 8 bits"),
     "no dimensions": ({"shape": (), "payload": b"1"}, "header", "0 dimensions"),
     "a size of nothing": ({"shape": (0, 3), "payload": b""}, "header", r"shape \(0, 3\)"),
     "sizes beyond measure": ({"shape": (2**32 - 1,) * 2}, "header", "numbers at most"),
