@@ -10,6 +10,7 @@ import typer
 from modeltree.errors import BrokenImages, NasError
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
+from nas.cli.display.streams import end_if_full, end_unless_written, prepare_streams
 from nas.cli.doctor import doctor
 from nas.cli.emulate import emulate
 from nas.cli.field import field
@@ -53,6 +54,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line. Whatever the user can mend is one line on standard error and status 2."""
+    prepare_streams()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged pictures, of which we say what there is to say
     warnings.showwarning = _told_in_a_line(warnings.showwarning)
     try:
@@ -60,10 +62,14 @@ def main() -> None:
     except NasError as error:
         print(f"nas: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        end_if_full(error, sys.stdout)
+        raise
     except SystemExit as end:  # typer's own way to end, after Ctrl-C too, which it does not put in words
         if end.code == INTERRUPTED:
             again = "start it again with --resume" if sys.argv[1:2] == ["search"] else "start it again in the same way"
             print(f"nas: interrupted: {again} to go on", file=sys.stderr)
+        end_unless_written(sys.stdout)
         raise
 
 

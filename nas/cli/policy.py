@@ -25,8 +25,18 @@ policy = typer.Typer(
 )  # fmt: skip
 
 Source = Annotated[
-    Path, typer.Argument(metavar="TREE|RUN|BUNDLE", help="A tree's JSON; or a run: methods/actions.json, or its tree")
+    Path | None,
+    typer.Argument(metavar="TREE|RUN|BUNDLE", help="A tree's JSON; or a run: methods/actions.json, or its tree"),
 ]
+Env = Annotated[str, typer.Option(help="leaves (of a tree), or stream (tasks with deadlines; needs no tree)")]
+Costs = Annotated[
+    Path | None, typer.Option(help="Of a stream: what exits and cuts take, as `nas stream --costs` writes")
+]
+StreamRate = Annotated[float, typer.Option(help="Of a stream: p, the chance of a task in a slot")]
+StreamK = Annotated[float, typer.Option("--k", help="Of a stream: deadline in slots an image")]
+StreamDevices = Annotated[int, typer.Option(min=1, help="Of a stream: end devices")]
+SlotMs = Annotated[float, typer.Option(help="Of a stream: length of a slot")]
+StreamMbps = Annotated[float, typer.Option(help="Of a stream: the link")]
 OfMethod = Annotated[str | None, typer.Option(help="The tree of this method of the run")]
 Link = Annotated[str | None, typer.Option(help="Bandwidths from a link: a scene, or a CSV or mahimahi file")]
 SweepText = Annotated[str | None, typer.Option("--sweep", help="Bandwidths LOW:HIGH[:STEP] in Mbit/s")]
@@ -38,9 +48,19 @@ Seed = Annotated[int, typer.Option(min=0, help="Of training, and of a scene")]
 
 @policy.command()
 def train(
-    source: Source,
     out: Annotated[Path, typer.Option(help="The policy's file, .npz")],
-    agent: Annotated[str, typer.Option(help="sac (soft actor-critic, discrete) or dqn")] = "sac",
+    source: Source = None,
+    env: Env = "leaves",
+    agent: Annotated[
+        str | None, typer.Option(help="sac (soft actor-critic, discrete; the usual one), dqn, or ddqn (of a stream)")
+    ] = None,
+    costs: Costs = None,
+    rate: StreamRate = 0.1,
+    k: StreamK = 3.0,
+    devices: StreamDevices = 3,
+    slot_ms: SlotMs = 10.0,
+    mbps: StreamMbps = 1.0,
+    events: Annotated[Path | None, typer.Option(help="Of a stream: a folder for TensorBoard's curves")] = None,
     method: OfMethod = None,
     objective: Annotated[str, typer.Option(help="wang (eq. 7, as trees are searched for) or niu (eq. 14)")] = "wang",
     link: Link = None,
@@ -54,7 +74,17 @@ def train(
     seed: Seed = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:
-    """Train an agent on a tree's leaves, with bandwidths from a link, or drawn evenly from a sweep (0:80 if none)."""
+    """Train an agent on a tree's leaves, with bandwidths from a link, or drawn evenly from a sweep (0:80 if none).
+
+    With --env stream: on drawn streams of tasks with deadlines.
+    """
+    if _is_stream(env):
+        from nas.cli.stream_policy import StreamSetting, train_stream
+
+        told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
+        train_stream(told_of, out, agent=agent or "ddqn", steps=steps, seed=seed, events=events, quiet=quiet)
+        return
+    source, agent = _given(source), agent or "sac"
     import torch
 
     from modeltree.errors import ConfigError, unknown
@@ -98,8 +128,16 @@ def train(
 
 @policy.command("eval")
 def evaluate(
-    source: Source,
     out: Annotated[Path, typer.Option(help="A folder for policies.html and policies.csv")],
+    source: Source = None,
+    env: Env = "leaves",
+    costs: Costs = None,
+    rate: StreamRate = 0.1,
+    k: StreamK = 3.0,
+    devices: StreamDevices = 3,
+    slot_ms: SlotMs = 10.0,
+    mbps: StreamMbps = 1.0,
+    streams: Annotated[int, typer.Option(min=1, help="Of a stream: how many of 100 tasks")] = 10,
     policy: Annotated[list[Path] | None, typer.Option(help="A file of nas policy train; may be given again")] = None,
     method: OfMethod = None,
     objective: Annotated[
@@ -121,6 +159,13 @@ def evaluate(
 
     Times and energy are predicted, accuracy is what the tree holds; on a link, transfers are exact.
     """
+    if _is_stream(env):
+        from nas.cli.stream_policy import StreamSetting, evaluate_stream
+
+        told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
+        evaluate_stream(told_of, policy or [], streams=streams, seed=seed, out=out)
+        return
+    source = _given(source)
     from modeltree.errors import ConfigError
     from nas.decisions.offloading.compare import contenders, over_bandwidths, over_link, rows, write_csv
     from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
@@ -166,6 +211,22 @@ def evaluate(
     if trace is None:
         _print_choices(decisions, outcomes, ["exact", *files])
     print(f"Predicted times and energy, accuracy as the tree says; decisions timed here.\n{out / 'policies.html'}")
+
+
+def _is_stream(env: str) -> bool:
+    from modeltree.errors import unknown
+    from nas.cli.stream_policy import ENVIRONMENTS, STREAM
+
+    if env not in ENVIRONMENTS:
+        raise unknown("environment", env, ENVIRONMENTS)
+    return env == STREAM
+
+
+def _given(source: Path | None) -> Path:
+    """The tree that leaves are of."""
+    if source is None:
+        raise typer.BadParameter("a tree is needed: a tree's JSON, a run or a bundle, or --env stream")
+    return source
 
 
 def _read(paths: "Sequence[Path]", tree: "ModelTree") -> "dict[str, Trained]":

@@ -26,12 +26,16 @@ def stream(
     ] = "200",
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="edf, rolling, greedy, random, device, or a file of nas policy train; may be given again"),
+        typer.Option(
+            help="edf, rolling, greedy, random, device, EXIT/CUT, or a file of nas policy train; again for more"
+        ),
     ] = None,
     mbps: Annotated[float, typer.Option(help="Of each device's link")] = 1.0,
     rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the link")] = 4.0,
     order: Annotated[str, typer.Option(help="Of the queues on devices and server: fcfs or edf")] = "fcfs",
-    slowdown: Annotated[float, typer.Option(min=1.0, help="Devices are so many times slower than this machine")] = 1.0,
+    slowdown: Annotated[
+        float, typer.Option(min=0.0, help="Devices take so many times what the tree predicts; 0: this machine as it is")
+    ] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="Of the server: batches at once")] = 1,
     kill_at_s: Annotated[float | None, typer.Option(help="Kill the server then, and start it again")] = None,
     down_s: Annotated[float, typer.Option(help="How long it stays away")] = 2.0,

@@ -33,7 +33,7 @@ def write_stream_report(path: Path, record: StreamRecord) -> None:
     facts = [
         f"{len(record.runs[0].lines)} tasks, {record.tasks_from}", f"{record.devices} devices",
         f"{record.mbps:g} Mbit/s each, round trip {record.rtt_ms:g} ms", f"queues {record.order}",
-        "" if record.slowdown == 1 else f"devices {record.slowdown:g} times slower than this machine",
+        f"devices take {record.slowdown:g} times what the tree predicts" if record.slowdown else "",
         f"{record.machine}, {record.date}, commit {record.commit}",
     ]  # fmt: skip
     sections = [

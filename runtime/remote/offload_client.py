@@ -23,6 +23,8 @@ LATE = 3.0
 """An answer is late after so many times what it should take."""
 
 _SHARE = 0.2
+_HURRIED = 4
+"""So many urgent calls in a row that ran out of time count as a failure."""
 
 
 class Link(Protocol):
@@ -44,6 +46,7 @@ class Call:
     def __init__(self, model: str, size_bytes: int, began_s: float) -> None:
         self.model, self.size_bytes, self.began_s = model, size_bytes, began_s
         self.future: Future[Reply]
+        self.urgent = False
         self.settled = False
 
 
@@ -67,6 +70,7 @@ class Cloud:
         self._threads = Workers(CALLS_IN_FLIGHT, "nas-handover")
         self._in_flight: set[Future[Reply]] = set()
         self._lock = threading.Lock()
+        self._hurried = 0
 
     def why_not(self) -> str | None:
         """Why it is not asked just now; None where it may be."""
@@ -90,14 +94,20 @@ class Cloud:
         link_s, server_s = self.link.expected_s(size_bytes), self._server_s.get(model)
         return None if link_s is None or server_s is None else link_s + server_s
 
-    def ask(self, model: str, x: np.ndarray, *, bits: int, timeout_s: float, shape_out: tuple[int, ...]) -> Call:
+    def ask(
+        self, model: str, x: np.ndarray, *, bits: int, timeout_s: float, shape_out: tuple[int, ...],
+        urgent: bool = False,
+    ) -> Call:  # fmt: skip
         """Begin a hand-over; `Call.future` brings the reply or a `NasError`.
+
+        urgent : the time is what a deadline leaves, so that one that runs out is nobody's fault; several in a row are.
 
         Raises
         ------
         Closed : this was closed, or the machine has no thread left.
         """
         call = Call(model, max(1, x.size * bits // 8), self.clock())
+        call.urgent = urgent
         call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
         with self._lock:
             self._in_flight.add(call.future)
@@ -135,12 +145,14 @@ class Cloud:
                 before_s = means.get(call.model, new_s)
                 means[call.model] = before_s + _SHARE * (new_s - before_s)
             self.breaker.succeeded()
+            self._hurried = 0
             self.link.observe(reply)
             return
         spent_s = self.clock() - call.began_s
         if isinstance(error, TimedOut):
             given_up = Exchange(sent_bytes=call.size_bytes, received_bytes=0, seconds=spent_s, server_s=0.0)
             self.link.observe(given_up, finished=False)
-            if spent_s < LATE * self._usual_s.get(call.model, 0.0):
+            self._hurried += call.urgent
+            if spent_s < LATE * self._usual_s.get(call.model, 0.0) or (call.urgent and self._hurried % _HURRIED):
                 return  # the deadline was near, and nobody failed
         self.breaker.failed(call.began_s, link=isinstance(error, TimedOut | Unreachable))

@@ -25,10 +25,10 @@ from runtime.execution.device import Device
 from runtime.images.inputs import Picture, entering
 from runtime.remote.offload_client import Cloud
 from runtime.stream.planners import Local, best_fit
-from runtime.stream.results import ServerQueue, TaskResult
+from runtime.stream.results import Overrun, ServerQueue, TaskResult
 from runtime.stream.task_queue import TaskQueue
 from runtime.stream.ways import Way
-from runtime.wire.transports.interface import Exchange, Reply
+from runtime.wire.transports.interface import Exchange, Reply, TimedOut
 
 MOST_WAITING = 64
 """Tasks that wait on the device; more are not run, whatever a planner says."""
@@ -52,6 +52,7 @@ class Job:
     sent_s: float = 0.0
     retried: bool = False
     why: str = ""
+    foreseen_ms: float = 0.0
 
     @property
     def until_s(self) -> float:
@@ -79,7 +80,7 @@ class TaskStream:
         self._local = Local(system=system)
         self._jobs: TaskQueue[Job] = TaskQueue(order)
         self._handovers: SimpleQueue[tuple[Job, Way, np.ndarray, int] | None] = SimpleQueue()
-        self.server = ServerQueue(clock)
+        self.server, self._overrun = ServerQueue(clock), Overrun()
         self._busy_until_s = self._link_until_s = self._last_s = clock()
         self._lock = threading.Lock()
         self._under_way: dict[int, Job] = {}
@@ -121,7 +122,8 @@ class TaskStream:
         now = self.clock()
         waits_s = max(0.0, self._busy_until_s - now) + self._jobs.before_s(job.until_s)
         return Seen(
-            images=len(job.images), deadline_ms=ms_from_s(job.until_s - now), device_wait_ms=ms_from_s(waits_s),
+            images=len(job.images), deadline_ms=ms_from_s(job.until_s - now) - self._overrun.margin_ms,
+            device_wait_ms=ms_from_s(waits_s),
             server_wait_ms=self.server.wait_ms(), mbps=self._bandwidth(),
             link_wait_ms=ms_from_s(max(0.0, self._link_until_s - now)),
         )  # fmt: skip
@@ -150,8 +152,9 @@ class TaskStream:
         reason = "no server was named" if self.cloud is None else self.cloud.why_not()
         if reason is not None:
             job.why = f"on the device: {reason}"
-            return self._local.choose(seen)
-        return self.planner.choose(seen)
+        action = (self.planner if reason is None else self._local).choose(seen)
+        job.foreseen_ms = float(self.system.finish_ms(seen)[action])
+        return action
 
     def _device_s(self, job: Job, action: int) -> float:
         return s_from_ms(float(self.system.device_ms[len(job.images), action]))
@@ -192,8 +195,8 @@ class TaskStream:
 
         What failed at the server is answered even if late: it was promised, and nobody else has it.
         """
-        left_ms = ms_from_s(job.until_s - self.clock() - _MARGIN_S)
-        seen = self.seen(job)._replace(device_wait_ms=0.0, deadline_ms=left_ms)
+        left_ms = ms_from_s(job.until_s - self.clock())
+        seen = self.seen(job)._replace(device_wait_ms=0.0)
         allowed = self.cloud is not None and not job.retried and self.cloud.why_not() is None
         finish_ms = self.system.finish_ms(seen)
         way = self.ways[job.action - 1]
@@ -222,7 +225,9 @@ class TaskStream:
             timeout_s = max(left_s - alone_s - _MARGIN_S if left_s > 2 * alone_s else left_s, 1e-3)
             shape_out = self.device.manifest.blocks[way.handover.block].out_shape
             try:
-                call = self.cloud.ask(way.handover.block, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+                call = self.cloud.ask(
+                    way.handover.block, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out, urgent=True
+                )
             except NasError as error:
                 self._failed(job, error)
                 continue
@@ -244,6 +249,8 @@ class TaskStream:
 
     def _failed(self, job: Job, error: BaseException) -> None:
         """Back to the device, in front of all that waits."""
+        if isinstance(error, TimedOut):
+            self._overrun.note(max(0.0, ms_from_s(self.clock() - job.arrived_s) - job.foreseen_ms))
         job.retried, job.why = True, f"the server did not answer: {error}"
         local = self._local.choose(self.seen(job))
         job.action = local or job.action
@@ -268,6 +275,8 @@ class TaskStream:
         with self._lock:
             self._under_way.pop(id(job), None)
         in_time = outputs is not None and ended <= job.until_s
+        if outputs is not None and not job.retried:
+            self._overrun.note(ms_from_s(ended - job.arrived_s) - job.foreseen_ms)
         job.future.set_result(TaskResult(
             outputs=outputs, action=job.action if outputs is not None else 0, images=len(job.images),
             deadline_ms=job.deadline_ms, answered_by=answered_by, why=why, in_time=in_time,

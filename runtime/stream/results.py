@@ -8,6 +8,9 @@ import numpy as np
 
 from modeltree.units import ms_from_s
 
+_NEWEST = 0.1
+_FIRST_DEVIATION_MS, _LEAST_MARGIN_MS = 2.0, 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
@@ -55,3 +58,24 @@ class ServerQueue:
         """What is left of it."""
         with self._lock:
             return ms_from_s(max(0.0, self._waiting_s - (self._clock() - self._at_s)))
+
+
+class Overrun:
+    """By how much tasks take longer than was foreseen: a running mean and its deviation, as TCP reckons [RFC 6298].
+
+    What a planner is told of a deadline is less this, so that what it begins is in time almost surely.
+    """
+
+    def __init__(self) -> None:
+        self._mean_ms, self._deviation_ms = 0.0, _FIRST_DEVIATION_MS
+
+    def note(self, over_ms: float) -> None:
+        """A task was answered so much later than foreseen; negative: sooner."""
+        away_ms = over_ms - self._mean_ms
+        self._mean_ms += _NEWEST * away_ms
+        self._deviation_ms += _NEWEST * (abs(away_ms) - self._deviation_ms)
+
+    @property
+    def margin_ms(self) -> float:
+        """What to keep free in front of a deadline."""
+        return max(_LEAST_MARGIN_MS, self._mean_ms + 2 * self._deviation_ms)

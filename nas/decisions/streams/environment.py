@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from modeltree.errors import ConfigError
-from modeltree.streams.costs import MOST_IMAGES, StreamCosts, load_costs
+from modeltree.streams.costs import MOST_IMAGES, ActionTable, StreamCosts, load_costs
 from modeltree.streams.gain import Gain
 from modeltree.streams.system import PAPER_MBPS, Played, StreamSystem, Timeline
 from modeltree.streams.tasks import Arrivals, Task
@@ -28,12 +28,13 @@ def shipped_costs() -> StreamCosts:
 
 
 def setting(
-    *, costs: StreamCosts | None = None, p: float = 0.1, k: float = 3.0, devices: int = 3, slot_ms: float = 10.0,
-    mbps: float = PAPER_MBPS, alpha: float = 0.1, beta: float = 16.0, strict: bool = True,
+    *, costs: StreamCosts | None = None, table: ActionTable | None = None, p: float = 0.1, k: float = 3.0,
+    devices: int = 3, slot_ms: float = 10.0, mbps: float = PAPER_MBPS, alpha: float = 0.1, beta: float = 16.0,
+    strict: bool = True,
 ) -> tuple[StreamSystem, Arrivals]:  # fmt: skip
     """A system and its arrivals; the parameters are those of `TaskStreamEnv`."""
-    table = (costs or shipped_costs()).table()
-    system = StreamSystem(table=table, mbps=mbps, gain=Gain(alpha=alpha, beta=beta), strict=strict)
+    actions = (costs or shipped_costs()).table() if table is None else table
+    system = StreamSystem(table=actions, mbps=mbps, gain=Gain(alpha=alpha, beta=beta), strict=strict)
     return system, Arrivals(p=p, k=k, devices=devices, slot_ms=slot_ms)
 
 
@@ -43,7 +44,7 @@ class TaskStreamEnv(gymnasium.Env[np.ndarray, np.int64]):
     Parameters
     ----------
     costs : what exits and cuts cost; fitted to measurements, `StreamCosts.origin` says to which. The shipped ones
-        unless given (`nas.decisions.streams.measure` makes others).
+        unless given (`nas.profiling.stream_costs` makes others). table : actions as they are, in place of costs.
     tasks : of an episode; 100 in the paper's figures 5 to 7.
     p, k, devices : arrival rate, deadline in slots an image, end devices; 0.1, 3 and 3 in the paper's figures.
     slot_ms : length of a slot; the paper does not give it. Ours lets k = 1 keep what the second exit takes on the

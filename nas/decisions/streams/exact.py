@@ -81,7 +81,7 @@ def exact(
     return Optimum(plan, incumbent, widest, bound <= incumbent, max(incumbent, bound))
 
 
-def upper_bound(system: StreamSystem, tasks: Sequence[Task], *, devices: int, most_states: int = 3000) -> float:
+def upper_bound(system: StreamSystem, tasks: Sequence[Task], *, devices: int, most_states: int = 400) -> float:
     """What no plan can gain, whoever makes it, on a system that is not `strict`: the server busy for nobody else.
 
     Then devices have nothing to do with each other, and each has its own exact optimum.

@@ -18,6 +18,7 @@ from modeltree.streams.system import PAPER_MBPS
 from modeltree.streams.tasks import Arrivals, Task
 from modeltree.units import s_from_ms
 from nas.field.images import FieldImages
+from nas.field.methods import predicted_s
 from nas.field.processes.child import Child
 from nas.field.processes.links import START_S, port_of
 from nas.field.processes.relaying import RelayTask
@@ -38,8 +39,8 @@ Progress = Callable[[str, int, int, str], None]
 class StreamConfig:
     """What is played.
 
-    slowdown : what every block of a device takes at least, in times of what it takes here; plays slower devices.
-    server_slowdown is none: the server is this machine. order : of the queues, on devices and server.
+    slowdown : what every block of a device takes at least, in times of what the tree predicts for its device; 0: the
+        devices are this machine as it is. The server always is. order : of the queues, on devices and server.
     kill_at_s, down_s : when the server is killed, and for how long; None: never. pipelined : see `TaskStream`.
     """
 
@@ -48,15 +49,15 @@ class StreamConfig:
     mbps: float = PAPER_MBPS
     rtt_ms: float = 4.0
     order: str = "fcfs"
-    slowdown: float = 1.0
+    slowdown: float = 0.0
     workers: int = 1
     kill_at_s: float | None = None
     down_s: float = 2.0
     pipelined: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.slowdown >= 1 and math.isfinite(self.slowdown)):
-            raise ConfigError(f"slowdown is {self.slowdown}: it must be finite and at least 1")
+        if not (self.slowdown >= 0 and math.isfinite(self.slowdown)):
+            raise ConfigError(f"slowdown is {self.slowdown}: it must be finite and at least 0")
         if self.kill_at_s is not None and not (self.kill_at_s >= 0 and self.down_s > 0):
             raise ConfigError(f"the server is killed at {self.kill_at_s} s for {self.down_s} s: both must be above 0")
 
@@ -106,20 +107,7 @@ class Cast:
 
 def slowed(bundle: Bundle, slowdown: float) -> dict[str, float]:
     """Block -> seconds that it must take at least."""
-    if slowdown == 1:
-        return {}
-    device = Device(bundle, threads=1)
-    device.warm_up()
-    found = {}
-    for name in device.manifest.blocks:
-        if device.has(name):
-            x, took_s = np.zeros(device.library(name).shape_in, np.float32), []
-            for _ in range(15):
-                began_s = time.perf_counter()
-                device.run(name, x)
-                took_s.append(time.perf_counter() - began_s)
-            found[name] = slowdown * float(np.median(took_s))
-    return found
+    return {block: slowdown * seconds for block, seconds in predicted_s(bundle.manifest.tree).items()}
 
 
 def play_policy(cast: Cast, policy: str, tasks: Sequence[Task], images: FieldImages, progress: Progress) -> StreamRun:
