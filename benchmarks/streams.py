@@ -20,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
-from modeltree.streams.costs import save_costs
+from modeltree.streams.costs import Line, StreamCosts, save_costs
 from modeltree.streams.system import Planner, Scripted, StreamSystem, play, total_gain
 from modeltree.streams.tasks import Arrivals, Task
 from nas.decisions.streams.dynamic import dynamic_programme
@@ -143,7 +144,7 @@ def trained(of: dict[str, float], seed: int, folder: Path) -> tuple[Learned, flo
 
 
 def solvers(
-    system: StreamSystem, arrivals: Arrivals, ddqn: Planner | None
+    system: StreamSystem, arrivals: Arrivals, ddqn: Planner | None, step_ms: float = 1.0
 ) -> dict[str, Callable[[list[Task], int], float]]:
     """Gain of a stream by every solver; (tasks, seed)."""
     rolling = RollingHorizon(system, arrivals)
@@ -152,7 +153,7 @@ def solvers(
         return total_gain(play(system, tasks, planner, devices=arrivals.devices))
 
     def dp(tasks: list[Task]) -> float:
-        return played(Scripted(actions=dynamic_programme(system, tasks)), tasks)
+        return played(Scripted(actions=dynamic_programme(system, tasks, step_ms=step_ms)), tasks)
 
     def optimum(tasks: list[Task]) -> float:
         known = dynamic_programme(system, tasks)
@@ -243,12 +244,14 @@ def optimum(policies: Path) -> None:
 
     whole = shipped_costs()
     three = type(whole)(name=whole.name, origin=whole.origin, in_bytes=whole.in_bytes, branches=whole.branches[1:])
-    settings = {"two devices": {"devices": 2}, "one device": {"devices": 1},
-                "one device, no link": {"devices": 1, "mbps": 1e-6}}  # fmt: skip
-    for title, of in settings.items():
+    settings = {
+        "two devices": (three, 2, 1.0), "one device": (three, 1, 1.0),
+        "one device, nothing leaves it": (_alone(three), 1, 0.05),
+    }  # fmt: skip
+    for title, (costs_of, devices, step_ms) in settings.items():
         for k, p in ((2.0, 0.1), (3.0, 0.3)):
-            system, arrivals = setting(costs=three, k=k, p=p, **of)
-            by_name = solvers(system, arrivals, None)
+            system, arrivals = setting(costs=costs_of, k=k, p=p, devices=devices)
+            by_name = solvers(system, arrivals, None, step_ms)
             streams = [arrivals.draw(8, np.random.default_rng([9, seed])) for seed in range(50)]
             best = [by_name["exact"](tasks, 0) for tasks in streams]
             told = []
@@ -259,6 +262,16 @@ def optimum(policies: Path) -> None:
             print(
                 f"{title}, k = {k:g}, p = {p:g}: optimum {np.mean(best):.3f}; below it: {'; '.join(told)}", flush=True
             )
+
+
+def _alone(costs_of: StreamCosts) -> StreamCosts:
+    """The same network where sending anything but an exit's answer takes for ever, and that takes nothing: no two tasks
+    overlap, as algorithm 1 assumes."""
+    branches = []
+    for branch in costs_of.branches:
+        made = [replace(layer, out_bytes=Line(k=1e12)) for layer in branch.layers[:-1]]
+        branches.append(replace(branch, layers=(*made, replace(branch.layers[-1], out_bytes=Line(k=0.0)))))
+    return replace(costs_of, in_bytes=Line(k=1e12), branches=tuple(branches))
 
 
 def times(policies: Path) -> None:

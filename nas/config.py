@@ -16,6 +16,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One search. `K` and `N` are the paper's: bandwidth types and blocks.
 
     base : a known network, or `file.py:factory`. weights : safetensors; without them the network is trained first.
+    allow_chance : go on with a network that is right no more often than a guess.
     data : `digits`, `cifar10:DIR` or `imagefolder:DIR`.
     trace : a shipped scene or a file. rtt_ms : round-trip time; None takes the scene's.
     device, cloud : shipped profiles or files.
@@ -37,6 +38,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     data: str = "digits"
     weights: str | None = None
     image_size: int = 32
+    allow_chance: bool = False
     trace: str = "wifi_weak_indoor"
     rtt_ms: float | None = None
     device: str = "phone"

@@ -36,13 +36,13 @@ from nas.exits.measure import learn_endings
 from nas.exits.places import exit_places
 from nas.finalise.per_branch import BranchOracle
 from nas.finalise.select import conclude
-from nas.finalise.summarise import summarise
+from nas.finalise.summarise import Findings, summarise
 from nas.jobs.executors import executor
 from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.names import PLAIN_TREE
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
-from nas.training.base_network import Prepared, prepare
+from nas.training.base_network import Prepared, check_learnt, prepare
 from nas.treesearch.methods import MethodResult, fixed, run_branch, run_exact, run_surgery, run_tabular, run_tree
 from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces, within_energy, without_endings
 from nas.treesearch.space import Scenario
@@ -87,6 +87,7 @@ def search(
         prepared = prepare(config, out, cache, partial(progress, "base"))
         exits = exit_places(prepared.network, config.exits, base=config.base)
         cuts = slice_blocks(prepared.network.spec, config.N, exits)
+        check_learnt(prepared, config)
     except NasError:
         run.abandon()
         raise
@@ -106,11 +107,13 @@ def search(
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
     results = _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
-    concluded = conclude(config, prepared, library, spaces, cuts, results, run, partial(progress, "finetune"))
+    concluded = conclude(config, prepared, spaces, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
     seconds["total"] = time.perf_counter() - began
-    exact = None if oracle else run_exact(searched)
-    summary = summarise(config, prepared, scenario, trace, spaces, results, concluded, quality, exact, seconds)
+    findings = Findings(
+        results=results, exact=None if oracle else run_exact(searched), quality=quality, seconds=seconds
+    )
+    summary = summarise(config, prepared, trace, spaces, findings, concluded)
     for name, tree in concluded.trees.items():
         write_bytes(run.path("methods", f"{name}.json"), encode_tree(tree))
     write_bytes(run.path("tree.json"), encode_tree(concluded.tree))

@@ -20,4 +20,7 @@ AGENTS = {
     "ddqn": Agent(dqn.DdqnConfig, dqn.train),
 }
 
-__all__ = ["AGENTS", "Agent", "Learnt"]
+RESUMABLE = ("dqn", "ddqn")
+"""Those whose `train` takes a `checkpoint`."""
+
+__all__ = ["AGENTS", "RESUMABLE", "Agent", "Learnt"]

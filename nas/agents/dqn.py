@@ -7,6 +7,7 @@ believe, too. Actions are the best ones, except for a share epsilon of random on
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,11 @@ import torch
 from modeltree.errors import ConfigError, unknown
 from nas.agents.networks import ACTIVATIONS, Learnt, Stack, adam, check_config, layer_sizes, slow_down_
 from nas.agents.replay_buffer import Batch, Replay, played, spaces
+from nas.agents.resume import Training
 from nas.jobs.progress import Progress, silent
+
+_KEEP_EVERY = 5_000
+"""Steps between two checkpoints, at least; they are written where an episode ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +108,18 @@ def loss_of(network: Stack, target: Stack, batch: Batch, gamma: float, *, double
     return torch.nn.functional.smooth_l1_loss(taken, aim)
 
 
-def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = silent) -> Learnt:
+def train(
+    env: gymnasium.Env, config: DqnConfig, progress: Progress = silent, *, checkpoint: Path | None = None
+) -> Learnt:
     """Train on an environment with vectors for observations and numbered actions.
 
     The same seed gives the same policy on the same machine with the same number of threads, whatever ran before.
+
+    checkpoint : file that takes the state now and then; if it exists, the training goes on from there.
+
+    Raises
+    ------
+    ConfigError, DataError : the checkpoint is of another training, or none.
     """
     inputs, actions = spaces(env)
     rng = np.random.default_rng(config.seed)
@@ -117,7 +130,10 @@ def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = silent) ->
     )  # fmt: skip
     target = copy.deepcopy(network).requires_grad_(False)
     optimiser = adam(network.parameters(), config.lr)
-    replay, returns = Replay(config.buffer, inputs), []
+    replay = Replay(config.buffer, inputs)
+    training = Training(env, config, network, target, optimiser, replay, rng)
+    first = training.load_(checkpoint, config.seed) if checkpoint is not None and checkpoint.exists() else 0
+    kept = first
 
     @torch.no_grad()
     def choose(observation: np.ndarray, step: int) -> int:
@@ -125,7 +141,8 @@ def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = silent) ->
             return int(rng.integers(actions))
         return int(network(torch.from_numpy(observation)[None])[0, 0].argmax())
 
-    for done, finished in enumerate(played(env, choose, replay, steps=config.steps, seed=config.seed), 1):
+    steps = played(env, choose, replay, steps=config.steps, seed=config.seed, first=first)
+    for done, finished in enumerate(steps, first + 1):
         if done > config.warmup:
             if config.begin_at_mean and done == config.warmup + 1:
                 level = replay.level(config.gamma)
@@ -140,6 +157,9 @@ def train(env: gymnasium.Env, config: DqnConfig, progress: Progress = silent) ->
             if done % config.renew == 0:
                 target.load_state_dict(network.state_dict())
         if finished is not None:
-            returns.append(finished)
+            training.returns.append(finished)
             progress(done, config.steps, f"return {finished:.1f}")
-    return Learnt(network=network, returns=tuple(returns))
+            if checkpoint is not None and done - kept >= _KEEP_EVERY:
+                training.save(checkpoint, done)
+                kept = done
+    return Learnt(network=network, returns=tuple(training.returns))

@@ -56,15 +56,23 @@ class Replay:
 
 
 def played(
-    env: gymnasium.Env, choose: Callable[[np.ndarray, int], int], replay: Replay, *, steps: int, seed: int
+    env: gymnasium.Env,
+    choose: Callable[[np.ndarray, int], int],
+    replay: Replay,
+    *,
+    steps: int,
+    seed: int,
+    first: int = 0,
 ) -> Iterator[float | None]:
     """Play on for so many steps, remembering each; yields after every step, the episode's return where it was the last.
 
+    first : steps that were played before; the environment's generator then stands where they left it.
+
     An episode that was merely cut off is not remembered as ended: its last state still has a value.
     """
-    observation, _ = env.reset(seed=seed)
+    observation, _ = env.reset() if first else env.reset(seed=seed)
     total = 0.0
-    for step in range(steps):
+    for step in range(first, steps):
         action = choose(observation, step)
         following, reward, ended, cut_off, _ = env.step(action)
         replay.add_(observation, action, float(reward), following, ended)

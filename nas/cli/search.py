@@ -22,6 +22,9 @@ def search(
     weights: Annotated[
         str | None, typer.Option(help="Trained weights (.safetensors, .pth); trained first without")
     ] = None,
+    allow_chance: Annotated[
+        bool, typer.Option("--allow-chance", help="Go on with a network that is right no more often than a guess")
+    ] = False,
     image_size: Annotated[int, typer.Option(help="Height and width of the input in pixels")] = 32,
     trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
     rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,
@@ -77,7 +80,7 @@ def search(
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
         boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
-        executor=executor, workers=workers,
+        executor=executor, workers=workers, allow_chance=allow_chance,
     )  # fmt: skip
     folder = out or Path("runs") / f"{_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
 

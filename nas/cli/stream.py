@@ -26,7 +26,9 @@ def stream(
     ] = "200",
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="edf, rolling, greedy, random, device, or a file of nas policy train; may be given again"),
+        typer.Option(
+            help="edf, rolling, greedy, random, device, EXIT/CUT, or a file of nas policy train; again for more"
+        ),
     ] = None,
     mbps: Annotated[float, typer.Option(help="Of each device's link")] = 1.0,
     rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the link")] = 4.0,

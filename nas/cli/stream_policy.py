@@ -36,10 +36,10 @@ class StreamSetting:
 def train_stream(
     setting: StreamSetting, out: Path, *, agent: str, steps: int | None, seed: int, events: Path | None, quiet: bool
 ) -> None:
-    """Train an agent on drawn streams and write its policy."""
+    """Train an agent on drawn streams and write its policy; one that was interrupted goes on when started again."""
     import torch
 
-    from nas.agents import AGENTS
+    from nas.agents import AGENTS, RESUMABLE
     from nas.cli.display.progress import stages
     from nas.decisions.streams.environment import TaskStreamEnv
     from runtime.stream.policy_file import StreamPolicyHeader, write_stream_policy
@@ -51,9 +51,11 @@ def train_stream(
     env = TaskStreamEnv(**setting.arguments())
     torch.set_num_threads(1)  # a seed gives the same policy on one thread alone
     told: dict[str, Any] = {"seed": seed} | ({} if steps is None else {"steps": steps})
+    checkpoint = out.with_name(out.name + ".part")
+    kept = {"checkpoint": checkpoint} if agent in RESUMABLE else {}
     with stages(quiet=quiet) as progress:
         learnt = AGENTS[agent].train(
-            env, AGENTS[agent].config(**told), lambda done, total, text: progress("agent", done, total, text)
+            env, AGENTS[agent].config(**told), lambda done, total, text: progress("agent", done, total, text), **kept
         )
     network, arrivals = learnt.export(), env.arrivals
     header = StreamPolicyHeader(
@@ -61,6 +63,7 @@ def train_stream(
         mbps=env.system.mbps, longest_ms=env.observer.longest_ms, activation=network.activation,
     )  # fmt: skip
     write_stream_policy(out, header, env.system.table, network)
+    checkpoint.unlink(missing_ok=True)
     if events is not None:
         _write_events(events, learnt.returns)
     print(f"{out}: {agent}, seed {seed}, p = {arrivals.p:g}, k = {arrivals.k:g}, {arrivals.devices} devices; "

@@ -39,6 +39,7 @@ def train(
     from nas.exits.heads import exit_accuracies, save_with_heads
     from nas.exits.joint import train_jointly
     from nas.exits.places import exit_places
+    from nas.training.soundness import fault
     from nas.training.train import recipe
     from transforms import analyse, export
 
@@ -70,3 +71,9 @@ def train(
     for place, percent in zip(heads, percents):
         print(f"exit at place {place} (after {exported.spec.places[place].after}): {percent:.2f} %")
     print(f"weights: {out}")
+    if wrong := fault(network, dataset, dataset.test):
+        print(
+            f"nas: warning: the network has not learnt its classes: {wrong}: train longer (--epochs), with another "
+            "rate (--lr), or look at the pictures and their labels",
+            file=sys.stderr,
+        )

@@ -17,6 +17,7 @@ from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
+from nas.training.soundness import fault
 from nas.training.train import recipe, train
 from transforms import Network, analyse, export
 
@@ -25,6 +26,7 @@ _SMALL = 5000
 _FIT_IMAGES = 4000  # for distillation; fine-tuning sees all
 _PROBE_IMAGES = 1000
 _SEARCH_IMAGES = 2000
+_TRAINING = 2  # raised when training gives other weights for the same recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,22 @@ def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress)
     return Prepared(dataset=dataset, model=model, network=network, program=program, key=key)
 
 
+def check_learnt(prepared: Prepared, config: SearchConfig) -> None:
+    """Refuse a base network that is right no more often than a guess, unless the config allows it.
+
+    Raises
+    ------
+    DataError : it has not learnt its classes, or answers with numbers that are not finite, which nothing allows.
+    """
+    wrong = fault(prepared.model, prepared.dataset, prepared.dataset.search)
+    if wrong is None or config.allow_chance:
+        return
+    cure = "train it with nas train (more --epochs, another --lr) and pass its --weights"
+    if config.weights is not None:
+        cure = "pass --weights that were trained on these classes in this order"
+    raise DataError(f"the base network has not learnt its classes: {wrong}: {cure}, or go on with --allow-chance")
+
+
 def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
     """Hold images back from the test part for the search, where the weights came from elsewhere.
 
@@ -114,7 +132,8 @@ def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
 def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Path, progress: Progress) -> nn.Module:
     """The base network trained on this data with the usual recipe, from the cache if it was done before."""
     how = recipe(dataset, seed=config.seed)
-    kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{how.epochs}.safetensors"
+    recipe_key = hashlib.sha256(repr((_TRAINING, how)).encode()).hexdigest()[:8]
+    kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{recipe_key}.safetensors"
     if kept.exists():
         load_weights_(model, kept)
         return model

@@ -21,6 +21,7 @@ from nas.bases.weights import fingerprint
 from nas.data.dataset import Dataset, ImageSet
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress
+from nas.training.statistics import calibration_batches, recalibrate_
 
 Criterion = Callable[[Any, torch.Tensor], torch.Tensor]
 """The loss of what a model returns for a batch, given its labels (n,)."""
@@ -108,6 +109,8 @@ def train(
 ) -> nn.Module:
     """Train a copy of `model` on `dataset.fit` and return it on the CPU, in eval mode.
 
+    Batch norms end with the statistics of the trained weights (`nas.training.statistics`).
+
     Parameters
     ----------
     criterion : of what the model returns; cross-entropy of logits unless said.
@@ -135,6 +138,7 @@ def train(
         if checkpoint:
             state = {"run": run, "epochs_done": epoch + 1}
             save_state(checkpoint, {**state, "model": student.state_dict(), "optimiser": optimiser.state_dict()})
+    recalibrate_(student, calibration_batches(dataset, place, config.seed))
     return student.to("cpu").eval()
 
 

@@ -1,6 +1,7 @@
 """From a name to a planner, and from a session to its stream."""
 
 import math
+import re
 from pathlib import Path
 
 from modeltree.errors import ConfigError, unknown
@@ -11,7 +12,7 @@ from runtime.execution.device import Device
 from runtime.remote.offload_client import Cloud, Link
 from runtime.stream.calibration import calibrated
 from runtime.stream.pipeline import TaskStream
-from runtime.stream.planners import PLANNERS
+from runtime.stream.planners import PLANNERS, fixed
 from runtime.stream.policy_file import read_stream_policy
 from runtime.stream.rolling import RollingHorizon
 from runtime.stream.ways import ways_of
@@ -30,12 +31,15 @@ def open_planner(name: str, system: StreamSystem, arrivals: Arrivals | None = No
     """
     if name.endswith(".npz"):
         return read_stream_policy(Path(name), system)[1]
+    if re.fullmatch(r"\d+/\d+", name):
+        exit, cut = map(int, name.split("/"))
+        return fixed(system, exit, cut)
     if name == "rolling":
         if arrivals is None:
             raise ConfigError("planner rolling needs to know how tasks come: pass arrivals, or use edf")
         return RollingHorizon(system, arrivals)
     if name not in PLANNERS:
-        raise unknown("planner", name, [*PLANNER_NAMES, "FILE.npz"])
+        raise unknown("planner", name, [*PLANNER_NAMES, "EXIT/CUT", "FILE.npz"])
     return PLANNERS[name](system)
 
 

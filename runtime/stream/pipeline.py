@@ -30,7 +30,7 @@ from runtime.stream.planners import Local, best_fit
 from runtime.stream.results import Overrun, ServerQueue, TaskResult
 from runtime.stream.task_queue import TaskQueue
 from runtime.stream.ways import Way
-from runtime.wire.transports.interface import Exchange, Reply
+from runtime.wire.transports.interface import Exchange, Reply, TimedOut
 
 MOST_WAITING = 64
 """Tasks that wait on the device; more are not run, whatever a planner says."""
@@ -254,6 +254,8 @@ class TaskStream:
 
     def _failed(self, job: Job, error: BaseException) -> None:
         """Back to the device, in front of all that waits."""
+        if isinstance(error, TimedOut):
+            self._overrun.note(max(0.0, ms_from_s(self.clock() - job.arrived_s) - job.foreseen_ms))
         job.retried, job.why = True, f"the server did not answer: {error}"
         local = self._local.choose(self.seen(job))
         job.action = local or job.action

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from modeltree.errors import ConfigError
 from modeltree.streams.system import EPSILON_MS, Planner, Seen, StreamSystem
 
 
@@ -69,6 +70,32 @@ class Local:
     def choose(self, seen: Seen) -> int:
         """Looks at this device's queue."""
         return best_fit(self.system, seen, self._allowed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """One action, always, in time or not; a yardstick."""
+
+    action: int
+
+    def choose(self, seen: Seen) -> int:
+        """Looks at nothing."""
+        return self.action
+
+
+def fixed(system: StreamSystem, exit: int, cut: int) -> Fixed:
+    """Always this exit and this cut.
+
+    Raises
+    ------
+    ConfigError : there is no such action; lists those there are.
+    """
+    table = system.table
+    found = np.flatnonzero((table.exit == exit) & (table.cut == cut))
+    if not found.size:
+        known = ", ".join(f"{e}/{c}" for e, c in zip(table.exit[1:], table.cut[1:], strict=True))
+        raise ConfigError(f"there is no exit {exit} with cut {cut}: known are {known}")
+    return Fixed(action=int(found[0]))
 
 
 def best_fit(system: StreamSystem, seen: Seen, allowed: np.ndarray | None = None) -> int:
