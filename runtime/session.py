@@ -139,6 +139,11 @@ class Session:
         self._check_open()
         return self._prober is not None and bool(self._prober.measure())
 
+    @property
+    def unanswered(self) -> str:
+        """Why the last probe was not answered, in words; nothing where it was, or none was sent."""
+        return "" if self._prober is None or self._prober.failure is None else str(self._prober.failure)
+
     @overload
     def infer(self, picture: Picture, *, deadline_ms: float | None = None) -> Result: ...
 
