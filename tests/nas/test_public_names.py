@@ -103,3 +103,12 @@ def test_runtime_offers_a_session_and_its_parts_by_their_old_addresses():
 
     assert runtime.Session is Session
     assert (Bundle, Library) == (bundle, library)
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, nas.cli;"
+        "print(sorted({'torch', 'numpy', 'tvm', 'rich', 'grpc', 'PIL', 'scipy', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
