@@ -45,7 +45,7 @@ def test_starts_and_what_follows_use_up_the_episodes():
 def test_observations_are_measured_from_the_middle_in_the_spread(rng):
     network = _random_network(rng)
     x, middle, spread = rng.normal(size=(3, 6, 5)).astype(np.float32)
-    spread = abs(spread) + 0.5
+    middle, spread = middle[0], abs(spread[0]) + 0.5
     plain = network(torch.from_numpy((x - middle) / spread))
     network.centre_(middle, spread)
     for one, other in zip(network(torch.from_numpy(x)), plain, strict=True):
