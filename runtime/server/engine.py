@@ -257,6 +257,7 @@ class BundleEngine(ModelEngine):
         processors out. One worker with all threads answers a single device sooner; many with one thread each answer
         more devices, since nothing waits for the slowest thread of a call.
     blocks : to serve beside the rests, as far as the bundle has them: stages of a placement (`runtime.chain`).
+        Of a bundle that has none of them every block is served, so that a placement of tomorrow may ask for it.
     eager : load and time all models now, not when they are first asked for.
     max_requests, max_bytes, keep_old_s, clock, order : see `ModelEngine`.
 
@@ -316,7 +317,8 @@ class BundleEngine(ModelEngine):
     def _read(self, folder: Path) -> list[Model]:
         bundle = Bundle.open(folder.resolve())  # a link may point elsewhere when a library is loaded
         served = {block for block, entry in bundle.manifest.blocks.items() if "rest" in entry.roles}
-        served |= {block for block in self._blocks if block in bundle.manifest.blocks}
+        held = {block for block in self._blocks if block in bundle.manifest.blocks}
+        served |= held if held or not self._blocks else set(bundle.manifest.blocks)
         rests = sorted(served)
         if not rests:
             raise ConfigError(f"the tree of {folder} hands nothing over: there is nothing to serve")

@@ -41,8 +41,9 @@ class GrpcFront:
     """
 
     def __init__(
-        self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None
-    ) -> None:
+        self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None,
+        shared: bool = False,
+    ) -> None:  # fmt: skip
         require_grpc()
         import grpc
 
@@ -52,7 +53,7 @@ class GrpcFront:
         self._server = grpc.server(
             self._threads, maximum_concurrent_rpcs=2 * threads,
             options=[
-                ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_concurrent_streams", threads), ("grpc.max_connection_idle_ms", int(limits.idle_s * 1e3)),
                 ("grpc.server_handshake_timeout_ms", int(min(limits.read_s, _HANDSHAKE_S) * 1e3)),
                 ("grpc.max_allowed_incoming_connections", limits.max_grpc_connections),

@@ -40,14 +40,15 @@ class RestFront:
     """
 
     def __init__(
-        self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None
-    ) -> None:
+        self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None,
+        shared: bool = False,
+    ) -> None:  # fmt: skip
         self._limits, self._admission, self._routes = admission.limits, admission, Routes(desk, admission)
         self._context = None if tls is None else _context(tls)
         self._connections = Connections(admission.limits.max_connections)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shared)
         except (OSError, OverflowError) as error:
             raise ConfigError(f"cannot listen on {host}:{port} ({error}): choose another address") from error
         self.port: int = self._socket.getsockname()[1]
