@@ -6,6 +6,7 @@ once and by the name of its layer, not after a whole search.
 
 import importlib.util
 import warnings
+from typing import Any
 
 import torch
 from torch import fx
@@ -75,16 +76,18 @@ def _drawing(graph: fx.Graph) -> fx.Node | None:
     for node in graph.nodes:
         tags = getattr(node.target, "tags", ())
         if torch.Tag.nondeterministic_seeded in tags and not _rests(node):
-            return node  # type: ignore[no-any-return]
+            return node
     return None
 
 
 def _rests(node: fx.Node) -> bool:
     """Whether a call that could draw is told not to: dropout that does not train, attention without it."""
-    named = {argument.name: value for argument, value in zip(node.target._schema.arguments, node.args)} | node.kwargs
-    if "train" in named:
-        return not named["train"] or named.get("p") == 0
-    return "dropout_p" in {argument.name for argument in node.target._schema.arguments} and not named.get("dropout_p")
+    operator: Any = node.target
+    names = [argument.name for argument in operator._schema.arguments]
+    given: dict[str, Any] = dict(zip(names, node.args)) | node.kwargs
+    if "train" in given:
+        return not given["train"] or given.get("p") == 0
+    return "dropout_p" in names and not given.get("dropout_p")
 
 
 def _mixes(node: fx.Node) -> bool:
