@@ -12,8 +12,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PACKAGES = "modeltree|transforms|nas|compile|runtime"
 FILE = re.compile(rf"`((?:{PACKAGES}|tests|benchmarks|docs)/[\w./-]+)`")
 DOTTED = re.compile(rf"`((?:{PACKAGES})(?:\.\w+)+)`")
-FORBIDDEN = {"tests/conftest.py", "tests/modeltree/__init__.py"}
-"""What CONTRIBUTING.md tells never to add."""
+FORBIDDEN = {"tests/conftest.py", "tests/modeltree/__init__.py", "nas/TaskStream-v0"}
+"""What CONTRIBUTING.md tells never to add, and what is an environment's id."""
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 

@@ -48,8 +48,8 @@ class A3cConfig:
     episodes: int = 400
     slots: int = 600
     workers: int = 1
-    copies: int = 4
-    steps: int = 8
+    copies: int = 16
+    steps: int = 2
     hidden: int = 128
     gamma: float = 0.95
     lr: float = 0.01

@@ -8,12 +8,14 @@ Three threads: one computes, one hands over, one asks the server how long its qu
 threads. So while one task computes, another is sent and a third is served.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,8 @@ _ASK_EVERY_S = 0.05
 _QUIET_S = 2.0
 _MARGIN_S = 0.003
 _LOOK_S = 0.2
+_LONGEST_S = 300.0
+"""A task that nobody has ended by then is not waited for."""
 
 
 @dataclass(kw_only=True)
@@ -167,7 +171,8 @@ class TaskStream:
             except Exception as error:
                 self._end(job, None, "nobody", f"a block failed: {error}")
             if not self._pipelined:
-                job.future.exception()  # waits
+                with contextlib.suppress(TimeoutError):
+                    job.future.exception(_LONGEST_S)
 
     def _run(self, job: Job) -> None:
         if not self._still(job):
@@ -211,7 +216,7 @@ class TaskStream:
 
     def _hand_over(self) -> None:
         """The link's thread: one task after the other, each begun when the one before should be through."""
-        while (item := self._handovers.get()) is not None:
+        while (item := _next(self._handovers)) is not None:
             job, way, x, bits = item
             assert self.cloud is not None
             assert way.handover is not None
@@ -239,11 +244,11 @@ class TaskStream:
         return s_from_ms(float(self.system.device_ms[len(job.images), on_device].min()))
 
     def _answered(self, job: Job, future: "Future[Reply]") -> None:
-        error = future.exception()
+        error = future.exception(0)
         if error is not None:
             self._failed(job, error)
             return
-        reply = future.result()
+        reply = future.result(0)
         self.server.told(reply.waiting_s)
         self._end(job, reply.output, "server", job.why or "as planned", server_s=reply.server_s)
 
@@ -283,3 +288,10 @@ class TaskStream:
             gain=float(self.system.gains[job.action]) * in_time, arrived_s=job.arrived_s, began_s=job.began_s,
             computed_s=job.computed_s, sent_s=job.sent_s, ended_s=ended, server_s=server_s, retried=job.retried,
         ))  # fmt: skip
+
+
+def _next(queue: "SimpleQueue[Any]") -> Any:
+    """What comes next, however long that takes; it is looked for again and again, so that no wait is without an end."""
+    while True:
+        with contextlib.suppress(Empty):
+            return queue.get(timeout=_LOOK_S)
