@@ -50,7 +50,7 @@ def train(
     program = export(network, shape)
     check_program(program)
     places = exit_places(analyse(program), exits, base=base)
-    config = replace(recipe(dataset, epochs=epochs, seed=seed), bf16=bf16)
+    config = replace(recipe(dataset, epochs=epochs, seed=seed, model=network), bf16=bf16)
     if start is not None and (notes := load_weights_(network, start)):
         print(f"nas: {start}: {', '.join(notes)}", file=sys.stderr)
     if lr is not None or start is not None:

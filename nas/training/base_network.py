@@ -134,7 +134,7 @@ def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
 
 def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Path, progress: Progress) -> nn.Module:
     """The base network trained on this data with the usual recipe, from the cache if it was done before."""
-    how = recipe(dataset, seed=config.seed)
+    how = recipe(dataset, seed=config.seed, model=model)
     recipe_key = hashlib.sha256(repr((_TRAINING, how)).encode()).hexdigest()[:8]
     kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{recipe_key}.safetensors"
     if kept.exists():
