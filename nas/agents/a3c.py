@@ -124,7 +124,7 @@ def train(make: MakeEnv, choices: Choices, config: A3cConfig) -> Trained:
     space = probe.single_observation_space
     if not (isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1):
         raise ConfigError(f"the environment's observations are {space}: they must be vectors")
-    chance = by_chance(probe, config.seed)
+    chance = by_chance(probe, config.seed, config.slots)
     start, rest = config.phases
     with _workers(config.workers) as run:
         best: tuple[float, ActorCritic, SharedRmsProp] | None = None
@@ -155,7 +155,7 @@ class Chance:
 
 
 def by_chance(env: gymnasium.vector.VectorEnv, seed: int, steps: int = 64) -> Chance:
-    """Play random actions; what never varies has a deviation of 1."""
+    """Play random actions; what never varies has a deviation of 1. A whole episode shows what changes slowly, too."""
     env.reset(seed=seed)
     env.action_space.seed(seed)
     played = [env.step(env.action_space.sample()) for _ in range(steps)]
@@ -176,7 +176,12 @@ Run = Callable[..., tuple[list[float], float]]
 def _workers(count: int) -> Iterator[Run]:
     """Something that lets all workers play a phase: the curve, and the mean of the last rewards."""
     if count == 1:
-        yield lambda *arguments: _work(0, *arguments, torch.zeros(1))
+
+        def alone(*arguments: Any) -> tuple[list[float], float]:
+            everything: list[Any] = [0, *arguments, torch.zeros(1)]
+            return _work(*everything)
+
+        yield alone
         return
     with multiprocessing.get_context("spawn").Pool(count) as pool:
 
