@@ -77,7 +77,7 @@ def make(folder: Path) -> None:
     from compile.targets import host
     from modeltree.slicing import slice_blocks
     from nas.bases import build, save_weights
-    from nas.decisions.placement.chain_bundle import write_chain
+    from nas.decisions.placement.graphs.chain_bundle import write_chain
     from transforms import analyse, export
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def identity(folder: Path, name: str):
 def member(options: argparse.Namespace) -> None:
     """A member, in its namespace, until it is killed."""
     from runtime.chain.serving import as_member
-    from runtime.server.admission import ServerTls
+    from runtime.server.fronts.admission import ServerTls
     from runtime.server.serving import ServeConfig, Server
 
     folder, certificate = options.folder, options.certificate or options.name

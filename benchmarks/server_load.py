@@ -34,7 +34,7 @@ from modeltree.errors import NasError
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
 from runtime.execution.processor import chosen_target
-from runtime.server.engine import BundleEngine
+from runtime.server.engine.engine import BundleEngine
 from runtime.server.interface import Busy
 from runtime.server.memory import bound_arenas
 from runtime.server.serving import ServeConfig, Server

@@ -63,7 +63,7 @@ def serve(
     import threading
 
     from modeltree.errors import ConfigError
-    from runtime.server.admission import ServerTls
+    from runtime.server.fronts.admission import ServerTls
     from runtime.server.memory import bound_arenas
     from runtime.server.processes import Processes
     from runtime.server.serving import ServeConfig, Server

@@ -12,13 +12,13 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from modeltree.errors import ConfigError, NasError
-from runtime.server.admission import Admission, Limits, ServerTls
 from runtime.server.bundle_watcher import Watch
-from runtime.server.engine import DRAIN_S, BundleEngine
+from runtime.server.engine.engine import DRAIN_S, BundleEngine
+from runtime.server.fronts.admission import Admission, Limits, ServerTls
+from runtime.server.fronts.request_handler import Desk
 from runtime.server.interface import Engine
 from runtime.server.memory import trim
 from runtime.server.metrics import MetricsServer
-from runtime.server.request_handler import Desk
 
 PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 KEEP_OLD_S = 600.0
@@ -198,11 +198,11 @@ def front(
     """
     tls = tls if scheme in ("grpcs", "https") else None
     if scheme.startswith("grpc"):
-        from runtime.server.grpc_front import GrpcFront
+        from runtime.server.fronts.grpc_front import GrpcFront
 
         return GrpcFront(desk, admission, host=host, port=port, tls=tls, shared=shared)
     try:
-        from runtime.server.rest_front import RestFront
+        from runtime.server.fronts.rest_front import RestFront
     except ImportError as error:
         raise ConfigError(f"REST needs the package httptools ({error}): pip install 'nas-modeltree[cloud]'") from error
     return RestFront(desk, admission, host=host, port=port, tls=tls, shared=shared)

@@ -7,7 +7,7 @@ from forked_run import IMAGE, compiled, normalised, wanted
 
 from modeltree.errors import NasError
 from runtime import Session
-from runtime.server.admission import ServerTls
+from runtime.server.fronts.admission import ServerTls
 from runtime.server.serving import ServeConfig, Server
 
 TOKEN = "open-sesame"

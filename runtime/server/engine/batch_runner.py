@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from modeltree.errors import NasError
-from runtime.server.batch_queue import Batch, Part, Request
-from runtime.server.model import Model
+from runtime.server.engine.batch_queue import Batch, Part, Request
+from runtime.server.engine.model import Model
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from runtime.server.connections import PATIENCE_S
+from runtime.server.fronts.connections import PATIENCE_S
 
 _LOOK_S = 0.25
 

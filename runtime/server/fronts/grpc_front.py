@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from modeltree.errors import ConfigError, FormatError
-from runtime.server.admission import Admission, ServerTls
-from runtime.server.arrivals import Arrivals
-from runtime.server.grpc_reflection import SERVICES as REFLECTION
-from runtime.server.grpc_reflection import reflected
+from runtime.server.fronts.admission import Admission, ServerTls
+from runtime.server.fronts.arrivals import Arrivals
+from runtime.server.fronts.grpc_reflection import SERVICES as REFLECTION
+from runtime.server.fronts.grpc_reflection import reflected
+from runtime.server.fronts.request_handler import EXTENSIONS, Desk, refusal_of
 from runtime.server.interface import UnknownModel
-from runtime.server.request_handler import EXTENSIONS, Desk, refusal_of
 from runtime.wire.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.wire.protocol.message_size import RAW_INPUTS, check_weight
 from runtime.wire.protocol.messages import message, require_grpc

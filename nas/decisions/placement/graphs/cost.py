@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import networkx as nx
 
-from nas.decisions.placement.graph_file import OperatorGraph
+from nas.decisions.placement.graphs.graph_file import OperatorGraph
 
 
 def loads(graph: OperatorGraph, device_of: Mapping[int, int]) -> dict[int, float]:

@@ -22,12 +22,12 @@ from modeltree.errors import ConfigError, DataError, NasError, unknown
 from runtime.execution.bundle import Bundle
 from runtime.execution.native import available_cpus
 from runtime.execution.processor import chosen_target
-from runtime.server.batch_queue import Request, Retired, Waiting
-from runtime.server.batch_runner import run
+from runtime.server.engine.batch_queue import Request, Retired, Waiting
+from runtime.server.engine.batch_runner import run
+from runtime.server.engine.model import BundleModel, Model
+from runtime.server.engine.onnx_model import OnnxModel
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
 from runtime.server.metrics import EngineMeasures
-from runtime.server.model import BundleModel, Model
-from runtime.server.onnx_model import OnnxModel
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -10,7 +10,7 @@ import numpy as np
 
 from modeltree.errors import DataError, FormatError, NasError
 from modeltree.preprocessing import normalised
-from runtime.server.admission import Limits, TooLarge, Unauthenticated
+from runtime.server.fronts.admission import Limits, TooLarge, Unauthenticated
 from runtime.server.interface import Busy, Draining, Engine, ModelInfo, UnknownModel
 from runtime.wire.frames import decode, read_header
 from runtime.wire.protocol.reasons import Reason

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from modeltree.errors import GraphError
-from nas.decisions.placement.contraction import Groups, contract
-from nas.decisions.placement.graph_file import OperatorGraph
+from nas.decisions.placement.graphs.contraction import Groups, contract
+from nas.decisions.placement.graphs.graph_file import OperatorGraph
 
 _COOLEST = 1e-3
 _OVERFULL = 1e6

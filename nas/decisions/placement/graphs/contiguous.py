@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import GraphError
-from nas.decisions.placement.contraction import Groups, contract
-from nas.decisions.placement.cost import loads
-from nas.decisions.placement.graph_file import OperatorGraph
-from nas.decisions.placement.ideals import Ideals, enumerate_ideals
+from nas.decisions.placement.graphs.contraction import Groups, contract
+from nas.decisions.placement.graphs.cost import loads
+from nas.decisions.placement.graphs.graph_file import OperatorGraph
+from nas.decisions.placement.graphs.ideals import Ideals, enumerate_ideals
 
 PAIRS = 4_000_000
 """Pairs of ideals looked at in one go."""

@@ -1,6 +1,6 @@
 """The REST side of the server: a thread for each connection, places given per address, a patience for each request.
 
-What is answered where: `runtime.server.rest_routes`.
+What is answered where: `runtime.server.fronts.rest_routes`.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import time
 from http import HTTPStatus
 
 from modeltree.errors import ConfigError
-from runtime.server.admission import Admission, ServerTls
-from runtime.server.connections import Connection, Connections, Stage
-from runtime.server.http_request import BadRequest, Head, RequestReader
-from runtime.server.request_handler import Desk, refusal_of
-from runtime.server.rest_routes import Answer, Asked, Routes, not_allowed, parts_of, refused, unreadable
+from runtime.server.fronts.admission import Admission, ServerTls
+from runtime.server.fronts.connections import Connection, Connections, Stage
+from runtime.server.fronts.http_request import BadRequest, Head, RequestReader
+from runtime.server.fronts.request_handler import Desk, refusal_of
+from runtime.server.fronts.rest_routes import Answer, Asked, Routes, not_allowed, parts_of, refused, unreadable
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.deadline_socket import PatientSocket
 

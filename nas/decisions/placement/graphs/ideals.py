@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import GraphError
-from nas.decisions.placement.contraction import Groups
+from nas.decisions.placement.graphs.contraction import Groups
 
 IDEALS = 150_000
 """More ideals than this are not enumerated."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modeltree.errors import NasError, unknown
+from runtime.server.engine.model import Model
 from runtime.server.interface import Busy, Draining
-from runtime.server.model import Model
 
 ORDERS = ("fcfs", "edf")
 _LOOK_S = 5.0

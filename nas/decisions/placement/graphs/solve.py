@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from modeltree.errors import GraphError, unknown
-from nas.decisions.placement.contiguous import lower_bound, smallest_load
-from nas.decisions.placement.contraction import contract
-from nas.decisions.placement.cost import loads, violations
-from nas.decisions.placement.graph_file import OperatorGraph
-from nas.decisions.placement.ideals import TooManyIdeals, enumerate_ideals, sample_ideals
-from nas.decisions.placement.latency import Timing, latency_bound, short_latency
-from nas.decisions.placement.scattered import small_load
+from nas.decisions.placement.graphs.contiguous import lower_bound, smallest_load
+from nas.decisions.placement.graphs.contraction import contract
+from nas.decisions.placement.graphs.cost import loads, violations
+from nas.decisions.placement.graphs.graph_file import OperatorGraph
+from nas.decisions.placement.graphs.ideals import TooManyIdeals, enumerate_ideals, sample_ideals
+from nas.decisions.placement.graphs.latency import Timing, latency_bound, short_latency
+from nas.decisions.placement.graphs.scattered import small_load
 
 OBJECTIVES = ("load", "latency")
 _CLOSE = 1e-6
@@ -105,7 +105,7 @@ def _scattered(graph: OperatorGraph, *, seconds: float, clock: Callable[[], floa
         start = None
     placement = small_load(graph, start=start, seconds=seconds / 2, clock=clock)
     value, bound = max(loads(graph, placement).values()), lower_bound(groups)
-    from nas.decisions.placement.integer_programme import programme  # scipy: slow to import
+    from nas.decisions.placement.graphs.integer_programme import programme  # scipy: slow to import
 
     size = (len(groups) + len(groups.nets)) * (graph.accelerators + graph.cpus)
     if value > bound * (1 + _CLOSE) and size <= _PROGRAMME:

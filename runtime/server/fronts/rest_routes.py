@@ -17,10 +17,10 @@ import msgspec
 
 from modeltree.errors import FormatError
 from modeltree.units import s_from_ms
-from runtime.server.admission import Admission
-from runtime.server.http_request import Head
+from runtime.server.fronts.admission import Admission
+from runtime.server.fronts.http_request import Head
+from runtime.server.fronts.request_handler import EXTENSIONS, Desk, Refusal
 from runtime.server.interface import UnknownModel
-from runtime.server.request_handler import EXTENSIONS, Desk, Refusal
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.reasons import KEY, Reason
 from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, WAITING, X, checksum

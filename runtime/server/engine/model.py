@@ -13,8 +13,8 @@ import numpy as np
 from modeltree.errors import ConfigError
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
+from runtime.server.engine.timing import ServiceTimes
 from runtime.server.interface import ModelInfo
-from runtime.server.timing import ServiceTimes
 
 _WARM_RUNS = 3
 

@@ -12,7 +12,7 @@ from typing import Any
 import httptools
 
 from modeltree.errors import FormatError, NasError
-from runtime.server.admission import TooLarge
+from runtime.server.fronts.admission import TooLarge
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.deadline_socket import PatientSocket
 

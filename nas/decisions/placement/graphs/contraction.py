@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from nas.decisions.placement.graph_file import OperatorGraph
+from nas.decisions.placement.graphs.graph_file import OperatorGraph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

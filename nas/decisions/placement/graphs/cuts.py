@@ -10,9 +10,9 @@ import numpy as np
 
 from modeltree.network import NetworkSpec
 from modeltree.profiles import DeviceProfile
-from nas.decisions.placement.contraction import contract
-from nas.decisions.placement.graph_file import Edge, Node, OperatorGraph
-from nas.decisions.placement.ideals import TooManyIdeals, enumerate_ideals, sample_ideals
+from nas.decisions.placement.graphs.contraction import contract
+from nas.decisions.placement.graphs.graph_file import Edge, Node, OperatorGraph
+from nas.decisions.placement.graphs.ideals import TooManyIdeals, enumerate_ideals, sample_ideals
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

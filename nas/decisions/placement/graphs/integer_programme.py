@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from nas.decisions.placement.contraction import contract
-from nas.decisions.placement.graph_file import OperatorGraph
+from nas.decisions.placement.graphs.contraction import contract
+from nas.decisions.placement.graphs.graph_file import OperatorGraph
 
 
 def programme(graph: OperatorGraph, *, upper: float, seconds: float) -> tuple[float, dict[int, int] | None]:

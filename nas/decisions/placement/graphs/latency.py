@@ -16,10 +16,10 @@ import networkx as nx
 import numpy as np
 
 from modeltree.errors import GraphError
-from nas.decisions.placement.contraction import Groups, contract
-from nas.decisions.placement.cost import transfers
-from nas.decisions.placement.graph_file import OperatorGraph
-from nas.decisions.placement.ideals import Ideals, TooManyIdeals, enumerate_ideals, sample_ideals
+from nas.decisions.placement.graphs.contraction import Groups, contract
+from nas.decisions.placement.graphs.cost import transfers
+from nas.decisions.placement.graphs.graph_file import OperatorGraph
+from nas.decisions.placement.graphs.ideals import Ideals, TooManyIdeals, enumerate_ideals, sample_ideals
 
 SEQUENCES = 1500
 """Ideals the dynamic programme may use; those that divide the cheapest nets are kept."""

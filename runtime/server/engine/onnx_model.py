@@ -9,16 +9,16 @@ import numpy as np
 
 from modeltree.errors import ConfigError, NasError
 from runtime.execution.bundle import Bundle
+from runtime.server.engine.model import info_of
+from runtime.server.engine.timing import ServiceTimes
 from runtime.server.interface import ModelInfo
-from runtime.server.model import info_of
-from runtime.server.timing import ServiceTimes
 
 BATCHES = (1, 4, 8)
 _WARM_RUNS = 3
 
 
 class OnnxModel:
-    """A rest for ONNX Runtime, in the same dress as `runtime.server.model.BundleModel`.
+    """A rest for ONNX Runtime, in the same dress as `runtime.server.engine.model.BundleModel`.
 
     batches : sizes that requests are put together to. threads : of a call.
 
@@ -51,11 +51,11 @@ class OnnxModel:
 
     @property
     def loaded(self) -> bool:
-        """See `runtime.server.model.Model`."""
+        """See `runtime.server.engine.model.Model`."""
         return self._session is not None
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """See `runtime.server.model.Model`.
+        """See `runtime.server.engine.model.Model`.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class OnnxModel:
             self._session = session
 
     def close(self) -> None:
-        """See `runtime.server.model.Model`."""
+        """See `runtime.server.engine.model.Model`."""
         with self._loading:
             self._session = None
 
