@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup protocol clean
+.PHONY: demo test lint setup protocol picture clean
 
 demo: $(VENV)/.search
 	$(BIN)/nas search --base vgg11 --K 2 --N 3 --out runs/demo --resume
@@ -37,6 +37,9 @@ $(VENV)/.search: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.search
+
+picture: $(VENV)/.dev
+	$(BIN)/python benchmarks/picture.py
 
 clean:
 	rm -rf $(VENV) runs/demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache

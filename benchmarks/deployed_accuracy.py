@@ -103,7 +103,7 @@ def main() -> None:
     count = linked_test_images(config, told.out / "test")
     words = [sys.executable, "-c", "from nas.cli import main; main()", "run", str(bundle), str(told.out / "test")]
     lines = subprocess.run(
-        [*words, "--labels", "--json"], capture_output=True, text=True, check=True, env=os.environ
+        [*words, "--labels", "--json", "--threads", "1"], capture_output=True, text=True, check=True, env=os.environ
     ).stdout.splitlines()  # fmt: skip
     found = json.loads(lines[-1])
     print(

@@ -2,7 +2,7 @@
 
     python benchmarks/server_load.py [BUNDLE] [--seconds 3] [--rounds 3] [--clients 1 10 100] [--server-cpus 0]
                                      [--client-cpus 1]
-    python benchmarks/server_load.py --soak 600
+    python benchmarks/server_load.py --soak 600 [--unbounded]
 
 Without a bundle, one is made: VGG11 with random weights as the rest behind the image, batches of 1, 4 and 8. The bare
 library, the engine in one process with its callers, and the server behind gRPC and REST each run pinned to
@@ -34,7 +34,7 @@ from modeltree.errors import NasError
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
 from runtime.execution.processor import chosen_target
-from runtime.server.engine import BundleEngine
+from runtime.server.engine.engine import BundleEngine
 from runtime.server.interface import Busy
 from runtime.server.memory import bound_arenas
 from runtime.server.serving import ServeConfig, Server
@@ -136,7 +136,7 @@ def compare(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Nam
 def soak(bundles: list[Path], told: argparse.Namespace) -> None:
     """Ask for long, too much in every second part; swap between the parts; print memory after each."""
     loads, memory_mb = [], []
-    with Remote(bundles[0], told.server_cpus, keep_old_s=KEEP_OLD_S) as server:
+    with Remote(bundles[0], told.server_cpus, KEEP_OLD_S, not told.unbounded) as server:
         for part in range(PARTS):
             over, bundle = part % 2, bundles[part % len(bundles)]
             if part:
@@ -264,10 +264,10 @@ def pinned(cpus: list[int], work: Callable[..., Any], *given: Any) -> Any:
 class Remote:
     """A server in a process of its own, on some processors."""
 
-    def __init__(self, bundle: Path, cpus: list[int], keep_old_s: float = 0.0) -> None:
+    def __init__(self, bundle: Path, cpus: list[int], keep_old_s: float = 0.0, bounded: bool = True) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(bundle, cpus, keep_old_s, there))
+        self._process = context.Process(target=_serve, args=(bundle, cpus, keep_old_s, bounded, there))
         self._process.start()
         self.pid = self._process.pid or 0
         self.urls: tuple[str, ...] = self._here.recv()
@@ -288,10 +288,10 @@ class Remote:
         self._process.join(60)
 
 
-def _serve(bundle: Path, cpus: list[int], keep_old_s: float, pipe: Any) -> None:
+def _serve(bundle: Path, cpus: list[int], keep_old_s: float, bounded: bool, pipe: Any) -> None:
     """As `nas serve` does."""
     os.sched_setaffinity(0, cpus)
-    if not os.environ.get("NAS_ARENAS"):
+    if bounded:
         bound_arenas()
     listen = ("grpc://127.0.0.1:0", "http://127.0.0.1:0")
     with Server(ServeConfig(bundle=bundle, listen=listen, keep_old_s=keep_old_s)) as server:
@@ -363,6 +363,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--server-cpus", type=int, nargs="+", default=[0])
     parser.add_argument("--client-cpus", type=int, nargs="+", default=[1])
     parser.add_argument("--soak", type=float, default=0.0)
+    parser.add_argument("--unbounded", action="store_true", help="leave glibc's arenas as they are")
     return parser.parse_args()
 
 

@@ -39,7 +39,11 @@ class NotApplicable(NasError):
     """A transform does not apply to a layer, and says why."""
 
 
-class BrokenImages(UserWarning):
+class Remark(UserWarning):
+    """Something that the user should know, in one line; the work goes on."""
+
+
+class BrokenImages(Remark):
     """Some of many images cannot be read and are left out; no error, for the rest goes on."""
 
 

@@ -51,7 +51,7 @@ _HOMES = {
     "verdict": "nas.results.verdict",
     "write_report": "nas.report",
 }
-"""Where each public name lives. `nas.search` is a module that can be called: docs/decisions/014."""
+"""Where each public name lives. `nas.search` is a module that can be called: docs/decisions/020."""
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,7 @@ from nas.exits.measure import learn_endings
 from nas.exits.places import exit_places
 from nas.finalise.per_branch import BranchOracle
 from nas.finalise.select import conclude
-from nas.finalise.summarise import summarise
+from nas.finalise.summarise import Findings, summarise
 from nas.jobs.executors import executor
 from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.names import PLAIN_TREE
@@ -107,11 +107,13 @@ def search(
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
     results = _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
-    concluded = conclude(config, prepared, library, spaces, cuts, results, run, partial(progress, "finetune"))
+    concluded = conclude(config, prepared, spaces, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
     seconds["total"] = time.perf_counter() - began
-    exact = None if oracle else run_exact(searched)
-    summary = summarise(config, prepared, scenario, trace, spaces, results, concluded, quality, exact, seconds)
+    findings = Findings(
+        results=results, exact=None if oracle else run_exact(searched), quality=quality, seconds=seconds
+    )
+    summary = summarise(config, prepared, trace, spaces, findings, concluded)
     for name, tree in concluded.trees.items():
         write_bytes(run.path("methods", f"{name}.json"), encode_tree(tree))
     write_bytes(run.path("tree.json"), encode_tree(concluded.tree))

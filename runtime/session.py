@@ -1,6 +1,5 @@
 """A device session: walks the tree of a bundle, hands over where that pays, and never loses an answer."""
 
-import asyncio
 import functools
 import math
 import os
@@ -139,6 +138,11 @@ class Session:
         self._check_open()
         return self._prober is not None and bool(self._prober.measure())
 
+    @property
+    def unanswered(self) -> str:
+        """Why the last probe was not answered, in words; nothing where it was, or none was sent."""
+        return "" if self._prober is None or self._prober.failure is None else str(self._prober.failure)
+
     @overload
     def infer(self, picture: Picture, *, deadline_ms: float | None = None) -> Result: ...
 
@@ -179,6 +183,8 @@ class Session:
         The deadline counts from now. An inference whose waiting coroutine is cancelled is not begun, or its answer is
         dropped.
         """
+        import asyncio  # here: it costs 4 MB, and most devices await nothing
+
         self._check_open()
         work = functools.partial(self._inferred, picture, self.clock(), _checked_ms(deadline_ms))
         return await asyncio.wrap_future(self._waiting.submit(work))
@@ -222,6 +228,8 @@ class Session:
 
     async def asubmit(self, images: Sequence[Picture], deadline_ms: float) -> "TaskResult":
         """As `submit`, while other coroutines go on."""
+        import asyncio
+
         return await asyncio.wrap_future(self.submit(images, deadline_ms))
 
     def open_stream(self, **told: Any) -> "TaskStream":

@@ -13,7 +13,10 @@ from torch import nn
 
 
 class ActorCritic(nn.Module):
-    """`heads` choices of `options` each. Observations are (B, inputs)."""
+    """`heads` choices of `options` each. Observations are (B, inputs); `centre_` says what they are measured in."""
+
+    middle: torch.Tensor
+    spread: torch.Tensor
 
     def __init__(self, inputs: int, heads: int, options: int, hidden: int) -> None:
         super().__init__()
@@ -23,9 +26,17 @@ class ActorCritic(nn.Module):
         self.policy, self.value = nn.Linear(hidden, heads * options), nn.Linear(hidden, 1)
         nn.init.zeros_(self.policy.weight)
         nn.init.zeros_(self.policy.bias)
+        self.register_buffer("middle", torch.zeros(inputs))
+        self.register_buffer("spread", torch.ones(inputs))
+
+    def centre_(self, middle: np.ndarray, spread: np.ndarray) -> None:
+        """Measure observations from `middle` in `spread`, both (inputs,)."""
+        self.middle.copy_(torch.from_numpy(middle))
+        self.spread.copy_(torch.from_numpy(spread))
 
     def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logarithms of the chances, (B, heads, options), and the value, (B,)."""
+        observation = (observation - self.middle) / self.spread
         logits = self.policy(self.actor(observation)).reshape(-1, self.heads, self.options)
         return logits.log_softmax(-1), self.value(self.critic(observation))[:, 0]
 
@@ -33,6 +44,9 @@ class ActorCritic(nn.Module):
         """The actor as plain arrays."""
         layers = [one for one in self.actor if isinstance(one, nn.Linear)] + [self.policy]
         pairs = [(one.weight.detach().numpy().T.copy(), one.bias.detach().numpy().copy()) for one in layers]
+        weight, bias = pairs[0]
+        weight = weight / self.spread.numpy()[:, None]
+        pairs[0] = weight, bias - self.middle.numpy() @ weight
         return Actor(layers=tuple(pairs), heads=self.heads, options=self.options)
 
     def distance(self) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from modeltree.errors import ConfigError
-from nas.agents.a3c import MakeEnv, Tally, rewards_of_chance
+from nas.agents.a3c import MakeEnv, Tally, by_chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def train_dqn(make: MakeEnv, config: DqnConfig) -> TrainedDqn:
     torch.manual_seed(config.seed)
     env, rng = make(config.copies), np.random.default_rng(config.seed)
     heads, options = len(env.single_action_space.nvec), int(env.single_action_space.nvec[0])  # type: ignore[attr-defined]
-    centre, scale = rewards_of_chance(env, config.seed)
+    chance = by_chance(env, config.seed)
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
     network = Values(observation.shape[1], heads, options, config.hidden)
     target = copy.deepcopy(network)
@@ -114,7 +114,7 @@ def train_dqn(make: MakeEnv, config: DqnConfig) -> TrainedDqn:
             anywhere = rng.integers(0, options, (config.copies, heads))
             chosen = np.where(rng.random((config.copies, heads)) < epsilon, anywhere, network.best(observation))
             following, reward, *_ = env.step(chosen)
-            memory.add(observation, chosen, (reward - centre) / scale, following)
+            memory.add(observation, chosen, (reward - chance.reward) / chance.reward_spread, following)
             curve += tally.add(reward)
             observation = following
         optimiser.zero_grad()

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from modeltree.errors import BrokenImages, NasError
+from modeltree.errors import NasError, Remark
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
 from nas.cli.display.streams import end_if_full, end_unless_written, prepare_streams
@@ -75,7 +75,7 @@ def main() -> None:
 
 def _told_in_a_line(otherwise: Callable[..., None]) -> Callable[..., None]:
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        if issubclass(category, BrokenImages):
+        if issubclass(category, Remark):
             print(f"nas: {message}", file=sys.stderr)
         else:
             otherwise(message, category, *rest, **named)

@@ -1,12 +1,14 @@
 """`nas compile`: turn a finished run into a bundle that a device can run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compile.targets import target_names
-from modeltree.manifest import Manifest, VariantAccuracy
+
+if TYPE_CHECKING:
+    from modeltree.manifest import Manifest, VariantAccuracy
 
 _TARGETS = f"One of {', '.join(target_names())}, or a target's file.json; may be given again"
 
@@ -57,7 +59,7 @@ def compile_tree(
     )  # fmt: skip
     cache = cache or default_cache() / "compiled"
 
-    def accuracy(manifest: Manifest, folder: Path) -> dict[str, VariantAccuracy]:
+    def accuracy(manifest: "Manifest", folder: Path) -> "dict[str, VariantAccuracy]":
         from nas.bench.weight_formats import measured_variants, test_part
 
         return measured_variants(manifest, folder, test_part(run, default_cache()), measure)

@@ -83,7 +83,9 @@ def run(
         try:
             if server is not None and frames and mode != "only-device" and not session.measure():
                 print(
-                    f"nas: {server} did not answer a probe: the slowest bandwidth is assumed for now", file=sys.stderr
+                    f"nas: {server} did not answer a probe, and the slowest bandwidth is assumed for now: "
+                    f"{session.unanswered or 'it is left alone'}",
+                    file=sys.stderr,
                 )
             with LiveView(session, seen) if live and sys.stdout.isatty() else contextlib.nullcontext() as view:
                 due_s = 0.0

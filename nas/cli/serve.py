@@ -24,6 +24,10 @@ def serve(
         typer.Option(min=1, help="Batches at once; one a processor unless said. With 1, one device is answered sooner"),
     ] = None,
     order: Annotated[str, typer.Option(help="Of the queue: fcfs (first come), or edf (earliest deadline)")] = "fcfs",
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="Servers on the same ports, sharing the processors; each its own metrics port"),
+    ] = 1,
     max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are told that we are busy")] = 128,
     max_message_mb: Annotated[float, typer.Option(min=0.001, help="Largest request, in MB of 10^6 bytes")] = 16.0,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second from one address")] = None,
@@ -59,8 +63,9 @@ def serve(
     import threading
 
     from modeltree.errors import ConfigError
-    from runtime.server.admission import ServerTls
+    from runtime.server.fronts.admission import ServerTls
     from runtime.server.memory import bound_arenas
+    from runtime.server.processes import Processes
     from runtime.server.serving import ServeConfig, Server
     from runtime.wire.protocol.token import read_token
 
@@ -90,8 +95,17 @@ def serve(
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())
     signal.signal(signal.SIGHUP, lambda *_: swap.set())
-    server = Server(config) if wrap is None else Server(config, wrap)
-    print(f"{bundle}: {server.engine.about} on {', '.join(server.urls)}", flush=True)
-    server.run(stop, swap)
+    if processes > 1 and wrap is not None:
+        raise ConfigError("a member of a placement runs in one process: leave --processes out")
+    server: Server | Processes
+    if processes > 1:
+        server = Processes(config, processes)
+    else:
+        server = Server(config) if wrap is None else Server(config, wrap)
+    each = "" if processes == 1 else f"{processes} processes, each of "
+    print(f"{bundle}: {each}{server.about} on {', '.join(server.urls)}", flush=True)
+    alone = server.run(stop, swap)
     if not server.stop():
         logging.warning("some requests were not answered within %g s", drain_s)
+    if not alone:
+        raise typer.Exit(1)

@@ -4,14 +4,15 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modeltree.errors import ConfigError
-from modeltree.manifest import FileEntry, LibraryEntry, Manifest, encode_manifest
-from modeltree.render import block_text, render_dot, render_text
-from modeltree.tree import ModelTree
+
+if TYPE_CHECKING:
+    from modeltree.manifest import FileEntry, LibraryEntry, Manifest
+    from modeltree.tree import ModelTree
 
 
 def show(
@@ -36,12 +37,16 @@ def show(
     if as_json:
         print(json.dumps(summary))
     elif dot:
+        from modeltree.render import render_dot
+
         print(render_dot(tree))
     else:
         print_run(folder, summary, tree)
 
 
 def _show_bundle(folder: Path, *, as_json: bool, dot: bool, verify: bool) -> None:
+    from modeltree.manifest import encode_manifest
+    from modeltree.render import render_dot, render_text
     from runtime.execution.bundle import Bundle
 
     bundle = Bundle.open(folder)
@@ -61,7 +66,7 @@ def _show_bundle(folder: Path, *, as_json: bool, dot: bool, verify: bool) -> Non
             print(f"All {len(list(bundle.manifest.files()))} files are as the manifest says.")
 
 
-def print_libraries(folder: Path, manifest: Manifest) -> None:
+def print_libraries(folder: Path, manifest: "Manifest") -> None:
     """Every compiled block of a bundle at the terminal, and what the bundle weighs."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -87,15 +92,17 @@ def print_libraries(folder: Path, manifest: Manifest) -> None:
     print(f"{folder}: {_weight(manifest.files())}")
 
 
-def _checked(library: LibraryEntry) -> str:
+def _checked(library: "LibraryEntry") -> str:
     """What was compared with torch: the library itself, its twin for this machine, or nothing."""
     if library.max_abs_error is not None:
         return f"{library.max_abs_error:.1e}"
     return "not run" if library.vouched_error is None else f"{library.vouched_error:.1e} vouched"
 
 
-def _titles(tree: ModelTree) -> dict[str, str]:
+def _titles(tree: "ModelTree") -> dict[str, str]:
     """What each block is, by hash, in the order of the tree; the rests last."""
+    from modeltree.render import block_text
+
     device: dict[str, str] = {}
     rests: dict[str, str] = {}
     for node in tree.nodes:
@@ -106,7 +113,7 @@ def _titles(tree: ModelTree) -> dict[str, str]:
     return device | {name: f"{device[name]}, {what}" if name in device else what for name, what in rests.items()}
 
 
-def _weight(entries: Iterable[FileEntry]) -> str:
+def _weight(entries: "Iterable[FileEntry]") -> str:
     sizes = [entry.bytes for entry in entries]
     return f"{len(sizes)} files, {sum(sizes) / 1e6:.2f} MB"
 
@@ -115,13 +122,15 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def print_run(folder: Path, summary: dict[str, Any], tree: ModelTree) -> None:
+def print_run(folder: Path, summary: dict[str, Any], tree: "ModelTree") -> None:
     """The tree, the comparison and the verdict at the terminal."""
     from rich.console import Console
 
     from nas.results.verdict import verdict
 
     console = Console()
+    from modeltree.render import render_text
+
     print(render_text(tree))
     console.print(_comparison(summary))
     for sentence in verdict(summary, tree):

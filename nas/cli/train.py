@@ -39,6 +39,7 @@ def train(
     from nas.exits.heads import exit_accuracies, save_with_heads
     from nas.exits.joint import train_jointly
     from nas.exits.places import exit_places
+    from nas.training.program_soundness import check_program
     from nas.training.soundness import fault
     from nas.training.train import recipe
     from transforms import analyse, export
@@ -46,8 +47,10 @@ def train(
     dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or default_cache())
     network = build(base, num_classes=len(dataset.classes), image_size=image_size, seed=seed)
     shape = (3, image_size, image_size)
-    places = exit_places(analyse(export(network, shape)), exits, base=base)
-    config = replace(recipe(dataset, epochs=epochs, seed=seed), bf16=bf16)
+    program = export(network, shape)
+    check_program(program)
+    places = exit_places(analyse(program), exits, base=base)
+    config = replace(recipe(dataset, epochs=epochs, seed=seed, model=network), bf16=bf16)
     if start is not None and (notes := load_weights_(network, start)):
         print(f"nas: {start}: {', '.join(notes)}", file=sys.stderr)
     if lr is not None or start is not None:

@@ -10,6 +10,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,10 +18,10 @@ import numpy as np
 from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, ranks, sure_exits
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree
-from modeltree.units import s_from_ms
-from runtime.bandwidth import Estimator, ProbePolicy, Reading, probe_due
+from modeltree.units import ms_from_s, s_from_ms
+from runtime.bandwidth import Estimator, ProbePolicy, Reading, longer_probe, probe_due
 from runtime.bandwidth.switch import Hysteresis, Match, matched
-from runtime.remote.prober import PING_BYTES
+from runtime.remote.prober import PING_BYTES, PINGS, SURPRISES
 
 PATIENCE_S = 2.0
 """A device waits so long for an answer; what is later tells the estimator "at most so fast", as in the runtime."""
@@ -60,7 +61,8 @@ class _Device:
         self._policy, self._hysteresis = policy, hysteresis
         self._estimator = Estimator(rtt_ms=tree.rtt_ms)
         self._match: Match | None = None
-        self._asked_s = self._probed_s = -math.inf
+        self._asked_s = self._probed_s = self._handed_over_s = -math.inf
+        self._surprises = 0
         self._under_way = 0
         self._queue: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
@@ -105,45 +107,74 @@ class _Device:
             began_ms = elapsed_ms + node.device_ms
             self._sent(
                 start_s + s_from_ms(began_ms), node.handover.bytes, s_from_ms(done_ms - began_ms - node.cloud_ms),
-                cloud_s=s_from_ms(node.cloud_ms),
+                cloud_s=s_from_ms(node.cloud_ms), heard=self._answered,
             )  # fmt: skip
 
     def _look(self, now_s: float) -> None:
-        """Send a probe if one is due; look again later."""
+        """Probe if that is due, or if the last probe was surprising; look again later."""
+        estimate = self._estimator.estimate(now_s)
         size = probe_due(
-            now_s, self._estimator.estimate(now_s), self._policy, last_inference_s=self._asked_s,
-            last_probe_s=self._probed_s, busy=self._under_way > 0,
+            now_s, estimate, self._policy, last_inference_s=self._asked_s, last_probe_s=self._probed_s,
+            busy=self._under_way > 0, relied=estimate is not None and self._handed_over_s > now_s - estimate.age_s,
         )  # fmt: skip
-        if size:
+        if size or self._surprises:
             self._probed_s = now_s
-            self._probe(PING_BYTES, now_s, then=size)
+            self._ping(PINGS, size or self._policy.least_bytes, now_s)
         if now_s + LOOK_S <= self._starts_s.max():
             self._at(now_s + LOOK_S, self._look)
 
-    def _probe(self, size_bytes: int, now_s: float, then: int = 0) -> None:
-        """Bytes for nothing; those of the small message, once answered, are followed by those of the probe."""
-        link_s = s_from_ms(self._tree.rtt_ms + self._trace.transfer_ms(size_bytes, now_s))
-        ends_s, finished = self._sent(now_s, size_bytes, link_s, cloud_s=0.0)
-        if then and finished:
-            self._at(ends_s, partial(self._probe, then))
+    def _ping(self, left: int, size_bytes: int, now_s: float) -> None:
+        """Small messages for the round trip, so many, then those for the bandwidth."""
+        further = partial(self._ping, left - 1) if left > 1 else partial(self._measure, 1)
 
-    def _sent(self, began_s: float, size_bytes: int, link_s: float, *, cloud_s: float) -> tuple[float, bool]:
-        """Bytes go out, and the estimator hears of them when the answer is there or the patience at its end.
+        def heard(reading: Reading, then_s: float) -> None:
+            self._estimator.add(reading)
+            if reading.finished:
+                further(size_bytes, then_s)
 
-        Returns when that is, and whether there was an answer.
-        """
+        self._sent(now_s, PING_BYTES, self._link_s(PING_BYTES, now_s), cloud_s=0.0, heard=heard)
+
+    def _measure(self, number: int, size_bytes: int, now_s: float) -> None:
+        """Messages that grow until one is long enough to tell; the last one counts."""
+
+        def heard(reading: Reading, then_s: float) -> None:
+            jitter_ms = ms_from_s(self._estimator.round_trip.jitter_s)
+            carried_mbps = self._estimator.carried_mbps(reading)
+            longer = longer_probe(size_bytes, carried_mbps, jitter_ms, self._policy) if reading.finished else 0
+            if longer and number < self._policy.rounds:
+                return self._measure(number + 1, longer, then_s)
+            self._estimator.add(replace(reading, grown=reading.finished))
+            estimate, types = self._estimator.estimate(then_s), self._tree.types
+            surprising = estimate is not None and types.match(carried_mbps) != types.match(estimate.mbps)
+            self._surprises = self._surprises + 1 if surprising and self._surprises < SURPRISES else 0
+            return None
+
+        self._sent(now_s, size_bytes, self._link_s(size_bytes, now_s), cloud_s=0.0, heard=heard)
+
+    def _link_s(self, size_bytes: int, now_s: float) -> float:
+        return s_from_ms(self._tree.rtt_ms + self._trace.transfer_ms(size_bytes, now_s))
+
+    def _sent(
+        self, began_s: float, size_bytes: int, link_s: float, *, cloud_s: float, heard: Callable[[Reading, float], None]
+    ) -> None:  # fmt: skip
+        """Bytes go out; `heard` is told when the answer is there or the patience at its end."""
         finished = link_s + cloud_s <= PATIENCE_S
         ends_s = began_s + (link_s + cloud_s if finished else PATIENCE_S)
         reading = Reading(
             time_s=ends_s, size_bytes=size_bytes, seconds=link_s if finished else PATIENCE_S, finished=finished
         )
+
+        def ends(now_s: float) -> None:
+            self._under_way -= 1
+            heard(reading, now_s)
+
         self._at(began_s, self._begins)
-        self._at(ends_s, partial(self._heard, reading))
-        return ends_s, finished
+        self._at(ends_s, ends)
 
     def _begins(self, now_s: float) -> None:
         self._under_way += 1
 
-    def _heard(self, reading: Reading, now_s: float) -> None:
-        self._under_way -= 1
+    def _answered(self, reading: Reading, now_s: float) -> None:
+        """A hand-over's answer is there, or was given up."""
+        self._handed_over_s = now_s
         self._estimator.add(reading)

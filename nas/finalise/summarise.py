@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -29,82 +30,125 @@ _STARTS = 200
 _PACKAGES = ("torch", "torch-pruning", "tensorly", "networkx", "numpy", "scipy", "scikit-learn", "msgspec")
 
 
-def summarise(
-    config: SearchConfig, prepared: Prepared, scenario: Scenario, trace: Trace, spaces: SearchSpaces,
-    results: Mapping[str, MethodResult], concluded: Concluded, quality: Quality, exact: Mapping[str, float] | None,
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:  # fmt: skip
-    """Everything the report shows and a script may want, as plain values.
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a search found out before anything was measured at its end.
 
-    Predicted accuracies are the base network's measured one less the predicted drop, so that they stand on the same
-    scale as measured ones; predicted rewards likewise.
+    results : per method. exact : the optimum of the predictor (`run_exact`); None where it was not computed.
+    quality : of the predictor. seconds : per stage.
     """
+
+    results: Mapping[str, MethodResult]
+    exact: Mapping[str, float] | None
+    quality: Quality
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scale:
+    """Predicted accuracies are the base network's measured one less the predicted drop, so that they stand on the same
+    scale as measured ones; predicted rewards likewise.
+
+    points : what is added to a predicted accuracy, in percent. reward : what that adds to a reward.
+    """
+
+    points: float
+    reward: float
+
+
+def summarise(
+    config: SearchConfig, prepared: Prepared, trace: Trace, spaces: SearchSpaces, findings: Findings,
+    concluded: Concluded,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything the report shows and a script may want, as plain values."""
     problem = spaces.tree.problem
-    shift = concluded.base_accuracy[1] - float(problem.accuracy[0])
-    worth = problem.accuracy_worth * shift
-    starts = spread_starts(trace, _STARTS)
-    runs = {name: emulate(tree, trace, starts_s=starts) for name, tree in concluded.trees.items()}
-    along = {
-        name: _along(run.latency_ms, run.accuracy, scenario.reward.of(run.accuracy, run.latency_ms))
-        for name, run in runs.items()
-    }
-    bound = oracle(list(concluded.trees.values()), trace, starts, scenario.reward)
-    rows = [
-        _row(name, results.get(name), concluded, along.get(name), shift, worth)
-        for name in METHOD_BY_NAME
-        if name in results or name in concluded.outcomes
-    ]
+    points = concluded.base_accuracy[1] - float(problem.accuracy[0])
+    scale = _Scale(points=points, reward=problem.accuracy_worth * points)
     summary = {
         "version": SUMMARY_VERSION,
         "config": msgspec.to_builtins(config),
-        "scenario": {
-            "trace": config.trace, "trace_origin": trace.origin, "rtt_ms": trace.rtt_ms,
-            "bandwidth_mbps": scenario.types.representative_mbps, "edges_mbps": scenario.types.edges_mbps,
-            "device": scenario.device.name, "device_origin": scenario.device.origin,
-            "cloud": scenario.cloud.name, "cloud_origin": scenario.cloud.origin,
-        },
+        "scenario": _scenario(config, trace, spaces.scenario),
         "base": {
             "name": config.base, "accuracy": concluded.base_accuracy[1], "macs": prepared.network.spec.macs(),
             "layers": len(layers_of(prepared.network)), "places": list(concluded.tree.places),
         },
         "chosen": concluded.chosen,
-        "methods": rows,
-        "exact": _exact(exact, results.get("tree"), worth, shift),
-        "oracle_along_trace": _along(bound.latency_ms, bound.accuracy, bound.reward),
+        "searched": None if concluded.searched is None else concluded.searched._asdict(),
+        **_along_trace(trace, spaces.scenario, findings.results, concluded, scale),
+        "exact": _exact(findings.exact, findings.results.get("tree"), scale),
         "curves": {
-            name: [(step.evaluations, step.best + worth) for step in result.curve]
-            for name, result in results.items()
+            name: [(step.evaluations, step.best + scale.reward) for step in result.curve]
+            for name, result in findings.results.items()
             if name in ("tree", "random", "egreedy")
         },
-        "predictor": quality._asdict(),
-        "exits": [
-            {"exit": known.exit, "place": known.place, "drop": known.drop, "entropy": known.entropy,
-             "rate": known.rate, "loss": known.loss, "head_ms": scenario.device.compute_ms(known.layers)}
-            for known in spaces.tree.endings.exits
-        ],
-        "codes": [
-            {"place": known.place, "bits": known.bits, "kept": known.kept, "bytes": known.bytes, "drop": known.drop,
-             "raw_bytes": prepared.network.spec.places[known.place].bytes}
-            for known in spaces.tree.endings.codes
-        ],
+        "predictor": findings.quality._asdict(),
+        **_endings(prepared, spaces),
         "branches": [
             {"leaf": node.id, "latency_ms": node.leaf.latency_ms, "accuracy": node.leaf.accuracy,
              "chance": node.leaf.chance}
             for node in concluded.tree.leaves() if node.leaf is not None
         ],
-        "along_trace": {
-            "time_s": starts, "bandwidth_mbps": [trace.at(float(t)) for t in starts],
-            "latency_ms": {name: run.latency_ms for name, run in runs.items()},
-        },
         "dropped": [
             {"layer": prepared.network.units[unit].name, "choice": str(choice), "why": why}
             for (unit, choice), why in sorted(spaces.tree.dropped.items())
         ],
         "finetuning": concluded.finetuning,
-        "seconds": dict(seconds),
+        "seconds": dict(findings.seconds),
         "provenance": provenance(),
     }  # fmt: skip
     return msgspec.to_builtins(summary, enc_hook=_plain)
+
+
+def _scenario(config: SearchConfig, trace: Trace, scenario: Scenario) -> dict[str, Any]:
+    return {
+        "trace": config.trace, "trace_origin": trace.origin, "rtt_ms": trace.rtt_ms,
+        "bandwidth_mbps": scenario.types.representative_mbps, "edges_mbps": scenario.types.edges_mbps,
+        "device": scenario.device.name, "device_origin": scenario.device.origin,
+        "cloud": scenario.cloud.name, "cloud_origin": scenario.cloud.origin,
+    }  # fmt: skip
+
+
+def _along_trace(
+    trace: Trace, scenario: Scenario, results: Mapping[str, MethodResult], concluded: Concluded, scale: _Scale
+) -> dict[str, Any]:
+    """Every tree played along the trace, the hindsight oracle, and the row of each method."""
+    starts_s = spread_starts(trace, _STARTS)
+    runs = {name: emulate(tree, trace, starts_s=starts_s) for name, tree in concluded.trees.items()}
+    along = {
+        name: _means(run.latency_ms, run.accuracy, scenario.reward.of(run.accuracy, run.latency_ms))
+        for name, run in runs.items()
+    }
+    bound = oracle(list(concluded.trees.values()), trace, starts_s, scenario.reward)
+    return {
+        "methods": [
+            _row(name, results.get(name), concluded, along.get(name), scale)
+            for name in METHOD_BY_NAME
+            if name in results or name in concluded.outcomes
+        ],
+        "oracle_along_trace": _means(bound.latency_ms, bound.accuracy, bound.reward),
+        "along_trace": {
+            "time_s": starts_s,
+            "bandwidth_mbps": [trace.at(float(at_s)) for at_s in starts_s],
+            "latency_ms": {name: run.latency_ms for name, run in runs.items()},
+        },
+    }
+
+
+def _endings(prepared: Prepared, spaces: SearchSpaces) -> dict[str, Any]:
+    """The early exits and the coded hand-overs that the search was offered."""
+    known, places = spaces.tree.endings, prepared.network.spec.places
+    return {
+        "exits": [
+            {"exit": one.exit, "place": one.place, "drop": one.drop, "entropy": one.entropy, "rate": one.rate,
+             "loss": one.loss, "head_ms": spaces.scenario.device.compute_ms(one.layers)}
+            for one in known.exits
+        ],
+        "codes": [
+            {"place": one.place, "bits": one.bits, "kept": one.kept, "bytes": one.bytes, "drop": one.drop,
+             "raw_bytes": places[one.place].bytes}
+            for one in known.codes
+        ],
+    }  # fmt: skip
 
 
 def provenance() -> dict[str, Any]:
@@ -118,15 +162,16 @@ def provenance() -> dict[str, Any]:
 
 
 def _row(
-    name: str, result: MethodResult | None, concluded: Concluded, along: dict[str, float] | None, shift: float,
-    worth: float,
+    name: str, result: MethodResult | None, concluded: Concluded, along: dict[str, float] | None, scale: _Scale
 ) -> dict[str, Any]:  # fmt: skip
     outcome = concluded.outcomes.get(name)
     if outcome is None:
         assert result is not None
-        outcome = Outcome(result.reward + worth, result.latency_ms, result.accuracy + shift, result.energy_mj)
-    predicted_reward = None if result is None else result.reward + worth
-    predicted_accuracy = None if result is None else result.accuracy + shift
+        outcome = Outcome(
+            result.reward + scale.reward, result.latency_ms, result.accuracy + scale.points, result.energy_mj
+        )
+    predicted_reward = None if result is None else result.reward + scale.reward
+    predicted_accuracy = None if result is None else result.accuracy + scale.points
     return {
         "method": name,
         "reward": outcome.reward,
@@ -144,18 +189,18 @@ def _row(
 
 
 def _exact(
-    exact: Mapping[str, float] | None, tree: MethodResult | None, worth: float, shift: float
+    exact: Mapping[str, float] | None, tree: MethodResult | None, scale: _Scale
 ) -> dict[str, float] | None:  # fmt: skip
     if exact is None:
         return None
     found = {} if tree is None else {"found_percent": 100.0 * tree.valued / exact["valued"]}
     return found | {
-        "reward": exact["reward"] + worth, "latency_ms": exact["latency_ms"], "accuracy": exact["accuracy"] + shift,
-        "seconds": exact["seconds"],
+        "reward": exact["reward"] + scale.reward, "latency_ms": exact["latency_ms"],
+        "accuracy": exact["accuracy"] + scale.points, "seconds": exact["seconds"],
     }  # fmt: skip
 
 
-def _along(latency_ms: np.ndarray, accuracy: np.ndarray, reward: np.ndarray) -> dict[str, float]:
+def _means(latency_ms: np.ndarray, accuracy: np.ndarray, reward: np.ndarray) -> dict[str, float]:
     return {
         "latency_ms": float(np.mean(latency_ms)), "p95_latency_ms": float(np.quantile(latency_ms, 0.95)),
         "accuracy": float(np.mean(accuracy)), "reward": float(np.mean(reward)),

@@ -1,6 +1,7 @@
 """From names on a command line to a trained, exported and analysed base network and three sets of images."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from compile.program_file import program_bytes, read_program
-from modeltree.errors import DataError
+from modeltree.errors import DataError, Remark
 from modeltree.files import write_bytes
 from modeltree.slicing import slice_blocks
 from nas.bases import build, fingerprint, load_weights_, save_weights
@@ -17,6 +18,7 @@ from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
+from nas.training.program_soundness import check_program
 from nas.training.soundness import fault
 from nas.training.train import recipe, train
 from transforms import Network, analyse, export
@@ -87,6 +89,7 @@ def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress)
     program = folder / "base.pt2"
     if not program.exists():
         exported = export(model, (3, config.image_size, config.image_size))
+        check_program(exported)
         write_bytes(program, program_bytes(exported))
     network = analyse(read_program(program))
     roles = "given" if config.weights is not None else "trained"
@@ -131,14 +134,17 @@ def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
 
 def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Path, progress: Progress) -> nn.Module:
     """The base network trained on this data with the usual recipe, from the cache if it was done before."""
-    how = recipe(dataset, seed=config.seed)
+    how = recipe(dataset, seed=config.seed, model=model)
     recipe_key = hashlib.sha256(repr((_TRAINING, how)).encode()).hexdigest()[:8]
     kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{recipe_key}.safetensors"
     if kept.exists():
         load_weights_(model, kept)
         return model
-    spec = analyse(export(model, (3, config.image_size, config.image_size))).spec
-    slice_blocks(spec, config.N)  # what cannot be cut as asked is told before the training, not after
+    exported = export(model, (3, config.image_size, config.image_size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Remark)  # which the trained one gives
+        check_program(exported)
+    slice_blocks(analyse(exported).spec, config.N)  # what cannot be cut as asked is told before the training, not after
     state = kept.with_suffix(".part")
     kept.parent.mkdir(parents=True, exist_ok=True)
     trained = train(model, dataset, how, checkpoint=state, progress=progress)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from modeltree.errors import ConfigError, DataError
+from modeltree.errors import ConfigError, DataError, unknown
 from nas.bases.weights import fingerprint
 from nas.data.dataset import Dataset, ImageSet
 from nas.jobs.checkpoint import load_state, save_state
@@ -26,10 +26,12 @@ from nas.training.statistics import calibration_batches, recalibrate_
 Criterion = Callable[[Any, torch.Tensor], torch.Tensor]
 """The loss of what a model returns for a batch, given its labels (n,)."""
 
+OPTIMISERS = ("sgd", "adamw")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train: SGD with Nesterov momentum 0.9 and a one-cycle rate.
+    """How to train: with a one-cycle rate, a quarter of which warms up.
 
     epochs : passes over `fit`.
     batch_size : images a step; what does not fill a batch waits for another epoch's order.
@@ -37,6 +39,7 @@ class TrainConfig:
     weight_decay : on every parameter.
     label_smoothing : share of the target spread over all classes, 0 to below 1.
     flip, crop : mirror half the images; shift each by up to an eighth of its size, black behind.
+    optimiser : `sgd` (with Nesterov momentum 0.9) or `adamw`, which transformers need.
     bf16 : multiply numbers of 16 bits on the CPU as on a GPU: 1.8 times as fast where the processor knows them, slower
         elsewhere.
     seed : of order, augmentation and dropout.
@@ -51,6 +54,7 @@ class TrainConfig:
     crop: bool = True
     bf16: bool = False
     seed: int = 0
+    optimiser: str = "sgd"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -64,13 +68,25 @@ class TrainConfig:
             raise ConfigError(f"weight_decay is {self.weight_decay} but must not be negative: 5e-4 is usual")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"label_smoothing is {self.label_smoothing} but must be in 0..1: 0.1 is usual")
+        if self.optimiser not in OPTIMISERS:
+            raise unknown("optimiser", self.optimiser, OPTIMISERS)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed} but must not be negative")
 
 
-def recipe(dataset: Dataset, *, epochs: int | None = None, seed: int = 0) -> TrainConfig:
-    """What works for a data set of this size: few images many small steps, CIFAR-10 the usual 24 epochs."""
+def recipe(
+    dataset: Dataset, *, epochs: int | None = None, seed: int = 0, model: nn.Module | None = None
+) -> TrainConfig:  # fmt: skip
+    """What works for a data set of this size: few images many small steps, CIFAR-10 the usual 24 epochs.
+
+    A `model` that normalises no batches but attends, or normalises layers, is a transformer: AdamW, and longer.
+    """
     small = len(dataset.fit) < 5000
+    if model is not None and _is_transformer(model):
+        return TrainConfig(
+            epochs=epochs if epochs is not None else 40, batch_size=64 if small else 128,
+            lr=3e-3 if small else 1e-3, weight_decay=0.05, flip=dataset.flip, seed=seed, optimiser="adamw",
+        )  # fmt: skip
     return TrainConfig(
         epochs=epochs if epochs is not None else 6 if small else 24,
         batch_size=64 if small else 128,
@@ -78,6 +94,19 @@ def recipe(dataset: Dataset, *, epochs: int | None = None, seed: int = 0) -> Tra
         flip=dataset.flip,
         seed=seed,
     )
+
+
+def _is_transformer(model: nn.Module) -> bool:
+    kinds = [type(module) for module in model.modules()]
+    batches = any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds)
+    return not batches and any(issubclass(kind, (nn.LayerNorm, nn.MultiheadAttention)) for kind in kinds)
+
+
+def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(weights, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    return torch.optim.SGD(weights, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
 
 
 def device_named(name: str) -> torch.device:
@@ -126,10 +155,7 @@ def train(
         raise DataError(f"{dataset.name} has {len(dataset.fit)} training images but must have at least 2: add images")
     place = device_named(device)
     student = copy.deepcopy(model).to(place).train()
-    optimiser = torch.optim.SGD(
-        [p for p in student.parameters() if p.requires_grad],
-        lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay,
-    )  # fmt: skip
+    optimiser = _optimiser(student, config)
     run = {**asdict(config), "data": dataset.fingerprint, "start": fingerprint(model)}
     first = _resume_(student, optimiser, run, checkpoint) if checkpoint and checkpoint.exists() else 0
     for epoch in range(first, config.epochs):

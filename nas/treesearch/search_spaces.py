@@ -17,9 +17,14 @@ _DEAREST, _HALVINGS = 1e6, 12
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpaces:
-    """The tree's space, and one space of whole branches per bandwidth type."""
+    """The tree's space, and one space of whole branches per bandwidth type.
+
+    cuts : places at which the network is sliced. library : the variants that the spaces offer.
+    """
 
     network: Network
+    cuts: tuple[int, ...]
+    library: Library
     scenario: Scenario
     tree: Space
     branches: tuple[Space, ...]
@@ -45,7 +50,9 @@ def build_search_spaces(
     tree = build_space(
         network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss, endings=endings
     )
-    return SearchSpaces(network=network, scenario=scenario, tree=tree, branches=tuple(branches))
+    return SearchSpaces(
+        network=network, cuts=tuple(cuts), library=library, scenario=scenario, tree=tree, branches=tuple(branches)
+    )
 
 
 def within_energy(spaces: SearchSpaces, limit_mj: float) -> SearchSpaces:

@@ -17,11 +17,12 @@ _WAITING = re.compile(rb"^nas_waiting_requests(?:\{[^}]*\})? ([0-9.e+-]+)$", re.
 
 def overview(placement: Placement, identity: Identity) -> list[dict[str, Any]]:
     """One entry a member: name, address, stages it holds, round trip in ms (None: not there), requests waiting."""
-    with (
-        Neighbours(placement=placement, connect=lambda member: transport_of(member, identity)) as neighbours,
-        ThreadPoolExecutor(max(1, len(placement.members))) as threads,
-    ):
-        return list(threads.map(lambda member: _row(placement, neighbours, member), placement.members))
+    threads = ThreadPoolExecutor(max(1, len(placement.members)))
+    with Neighbours(placement=placement, connect=lambda member: transport_of(member, identity)) as neighbours:
+        try:
+            return list(threads.map(lambda member: _row(placement, neighbours, member), placement.members))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _row(placement: Placement, neighbours: Neighbours, member: Member) -> dict[str, Any]:

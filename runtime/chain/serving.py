@@ -8,7 +8,7 @@ from runtime.chain.file_watch import FileWatch
 from runtime.chain.member import ChainMember
 from runtime.chain.neighbours import Identity, Neighbours, transport_of
 from runtime.chain.placement_file import read_placement
-from runtime.server.engine import BundleEngine
+from runtime.server.engine.engine import BundleEngine
 from runtime.server.interface import Engine
 from runtime.server.serving import ServeConfig
 

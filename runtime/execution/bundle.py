@@ -134,16 +134,6 @@ class Bundle:
                 found.append(str(error))
         return found
 
-    def verify_all(self) -> None:
-        """Check every file anew.
-
-        Raises
-        ------
-        FormatError : some are off; names each, a line for each.
-        """
-        if found := self.problems():
-            raise FormatError("\n".join(found))
-
     def _checked_path(self, entry: FileEntry) -> Path:
         if entry.file not in self._checked:
             check_file(self.folder, entry)

@@ -7,6 +7,7 @@ it measured goes to the link's watcher, whether it was answered to the breaker.
 import logging
 import threading
 
+from modeltree.errors import NasError
 from runtime.bandwidth import Estimate, ProbePolicy, longer_probe, probe_due
 from runtime.remote.link_monitor import LinkWatch
 from runtime.remote.offload_client import Cloud
@@ -28,12 +29,16 @@ _log = logging.getLogger(__name__)
 
 
 class Prober:
-    """Probes one link; `start` has a thread look four times a second whether that is due."""
+    """Probes one link; `start` has a thread look four times a second whether that is due.
+
+    failure : why the last probe was not answered; None where it was.
+    """
 
     def __init__(self, link: LinkWatch, cloud: Cloud, policy: ProbePolicy) -> None:
         self._link, self._cloud, self._policy = link, cloud, policy
         self._probed_s = -float("inf")
         self._surprises = 0
+        self.failure: NasError | None = None
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
@@ -71,6 +76,7 @@ class Prober:
             _log.exception("a probe failed in a way that none should")
             answered = False
         if answered:
+            self.failure = None
             self._cloud.breaker.passed()
         else:
             self._cloud.breaker.failed(link=True)
@@ -123,6 +129,7 @@ class Prober:
         try:
             return self._cloud.transport.probe(size_bytes, _TIMEOUT_S)
         except TransportError as error:
+            self.failure = error
             if isinstance(error, TimedOut):
                 spent_s = self._link.clock() - sent_s
                 failed = Exchange(sent_bytes=size_bytes, received_bytes=0, seconds=spent_s, server_s=0.0)

@@ -12,13 +12,13 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from modeltree.errors import ConfigError, NasError
-from runtime.server.admission import Admission, Limits, ServerTls
 from runtime.server.bundle_watcher import Watch
-from runtime.server.engine import DRAIN_S, BundleEngine
+from runtime.server.engine.engine import DRAIN_S, BundleEngine
+from runtime.server.fronts.admission import Admission, Limits, ServerTls
+from runtime.server.fronts.request_handler import Desk
 from runtime.server.interface import Engine
 from runtime.server.memory import trim
 from runtime.server.metrics import MetricsServer
-from runtime.server.request_handler import Desk
 
 PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 KEEP_OLD_S = 600.0
@@ -54,6 +54,7 @@ class ServeConfig:
     metrics : `host:port` for Prometheus and health checks. watch : serve another bundle once it lies there.
     keep_old_s : how long, after that, models that only the bundle before had stay for devices that still run it.
     drain_s : for what is being answered at the end. blocks : served beside the rests, see `BundleEngine`.
+    shared : whether other processes listen on the same ports.
     """
 
     bundle: Path
@@ -75,6 +76,7 @@ class ServeConfig:
     keep_old_s: float = KEEP_OLD_S
     drain_s: float = DRAIN_S
     blocks: tuple[str, ...] = ()
+    shared: bool = False
 
 
 class Server:
@@ -126,25 +128,31 @@ class Server:
             checks = {"/live": self.engine.live, "/ready": self.answering.ready}
             server = MetricsServer(self.engine.metrics, checks, host=host, port=port)
             self._started.append(server)
-            urls.append(f"http://{_bracketed(host)}:{server.port}/metrics")
+            urls.append(f"{url_of('http', host, server.port)}/metrics")
         for scheme, host, port in places:
-            made = front(desk, admission, scheme, host, port, config.tls)
+            made = front(desk, admission, scheme, host, port, config.tls, shared=config.shared)
             self._started.append(made)
-            urls.append(f"{scheme}://{_bracketed(host)}:{made.port}")
+            urls.append(url_of(scheme, host, made.port))
         for one in self._started:
             one.start()
         return tuple(urls)
 
-    def run(self, stop: threading.Event, swap: threading.Event) -> None:
-        """Serve until `stop` is set; look at the bundle anew whenever `swap` is, or the watched folder changes."""
+    @property
+    def about(self) -> str:
+        """What is served, in a few words."""
+        return self.engine.about
+
+    def run(self, stop: threading.Event, swap: threading.Event) -> bool:
+        """Serve until `stop` is set; look at the bundle anew whenever `swap` is, or the folder changes. Always True."""
         for turn in itertools.count(1):
             if stop.wait(_LOOK_S):
-                return
+                return True
             if turn % _TRIM_EVERY == 0:
                 trim()
             if swap.is_set() or (self._watch is not None and self._watch.changed()):
                 swap.clear()
                 self.swap()
+        raise AssertionError("counting does not end")
 
     def swap(self) -> bool:
         """Take over what lies in the bundle's folder now; whether it was sound. If not, the old one goes on."""
@@ -179,8 +187,10 @@ class Server:
         self.stop()
 
 
-def front(desk: Desk, admission: Admission, scheme: str, host: str, port: int, tls: ServerTls | None) -> Front:
-    """What speaks a scheme.
+def front(
+    desk: Desk, admission: Admission, scheme: str, host: str, port: int, tls: ServerTls | None, *, shared: bool = False
+) -> Front:
+    """What speaks a scheme. shared : see `ServeConfig`.
 
     Raises
     ------
@@ -188,14 +198,14 @@ def front(desk: Desk, admission: Admission, scheme: str, host: str, port: int, t
     """
     tls = tls if scheme in ("grpcs", "https") else None
     if scheme.startswith("grpc"):
-        from runtime.server.grpc_front import GrpcFront
+        from runtime.server.fronts.grpc_front import GrpcFront
 
-        return GrpcFront(desk, admission, host=host, port=port, tls=tls)
+        return GrpcFront(desk, admission, host=host, port=port, tls=tls, shared=shared)
     try:
-        from runtime.server.rest_front import RestFront
+        from runtime.server.fronts.rest_front import RestFront
     except ImportError as error:
         raise ConfigError(f"REST needs the package httptools ({error}): pip install 'nas-modeltree[cloud]'") from error
-    return RestFront(desk, admission, host=host, port=port, tls=tls)
+    return RestFront(desk, admission, host=host, port=port, tls=tls, shared=shared)
 
 
 def place(url: str) -> tuple[str, str, int]:
@@ -228,5 +238,6 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, here, min(_LOWEST, os.getpriority(os.PRIO_PROCESS, here) + _STEP))
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def url_of(scheme: str, host: str, port: int) -> str:
+    """An address, as `place` reads it."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

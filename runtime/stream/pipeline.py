@@ -1,19 +1,23 @@
 """Tasks with deadlines on a device: decided when they come, computed, sent and answered side by side.
 
 submit ─▶ planner ─▶ device queue ─▶ compute ─▶ link ─▶ server
-              │            ▲                       │
-           not run         └── what the server did not answer: the best exit here that is in time
+              │            ▲          ▲            │
+           not run         └── what the server refused: the best exit here that is in time
+                                      └── what it has not answered when it is due here: between two blocks (`Reserve`)
 
 Three threads: one computes, one hands over, one asks the server how long its queue is; answers come in the client's
 threads. So while one task computes, another is sent and a third is served.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from queue import SimpleQueue
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +29,7 @@ from runtime.execution.device import Device
 from runtime.images.inputs import Picture, entering
 from runtime.remote.offload_client import Cloud
 from runtime.stream.planners import Local, best_fit
+from runtime.stream.reserve import Reserve
 from runtime.stream.results import Overrun, ServerQueue, TaskResult
 from runtime.stream.task_queue import TaskQueue
 from runtime.stream.ways import Way
@@ -79,7 +84,8 @@ class TaskStream:
         self._bandwidth = bandwidth or (lambda: system.mbps)
         self._local = Local(system=system)
         self._jobs: TaskQueue[Job] = TaskQueue(order)
-        self._handovers: SimpleQueue[tuple[Job, Way, np.ndarray, int] | None] = SimpleQueue()
+        self._kept: Reserve[Job] = Reserve()
+        self._handovers: SimpleQueue[tuple[Job, Job, np.ndarray, int] | None] = SimpleQueue()
         self.server, self._overrun = ServerQueue(clock), Overrun()
         self._busy_until_s = self._link_until_s = self._last_s = clock()
         self._lock = threading.Lock()
@@ -108,19 +114,19 @@ class TaskStream:
         entered = tuple(entering(image, rule) for image in images)  # what does not fit is refused here
         job = Job(images=entered, deadline_ms=float(deadline_ms), action=0, arrived_s=arrived_s,
                   future=Future())  # fmt: skip
+        with self._lock:
+            self._under_way[id(job.future)] = job
         job.action = self._planned(job)
         if not job.action or len(self._jobs) >= MOST_WAITING:
             self._end(job, None, "nobody", job.why or "it could not be in time: not run")
         else:
-            with self._lock:
-                self._under_way[id(job)] = job
             self._jobs.put(job, job.until_s, self._device_s(job, job.action))
         return job.future
 
     def seen(self, job: Job) -> Seen:
         """What a planner sees of a task that has just come."""
         now = self.clock()
-        waits_s = max(0.0, self._busy_until_s - now) + self._jobs.before_s(job.until_s)
+        waits_s = max(0.0, self._busy_until_s - now) + self._jobs.before_s(job.until_s) + self._kept.expected_s
         return Seen(
             images=len(job.images), deadline_ms=ms_from_s(job.until_s - now) - self._overrun.margin_ms,
             device_wait_ms=ms_from_s(waits_s),
@@ -161,99 +167,158 @@ class TaskStream:
 
     def _compute(self) -> None:
         """The device's thread."""
-        while (job := self._jobs.take(_LOOK_S)) is not None:
-            try:
-                self._run(job)
-            except Exception as error:
-                self._end(job, None, "nobody", f"a block failed: {error}")
-            if not self._pipelined:
-                job.future.exception()  # waits
+        while (job := self._jobs.take(_LOOK_S, self._due)) is not None:
+            self._guarded(job)
+            while not self._pipelined and not job.future.done():
+                again, wait_s = self._due()
+                if again is not None:
+                    self._guarded(again)
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    job.future.exception(min(wait_s, _LOOK_S))
+
+    def _guarded(self, job: Job) -> None:
+        try:
+            self._run(job)
+        except Exception as error:
+            self._end(job, None, "nobody", f"a block failed: {error}")
+
+    def _due(self, next_s: float = 0.0) -> tuple[Job | None, float]:
+        """A task of the server's that must be begun here before something that takes so long; else, in how long."""
+        job = self._kept.due(self.clock(), next_s)
+        return job, self._kept.wait_s(self.clock())
 
     def _run(self, job: Job) -> None:
+        if job.future.done() or job.began_s:  # the server answered meanwhile, or it was due and still is in the queue
+            return None
+        self._kept.claim(job, answered=False)
         if not self._still(job):
             return self._end(job, None, "nobody", "others took too long: it could only be late")
-        way = self.ways[job.action - 1]
         job.began_s = self.clock()
-        self._busy_until_s = job.began_s + self._device_s(job, job.action)
-        made = []
+        made = None
+        while made is None:
+            self._busy_until_s = self.clock() + self._device_s(job, job.action)
+            made = self._made(job, self.ways[job.action - 1])
+        job.computed_s = self._busy_until_s = self.clock()
+        x, way = np.concatenate(made), self.ways[job.action - 1]
+        if way.handover is None:
+            return self._end(job, x, "device", job.why or "as planned")
+        why = "the server had not answered when it was due here"
+        again = replace(job, retried=True, began_s=0.0, computed_s=0.0, why=why)
+        self._kept.keep(again, job.until_s - _MARGIN_S, self._alone_s(job))
+        self._handovers.put((job, again, x, 8 if x.dtype == np.uint8 else way.bits))
+        return None
+
+    def _made(self, job: Job, way: Way) -> list[np.ndarray] | None:
+        """What the device makes of a task's images; None where it fell behind and has another action now.
+
+        What is due here goes in between two blocks, unless this is such a task itself.
+        """
+        made: list[np.ndarray] = []
         for x, pixels in job.images:
             if way.handover is not None and way.handover.place == 0 and pixels is not None:
                 made.append(pixels[None])
                 continue
+            if not job.retried and self._fell_behind(job, len(made)):
+                return None
             for block in way.blocks:
+                while not job.retried and (due := self._due(self.device.expected_s(block))[0]) is not None:
+                    began_s = self.clock()
+                    self._guarded(due)
+                    self._busy_until_s += self.clock() - began_s
                 x = self.device.run(block, x)
             made.append(x)
-        job.computed_s = self._busy_until_s = self.clock()
-        x = np.concatenate(made)
-        if way.handover is None:
-            return self._end(job, x, "device", job.why or "as planned")
-        self._handovers.put((job, way, x, 8 if x.dtype == np.uint8 else way.bits))
-        return None
+        return made
+
+    def _fell_behind(self, job: Job, done: int) -> bool:
+        """Whether a task under way can only be late, and an exit here can be in time from its beginning: then that is
+        its action from now on."""
+        seen = self.seen(job)._replace(device_wait_ms=0.0)
+        spared_ms = ms_from_s(self._device_s(job, job.action)) * done / len(job.images)
+        left_ms = ms_from_s(job.until_s - self.clock())
+        if float(self.system.finish_ms(seen)[job.action]) - spared_ms <= left_ms:
+            return False
+        action = self._local.choose(seen)
+        if action in (0, job.action):
+            return False
+        job.action = action
+        return True
 
     def _still(self, job: Job) -> bool:
         """Whether it can be in time as things are; if another action can where the planned one cannot, that is taken.
 
-        What failed at the server is answered even if late: it was promised, and nobody else has it.
+        What failed at the server is answered even if late: it was promised, and nobody else has it. It must be done
+        before the next such task is due.
         """
         left_ms = ms_from_s(job.until_s - self.clock())
         seen = self.seen(job)._replace(device_wait_ms=0.0)
+        if job.retried:
+            before_next_ms = ms_from_s(self._kept.wait_s(self.clock()))
+            seen = seen._replace(deadline_ms=min(seen.deadline_ms, before_next_ms))
         allowed = self.cloud is not None and not job.retried and self.cloud.why_not() is None
         finish_ms = self.system.finish_ms(seen)
         way = self.ways[job.action - 1]
         if finish_ms[job.action] <= left_ms and (allowed or way.handover is None):
             return True
         action = best_fit(self.system, seen) if allowed else self._local.choose(seen)
-        if not action and job.retried:
-            on_device = np.flatnonzero(self.system.table.on_device)[1:]
-            action = int(on_device[self.system.device_ms[len(job.images), on_device].argmin()])
-        job.action = action
-        return bool(action)
+        job.action = action or (self._quickest(job) if job.retried else 0)
+        return bool(job.action)
 
     def _hand_over(self) -> None:
         """The link's thread: one task after the other, each begun when the one before should be through."""
-        while (item := self._handovers.get()) is not None:
-            job, way, x, bits = item
+        while (item := _next(self._handovers)) is not None:
+            job, again, x, bits = item
+            handover = self.ways[job.action - 1].handover
             assert self.cloud is not None
-            assert way.handover is not None
+            assert handover is not None
             if (wait_s := self._link_until_s - self.clock()) > 0:
                 time.sleep(min(wait_s, max(0.0, job.until_s - self.clock())))
-            job.sent_s = self.clock()
+            job.sent_s = again.sent_s = self.clock()
             sent = float(self.system.sent_bytes[len(job.images), job.action])
             self._link_until_s = job.sent_s + s_from_ms(sent / bytes_per_ms(self._bandwidth()))
-            left_s = job.until_s - job.sent_s
-            alone_s = self._quickest_s(job)
-            timeout_s = max(left_s - alone_s - _MARGIN_S if left_s > 2 * alone_s else left_s, 1e-3)
-            shape_out = self.device.manifest.blocks[way.handover.block].out_shape
+            timeout_s = max(job.until_s - job.sent_s, 1e-3)
+            shape_out = self.device.manifest.blocks[handover.block].out_shape
             try:
                 call = self.cloud.ask(
-                    way.handover.block, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out, urgent=True
+                    handover.block, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out, urgent=True
                 )
             except NasError as error:
-                self._failed(job, error)
+                self._failed(again, error)
                 continue
-            call.future.add_done_callback(lambda future, job=job: self._answered(job, future))  # type: ignore[misc]
+            call.future.add_done_callback(partial(self._answered, job, again))
 
-    def _quickest_s(self, job: Job) -> float:
-        """The quickest exit on this device."""
+    def _quickest(self, job: Job) -> int:
+        """The action of the quickest exit on this device."""
         on_device = np.flatnonzero(self.system.table.on_device)[1:]
-        return s_from_ms(float(self.system.device_ms[len(job.images), on_device].min()))
+        return int(on_device[self.system.device_ms[len(job.images), on_device].argmin()])
 
-    def _answered(self, job: Job, future: "Future[Reply]") -> None:
-        error = future.exception()
+    def _alone_s(self, job: Job) -> float:
+        """Within which the quickest exit is almost surely done: as tabled or, if more, as its blocks took of late."""
+        action, images = self._quickest(job), len(job.images)
+        blocks = self.ways[action - 1].blocks
+        mean_s = sum(self.device.expected_s(block) for block in blocks)
+        spread_s = sum(self.device.within_s(block) for block in blocks) - mean_s
+        return max(self._device_s(job, action), images * mean_s) + images**0.5 * spread_s
+
+    def _answered(self, job: Job, again: Job, future: "Future[Reply]") -> None:
+        error = future.exception(0)
         if error is not None:
-            self._failed(job, error)
+            self._failed(again, error)
             return
-        reply = future.result()
+        reply = future.result(0)
+        self._kept.claim(again, answered=True)
         self.server.told(reply.waiting_s)
         self._end(job, reply.output, "server", job.why or "as planned", server_s=reply.server_s)
 
     def _failed(self, job: Job, error: BaseException) -> None:
-        """Back to the device, in front of all that waits."""
+        """Back to the device, in front of all that waits, unless it was due there before."""
         if isinstance(error, TimedOut):
             self._overrun.note(max(0.0, ms_from_s(self.clock() - job.arrived_s) - job.foreseen_ms))
-        job.retried, job.why = True, f"the server did not answer: {error}"
-        local = self._local.choose(self.seen(job))
-        job.action = local or job.action
+        if job.began_s or job.future.done():
+            return
+        job.why = f"the server did not answer: {error}"
+        busy_ms = ms_from_s(max(0.0, self._busy_until_s - self.clock()))
+        local = self._local.choose(self.seen(job)._replace(device_wait_ms=busy_ms))
         self._jobs.put(job, job.until_s, self._device_s(job, local), first=True)
 
     def _ask(self) -> None:
@@ -273,7 +338,8 @@ class TaskStream:
         """A task's last step, once."""
         ended = self._last_s = self.clock()
         with self._lock:
-            self._under_way.pop(id(job), None)
+            if self._under_way.pop(id(job.future), None) is None:
+                return
         in_time = outputs is not None and ended <= job.until_s
         if outputs is not None and not job.retried:
             self._overrun.note(ms_from_s(ended - job.arrived_s) - job.foreseen_ms)
@@ -283,3 +349,10 @@ class TaskStream:
             gain=float(self.system.gains[job.action]) * in_time, arrived_s=job.arrived_s, began_s=job.began_s,
             computed_s=job.computed_s, sent_s=job.sent_s, ended_s=ended, server_s=server_s, retried=job.retried,
         ))  # fmt: skip
+
+
+def _next(queue: "SimpleQueue[Any]") -> Any:
+    """What comes next, however long that takes; it is looked for again and again, so that no wait is without an end."""
+    while True:
+        with contextlib.suppress(Empty):
+            return queue.get(timeout=_LOOK_S)

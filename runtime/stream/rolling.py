@@ -73,8 +73,8 @@ class RollingHorizon:
         system = self.system
         finish_ms = system.finish_ms(seen)
         kept = self._kept[finish_ms[self._kept] <= seen.deadline_ms + EPSILON_MS]
-        if len(kept) == 1:
-            return int(kept[0])
+        if len(kept) <= 1:  # a deadline that is over already, once its margin is taken off, leaves not even action 0
+            return int(kept[0]) if len(kept) else 0
         values = system.gains[kept] + self._worth(seen, kept, finish_ms[kept])
         best = values.max()
         return int(kept[np.where(values >= best - 1e-9, finish_ms[kept], np.inf).argmin()])

@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import threading
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from modeltree.errors import unknown
@@ -33,14 +34,21 @@ class TaskQueue(Generic[_T]):
             heapq.heappush(self._heap, (rank, next(self._numbers), takes_s, item))
             self._changed.notify()
 
-    def take(self, look_s: float) -> _T | None:
-        """The next, waiting for it; None when the queue is closed."""
+    def take(self, look_s: float, due: Callable[[], tuple[_T | None, float]] | None = None) -> _T | None:
+        """The next, waiting for it; None when the queue is closed.
+
+        due : something from elsewhere that goes first, and the seconds until there may be some.
+        """
         with self._changed:
-            while not self._heap:
+            while True:
+                item, wait_s = (None, look_s) if due is None else due()
+                if item is not None:
+                    return item
+                if self._heap:
+                    return heapq.heappop(self._heap)[3]
                 if self._closed:
                     return None
-                self._changed.wait(look_s)
-            return heapq.heappop(self._heap)[3]
+                self._changed.wait(min(look_s, wait_s))
 
     def before_s(self, until_s: float) -> float:
         """How long what is taken before something with this deadline takes."""

@@ -6,9 +6,9 @@ import time
 import numpy as np
 
 from modeltree.errors import NasError
-from runtime.server.admission import Admission, Limits
+from runtime.server.fronts.admission import Admission, Limits
+from runtime.server.fronts.request_handler import Desk
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
-from runtime.server.request_handler import Desk
 
 SHAPE_IN, CLASSES = (3, 4, 4), 5
 WEIGHTS = np.random.default_rng(3).standard_normal((CLASSES, 48)).astype(np.float32)
@@ -50,9 +50,9 @@ class FunctionEngine:
 def front(kind, *, port=0, admission=None, tls=None):
     admission = admission or Admission(Limits(max_message_bytes=LIMIT_BYTES))
     if kind == "grpc":
-        from runtime.server.grpc_front import GrpcFront as Front
+        from runtime.server.fronts.grpc_front import GrpcFront as Front
     else:
-        from runtime.server.rest_front import RestFront as Front
+        from runtime.server.fronts.rest_front import RestFront as Front
     return Front(Desk(FunctionEngine(), max_bytes=admission.limits.max_message_bytes), admission, port=port, tls=tls)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import networkx as nx
 import numpy as np
 
-from nas.decisions.placement.cost import loads, violations
-from nas.decisions.placement.graph_file import Edge, Node, OperatorGraph
+from nas.decisions.placement.graphs.cost import loads, violations
+from nas.decisions.placement.graphs.graph_file import Edge, Node, OperatorGraph
 
 
 def random_graph(seed: int, *, nodes: int = 6, training: bool = False, accelerators: int = 2) -> OperatorGraph:

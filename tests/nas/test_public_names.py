@@ -14,7 +14,10 @@ import runtime
 from nas.cli import app
 
 BEFORE = json.loads((Path(__file__).parents[1] / "golden" / "command_line_v1.json").read_text())
-"""Verb -> option, or argument in capitals -> default. An option may come; none may go or mean another default."""
+"""Verb -> option, or argument in capitals -> default. An option may come; none may go or mean another default.
+
+`policy train --agent` became None, which is `sac` for a tree as before, and another learner for streams of tasks.
+"""
 
 NAMES = {
     "DecisionEnv", "NasError", "SearchConfig", "Searched", "compile_run", "emulate_methods", "load_profile",
@@ -103,3 +106,12 @@ def test_runtime_offers_a_session_and_its_parts_by_their_old_addresses():
 
     assert runtime.Session is Session
     assert (Bundle, Library) == (bundle, library)
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, nas.cli;"
+        "print(sorted({'torch', 'numpy', 'tvm', 'rich', 'grpc', 'PIL', 'scipy', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -8,12 +8,12 @@ import numpy as np
 from runtime.chain.member import ChainMember
 from runtime.chain.neighbours import Identity, Neighbours, transport_of
 from runtime.chain.placement_file import Member, Placement, Stage
-from runtime.server.admission import Admission, Limits
-from runtime.server.engine import ModelEngine
+from runtime.server.engine.engine import ModelEngine
+from runtime.server.engine.timing import ServiceTimes
+from runtime.server.fronts.admission import Admission, Limits
+from runtime.server.fronts.request_handler import Desk
 from runtime.server.interface import ModelInfo
-from runtime.server.request_handler import Desk
 from runtime.server.serving import front
-from runtime.server.timing import ServiceTimes
 
 BLOCKS = tuple(f"{index:020x}" for index in range(1, 4))
 SIZES = (6, 5, 4, 3)

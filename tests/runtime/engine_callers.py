@@ -8,8 +8,8 @@ from bundles import FEATURES, FROM_FOUR, FROM_IMAGE, IMAGE
 
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
+from runtime.server.engine.timing import ServiceTimes
 from runtime.server.interface import ModelInfo
-from runtime.server.timing import ServiceTimes
 
 SHAPES = {FROM_IMAGE: IMAGE, FROM_FOUR: FEATURES}
 

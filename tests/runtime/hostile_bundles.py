@@ -15,7 +15,7 @@ from modeltree.errors import ConfigError, DataError, FormatError, NasError
 from modeltree.manifest import MAX_MANIFEST_BYTES
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
-from runtime.server.engine import BundleEngine
+from runtime.server.engine.engine import BundleEngine
 
 MANIFEST = "manifest.json"
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from typing import TypeVar
 
+from runtime.server.fronts.request_handler import Desk, refusal_of
 from runtime.server.interface import Engine
-from runtime.server.request_handler import Desk, refusal_of
 from runtime.wire.protocol.tensors import FRAME, LOGITS, Tensor, X
 from runtime.wire.transports.interface import (
     Description,

@@ -11,7 +11,7 @@ import pytest
 from certificates import Authority
 from forked_run import IMAGE, compiled, normalised, wanted
 
-from runtime.server.admission import ServerTls
+from runtime.server.fronts.admission import ServerTls
 from runtime.server.serving import ServeConfig, Server
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/device_memory.py"

@@ -16,7 +16,7 @@ from small_bundle import write_small_bundle
 
 from runtime import diagnosis
 from runtime.diagnosis import FAIL, OK, WARN, Visit, diagnose
-from runtime.server.admission import ServerTls
+from runtime.server.fronts.admission import ServerTls
 from runtime.server.serving import ServeConfig, Server
 
 

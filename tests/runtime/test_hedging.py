@@ -41,7 +41,7 @@ class FakeDevice:
         self.ran, self.started, self.go, self.trouble = [], threading.Event(), threading.Event(), None
         self.go.set()
 
-    def normalised(self, image):
+    def entering(self, image):
         return image[None], None
 
     def within_s(self, block):
@@ -331,6 +331,7 @@ def device_with_times(monkeypatch, *spent_s):
             return x
 
     monkeypatch.setattr("runtime.execution.device.Library", Runs)
+    monkeypatch.setattr("runtime.execution.device.check_runs_here", lambda manifest, target: None)
     block = SimpleNamespace(in_shape=(2,), out_shape=(2,), libraries=[SimpleNamespace(target="host")])
     bundle = SimpleNamespace(
         manifest=SimpleNamespace(blocks={"b": block}), runtime_path=lambda target: None,

@@ -7,7 +7,7 @@ from forked_run import IMAGE, compiled, normalised, wanted
 
 from modeltree.errors import NasError
 from runtime import Session
-from runtime.server.admission import ServerTls
+from runtime.server.fronts.admission import ServerTls
 from runtime.server.serving import ServeConfig, Server
 
 TOKEN = "open-sesame"
@@ -66,3 +66,15 @@ def test_only_cloud_says_what_a_wrong_token_is(urls, bundle):
     wrong = Session.open(bundle, server=urls["grpc"], token="wrong", mode="only-cloud", timeout_s=20.0)
     with wrong as session, pytest.raises(NasError, match="token"):
         session.infer(np.zeros(IMAGE, np.uint8))
+
+
+@pytest.mark.parametrize(("scheme", "port", "said"), [
+    ("http", "grpc", "speaks gRPC: pass grpc://"), ("grpc", "http", "speaks HTTP/1 and no gRPC: pass http://"),
+    ("https", "http", "not encrypted; pass http://"), ("https", "grpc", "not encrypted; pass http:// or grpc://"),
+    ("grpcs", "grpc", "not encrypted; pass grpc://"), ("grpcs", "http", "not encrypted; pass grpc:// or http://"),
+])  # fmt: skip
+def test_a_wrong_scheme_or_port_is_told_what_is_there(urls, bundle, authority, scheme, port, said):
+    url = f"{scheme}://{urls[port].partition('://')[2]}"
+    with Session.open(bundle, server=url, probes=None, **options(scheme, authority)) as session:
+        assert not session.measure()
+        assert said in session.unanswered

@@ -49,7 +49,7 @@ def exact(
     plans = [list(plan) for plan in known] or [[0] * len(tasks)]
     gains = [total_gain(play(system, tasks, Scripted(actions=plan), devices=devices)) for plan in plans]
     best = int(np.argmax(gains))
-    incumbent, plan = gains[best], plans[best]
+    incumbent, plan = float(gains[best]), plans[best]
     ahead = _ahead(system, tasks)
     next_at = _next_arrivals(tasks, devices)
     free, gained = np.full((1, devices + 1), -math.inf), np.zeros(1)
@@ -65,7 +65,7 @@ def exact(
         kept = order[_undominated(free[order], gained[order])]
         if len(kept) > most_states:
             kept = kept[np.argsort(-gained[kept], kind="stable")]
-            bound = max(bound, float(gained[kept[most_states:]].max()) + ahead[i + 1])
+            bound = max(bound, float(gained[kept[most_states:]].max() + ahead[i + 1]))
             kept = kept[:most_states]
         free, gained = free[kept], gained[kept]
         history.append((parents[kept], actions[kept]))

@@ -180,7 +180,11 @@ class GrpcTransport(Transport):
         if code in _REASONS:
             return refusal(_REASONS[code], details)
         if code == "UNAVAILABLE" and any(word in details for word in _TLS_WORDS):
-            return Refused(f"no TLS with {self._where}: {details[:500]}")
+            plain = "WRONG_VERSION_NUMBER" in details
+            hint = ": what is there is not encrypted; pass grpc:// or http://" if plain else ""
+            return Refused(f"no TLS with {self._where}{hint}: {details[:500]}")
+        if code == "UNAVAILABLE" and "http1.x" in details:
+            return Refused(f"{self._where} speaks HTTP/1 and no gRPC: pass http:// or another port")
         if code in ("UNAVAILABLE", "CANCELLED"):
             hint = "; a server that wants another certificate of ours ends so, too" if self._tls else ""
             return Unreachable(f"no connection to {self._where}, or it broke: {details[:500]}{hint}")

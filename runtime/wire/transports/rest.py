@@ -200,9 +200,13 @@ class RestTransport(Transport):
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise Unreachable(f"{where} broke the connection off") from error
         except ssl.SSLError as error:
-            raise Refused(f"no TLS with {where}: {error.reason or error}") from error
+            hint = ": what is there is not encrypted; pass http:// or grpc://" if _plain(error) else ""
+            raise Refused(f"no TLS with {where}: {error.reason or error}{hint}") from error
         except (http.client.IncompleteRead, OSError) as error:
             raise Unreachable(f"no connection to {where}, or it broke: {error}") from error
+        except http.client.BadStatusLine as error:
+            hint = "; what is there speaks gRPC: pass grpc:// or another port" if "\x00" in str(error) else ""
+            raise Malformed(f"{where} answers what is no HTTP/1: {str(error)[:40]!r}{hint}") from error
         except (http.client.HTTPException, ValueError) as error:
             raise Malformed(f"{where} answers what is no HTTP: {type(error).__name__} {str(error)[:100]}") from error
 
@@ -255,6 +259,11 @@ def _context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"ca, certificate or key is no PEM file that fits ({error}): pass other files") from error
     return context
+
+
+def _plain(error: ssl.SSLError) -> bool:
+    """Whether the other side answered in the clear."""
+    return error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
 
 def _shut(connection: _Connection) -> None:

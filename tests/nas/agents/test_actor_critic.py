@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas.agents.a3c import A3cConfig
 from nas.agents.actor_critic import ActorCritic, Weights, loss_of, returns
 from nas.agents.distributed_dqn import Batch, Values
 from nas.agents.distributed_dqn import loss_of as dqn_loss
@@ -30,6 +31,25 @@ def _forward(stack, x):
             x @ layer.weight.detach().numpy().T.astype(float) + layer.bias.detach().numpy()
         )  # fmt: skip
     return x
+
+
+def test_starts_and_what_follows_use_up_the_episodes():
+    config = A3cConfig(episodes=40, slots=600, copies=8, steps=4, starts=7, start_share=0.6)
+    start, rest = config.phases
+    assert start.updates == int(750 * 0.6 / 7)
+    assert 7 * start.updates + rest.updates == 750
+    alone = A3cConfig(episodes=40, slots=600, copies=8, steps=4, starts=1).phases
+    assert [phase.updates for phase in alone] == [0, 750]
+
+
+def test_observations_are_measured_from_the_middle_in_the_spread(rng):
+    network = _random_network(rng)
+    x, middle, spread = rng.normal(size=(3, 6, 5)).astype(np.float32)
+    middle, spread = middle[0], abs(spread[0]) + 0.5
+    plain = network(torch.from_numpy((x - middle) / spread))
+    network.centre_(middle, spread)
+    for one, other in zip(network(torch.from_numpy(x)), plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_k_step_returns_by_hand():
@@ -68,6 +88,7 @@ def test_the_advantage_moves_the_actor_and_not_the_critic(rng):
 
 def test_the_plain_actor_has_the_chances_of_the_network(rng):
     network = _random_network(rng)
+    network.centre_(rng.normal(size=5).astype(np.float32), rng.uniform(0.5, 2, 5).astype(np.float32))
     x = rng.normal(size=(4, 5)).astype(np.float32)
     logits = network.export().logits(x)
     log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

@@ -206,7 +206,7 @@ def test_energy_is_the_devices_or_a_profiles_that_is_named(nas, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("train", "tree.json", "--out", "p.npz", "--agent", "ppo"), "unknown agent 'ppo': known are dqn, sac"),
+        (("train", "tree.json", "--out", "p.npz", "--agent", "ppo"), "unknown agent 'ppo': known are ddqn, dqn, sac"),
         (("train", "tree.json", "--out", "p.zip"), "a policy's file must end in .npz"),
         (("train", "tree.json", "--out", "p.npz", "--objective", "x"), "unknown objective 'x': known are niu, wang"),
         (("train", "none.json", "--out", "p.npz"), "cannot read none.json"),

@@ -8,6 +8,7 @@ import torch
 from networks import CLASSES, images, made_library, made_predictor, scenario, tiny
 from walking import blocks_of, walked
 
+from modeltree.preprocessing import PictureRule
 from modeltree.tree import BitsFork, ExitFork, decode_tree, encode_tree
 from nas.exits.catalogue import KnownCode, KnownEndings, KnownExit
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
@@ -81,7 +82,7 @@ def grown(spaces, tmp_path_factory):
     forest = Forest(tiny(), spaces.tree, made_library(("svd",)), complete_paths(spaces.tree, plans))
     seen = forest_seen(forest, [(PIXELS, LABELS)])
     exported = export_blocks(tiny(), forest, list(forest.paths), folder / "blocks")
-    header = types.SimpleNamespace(mean=(0.5,) * 3, std=(0.2,) * 3, classes=tuple("abcde"))
+    header = types.SimpleNamespace(mean=(0.5,) * 3, std=(0.2,) * 3, classes=tuple("abcde"), picture=PictureRule())
     tree = TreeBuilder(spaces, CUTS, header, base="tiny", trace="none").tree(plans, seen, "measured", exported)
     return tree, plans, seen, folder, forest
 

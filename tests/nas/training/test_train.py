@@ -208,6 +208,29 @@ def test_digits_are_never_mirrored(digits):
     assert recipe(digits, epochs=3).epochs == 3
 
 
+def test_transformers_alone_are_trained_with_adamw(digits, network):
+    encoder = nn.TransformerEncoderLayer(8, 2, 16)
+    assert recipe(digits, model=encoder).optimiser == "adamw"
+    assert recipe(digits, model=nn.MultiheadAttention(8, 2)).optimiser == "adamw"
+    for other in (network, nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 2)), nn.Sequential(network, encoder)):
+        assert recipe(digits, model=other) == recipe(digits)
+
+
+def test_adamw_learns_repeatably_and_goes_on_from_a_checkpoint(digits, network, tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=2, optimiser="adamw", lr=3e-3, weight_decay=0.05)
+    trained = train(network, digits, config)
+    assert accuracy(trained, digits.test, digits) > 90
+    assert fingerprint(trained) != fingerprint(train(network, digits, dataclasses.replace(config, optimiser="sgd")))
+
+    def kill(done: int, total: int, text: str) -> None:
+        if done == 25:
+            raise _Kill
+
+    with pytest.raises(_Kill):
+        train(network, digits, config, checkpoint=tmp_path / "state", progress=kill)
+    assert fingerprint(train(network, digits, config, checkpoint=tmp_path / "state")) == fingerprint(trained)
+
+
 class _First(nn.Module):
     """Says the class whose index is the first pixel."""
 

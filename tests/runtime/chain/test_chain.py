@@ -13,7 +13,7 @@ from runtime.chain.forwarding import NobodyLeft, forward
 from runtime.chain.neighbours import Identity, Neighbours, transport_of
 from runtime.chain.placement_file import Member
 from runtime.chain.route import Route, routes
-from runtime.server.admission import ServerTls
+from runtime.server.fronts.admission import ServerTls
 from runtime.wire.transports import Refused, open_transport
 
 X = np.random.default_rng(7).normal(size=(1, SIZES[0])).astype(np.float32)

@@ -38,7 +38,7 @@ def flipped(path):
 def test_a_file_more_is_no_harm(folder):
     (folder / "README").write_text("hello")
     (folder / "lib/pi4/extra.so").write_text("never loaded")
-    Bundle.open(folder, "pi4").verify_all()
+    assert not Bundle.open(folder, "pi4").problems()
 
 
 def linked_outside(path):
@@ -99,9 +99,7 @@ def test_every_file_that_is_off_is_named(folder):
     off = [LIBRARY, f"onnx/{FROM_FOUR}.onnx", f"lib/server/{FROM_FOUR}.so"]
     for file in off:
         flipped(folder / file)
-    with pytest.raises(FormatError) as refused:
-        Bundle.open(folder).verify_all()
-    lines = str(refused.value).splitlines()
+    lines = Bundle.open(folder).problems()
     assert len(lines) == 3
     assert all(any(str(folder / file) in line for line in lines) for file in off)
 
@@ -109,7 +107,7 @@ def test_every_file_that_is_off_is_named(folder):
 def test_a_link_inside_the_bundle_is_followed(folder):
     (folder / LIBRARY).rename(folder / "lib/pi4/moved.so")
     (folder / LIBRARY).symlink_to("moved.so")
-    Bundle.open(folder, "pi4").verify_all()
+    assert not Bundle.open(folder, "pi4").problems()
 
 
 def test_a_folder_that_is_a_link_outside_is_refused(folder, tmp_path):
@@ -121,7 +119,7 @@ def test_a_folder_that_is_a_link_outside_is_refused(folder, tmp_path):
 
 def test_a_bundle_may_itself_be_reached_through_a_link(folder, tmp_path):
     (tmp_path / "current").symlink_to(folder)
-    Bundle.open(tmp_path / "current", "pi4").verify_all()
+    assert not Bundle.open(tmp_path / "current", "pi4").problems()
 
 
 def test_a_manifest_that_is_a_link_outside_is_refused(folder, tmp_path):

@@ -10,9 +10,9 @@ from modeltree.link.scenes import SCENES, generate
 from modeltree.link.traces import Trace, read_trace, write_trace
 from runtime.link import Relay, Shape
 from runtime.link.recording import LEAST_BYTES, Measured, RecordConfig, record, trace_of
-from runtime.server.admission import Admission, Limits
-from runtime.server.grpc_front import GrpcFront
-from runtime.server.request_handler import Desk
+from runtime.server.fronts.admission import Admission, Limits
+from runtime.server.fronts.grpc_front import GrpcFront
+from runtime.server.fronts.request_handler import Desk
 from runtime.wire.transports import BusyError, Exchange, Refused, TimedOut, Transport, Unreachable, open_transport
 
 OVERHEAD_BYTES = 60

@@ -16,7 +16,7 @@ from prometheus_client import generate_latest
 from small_bundle import BATCHES, write_small_bundle
 
 from modeltree.errors import ConfigError, FormatError
-from runtime.server.engine import BundleEngine, ModelEngine
+from runtime.server.engine.engine import BundleEngine, ModelEngine
 from runtime.server.interface import UnknownModel
 
 
@@ -194,7 +194,7 @@ def test_memory_stays_where_it_is_under_load_and_swaps(folder, newer):
     code = f"""
 import gc, sys, threading
 import numpy as np
-from runtime.server.engine import BundleEngine
+from runtime.server.engine.engine import BundleEngine
 from runtime.server.interface import Busy
 def resident():
     gc.collect()

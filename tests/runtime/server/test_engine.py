@@ -13,9 +13,9 @@ from small_bundle import BATCHES, write_small_bundle
 from modeltree.errors import ConfigError, DataError, NasError
 from runtime.execution.bundle import Bundle
 from runtime.execution.processor import chosen_target, lacking
-from runtime.server.engine import BundleEngine, ModelEngine
+from runtime.server.engine.engine import BundleEngine, ModelEngine
+from runtime.server.engine.timing import ServiceTimes
 from runtime.server.interface import Busy, Draining, ModelInfo, UnknownModel
-from runtime.server.timing import ServiceTimes
 
 
 @pytest.fixture(scope="module")

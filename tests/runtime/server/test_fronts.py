@@ -11,11 +11,11 @@ import pytest
 from certificates import Authority
 
 from modeltree.errors import ConfigError
-from runtime.server.admission import Admission, Buckets, Limits, ServerTls
-from runtime.server.grpc_front import GrpcFront
+from runtime.server.fronts.admission import Admission, Buckets, Limits, ServerTls
+from runtime.server.fronts.grpc_front import GrpcFront
+from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.rest_front import RestFront
 from runtime.server.interface import Answer, ModelInfo
-from runtime.server.request_handler import Desk
-from runtime.server.rest_front import RestFront
 from runtime.wire.protocol import rest
 from runtime.wire.transports import BusyError, Refused, TimedOut, TransportError, Unreachable, open_transport
 

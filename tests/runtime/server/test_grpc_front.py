@@ -8,12 +8,12 @@ import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from runtime.server.admission import Admission, Limits
-from runtime.server.arrivals import Arrivals
-from runtime.server.connections import PATIENCE_S
-from runtime.server.grpc_front import GrpcFront
+from runtime.server.fronts.admission import Admission, Limits
+from runtime.server.fronts.arrivals import Arrivals
+from runtime.server.fronts.connections import PATIENCE_S
+from runtime.server.fronts.grpc_front import GrpcFront
+from runtime.server.fronts.request_handler import Desk
 from runtime.server.interface import Answer, ModelInfo
-from runtime.server.request_handler import Desk
 from runtime.wire.protocol.messages import message
 
 SERVICE = "inference.GRPCInferenceService"

@@ -8,11 +8,11 @@ import socket
 
 import pytest
 
-from runtime.server.admission import Admission, Limits
-from runtime.server.connections import PATIENCE_S, Connections, Stage
+from runtime.server.fronts.admission import Admission, Limits
+from runtime.server.fronts.connections import PATIENCE_S, Connections, Stage
+from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.rest_front import RestFront
 from runtime.server.interface import Answer, ModelInfo
-from runtime.server.request_handler import Desk
-from runtime.server.rest_front import RestFront
 
 TOKEN = b"authorization: Bearer t\r\n"
 BODY = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"data":[1,2.5,3]}]}'

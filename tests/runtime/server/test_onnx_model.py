@@ -5,7 +5,7 @@ import pytest
 from forked_run import FEATURES, FROM_IMAGE, IMAGE, SECOND, compiled
 
 from modeltree.errors import ConfigError
-from runtime.server.engine import BundleEngine
+from runtime.server.engine.engine import BundleEngine
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from modeltree.errors import ConfigError
-from runtime.server.batch_queue import Request, Waiting
+from runtime.server.engine.batch_queue import Request, Waiting
+from runtime.server.engine.timing import ServiceTimes
 from runtime.server.interface import Busy
-from runtime.server.timing import ServiceTimes
 
 
 class OneModel:

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from small_bundle import write_small_bundle
 from modeltree.errors import ConfigError
 from runtime.server.bundle_watcher import Watch
 from runtime.server.metrics import EngineMeasures, MetricsServer
+from runtime.server.processes import Processes
 from runtime.server.serving import ServeConfig, Server, place
 from runtime.wire.protocol.token import read_token
 from runtime.wire.transports import BusyError, TransportError, open_transport
@@ -87,6 +89,34 @@ def test_serve_says_what_it_serves_answers_on_every_front_and_ends_with_zero(fol
         status, told = serving.end(how)
     assert status == 0, told
     assert "Traceback" not in told
+
+
+def test_several_processes_answer_on_one_port_and_swap_and_end_together(folder, newer, tmp_path):
+    link = tmp_path / "bundle"
+    link.symlink_to(folder)
+    words = ["--listen", "http://127.0.0.1:0", "--listen", "grpc://127.0.0.1:0", "--processes", "2", "--workers", "1"]
+    with Serving(link, *words) as serving:
+        assert re.match(r".*: 2 processes, each of 2 models \(host, f32; 1 worker", serving.line)
+        rest_url, grpc_url = serving.urls
+        children = Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children").read_text().split()
+        old = ask(rest_url)
+        np.testing.assert_allclose(ask(grpc_url), old, rtol=1e-5)
+        link.unlink()
+        link.symlink_to(newer)
+        serving.process.send_signal(signal.SIGHUP)
+        until(lambda: all(np.abs(ask(url) - old).max() > 1e-2 for url in [rest_url] * 8 + [grpc_url] * 8))
+        status, told = serving.end()
+    assert status == 0, told
+    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def test_with_several_processes_options_that_cannot_be_are_refused(folder):
+    with pytest.raises(ConfigError, match="metrics need a port"):
+        Processes(ServeConfig(bundle=folder, metrics="127.0.0.1:0"), 2)
+    with pytest.raises(ConfigError, match="is off"):
+        Processes(ServeConfig(bundle=folder, listen=("ftp://127.0.0.1:1",)), 2)
+    with pytest.raises(ConfigError, match="known are host"):
+        Processes(ServeConfig(bundle=folder, listen=("http://127.0.0.1:0",), target="pi4"), 2)
 
 
 def test_a_hang_up_signal_swaps_the_bundle_behind_a_link_and_a_bad_one_is_refused(folder, newer, tmp_path):

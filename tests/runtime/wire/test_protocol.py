@@ -151,8 +151,8 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 from modeltree.errors import ConfigError
 from runtime.wire.transports import open_transport
-import runtime.server.rest_front
-from runtime.server.grpc_front import GrpcFront
+import runtime.server.fronts.rest_front
+from runtime.server.fronts.grpc_front import GrpcFront
 open_transport("http://localhost:1").close()
 for open_grpc in (lambda: open_transport("grpc://localhost:1"), lambda: GrpcFront(None, None)):
     try:

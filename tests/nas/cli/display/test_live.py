@@ -1,5 +1,6 @@
 """A running session at the terminal: drawn seldom, whole, harmless; and `nas run` around it."""
 
+import inspect
 import io
 import json
 import math
@@ -22,6 +23,7 @@ from nas.cli import main
 from nas.cli.display.live import LAST, UPDATES_PER_S, Answers, LiveView, picture, quantiles, tree_lines
 from runtime.remote.link_monitor import LinkWatch
 from runtime.result import Parts, Result
+from runtime.session import Session
 from runtime.wire.transports.interface import Exchange
 
 MB = 1_000_000
@@ -31,6 +33,15 @@ def result(*, nodes=(0, 3), by="cloud", why="handed over at place 4", types=(0, 
     parts = Parts(**({"device": 20.0, "encode": 1.0, "transfer": 30.0, "cloud": 2.0, "wait": 1.0, "total": 54.0} | ms))
     return Result(output=np.array([0.0, 1.0]), nodes=nodes, answered_by=by, why=why, types=types, mbps=mbps,
                   parts=parts, met=met)  # fmt: skip
+
+
+def test_the_session_of_these_tests_is_asked_as_the_real_one():
+    for name in ("infer", "measure", "__enter__", "__exit__"):
+        real, fake = (inspect.signature(getattr(kind, name)) for kind in (Session, FakeSession))
+        if name == "infer":
+            real.bind(None, np.zeros((2, 2, 3), np.uint8), deadline_ms=5.0)
+            assert set(fake.parameters) <= set(real.parameters) | {"image"}
+        assert len(fake.parameters) <= len(real.parameters), name
 
 
 class FakeSession:
@@ -45,7 +56,7 @@ class FakeSession:
         self.measured += 1
         return self.measured_ok
 
-    measured_ok = True
+    measured_ok, unanswered = True, "nothing came"
 
     def infer(self, image, *, deadline_ms=None):
         self.asked.append((image.shape, deadline_ms))

@@ -6,10 +6,10 @@ import pytest
 from operator_graphs import best_load, random_graph
 
 from modeltree.errors import GraphError
-from nas.decisions.placement.contiguous import lower_bound, smallest_load
-from nas.decisions.placement.contraction import contract
-from nas.decisions.placement.cost import loads, violations
-from nas.decisions.placement.graph_file import Edge, Node, OperatorGraph
+from nas.decisions.placement.graphs.contiguous import lower_bound, smallest_load
+from nas.decisions.placement.graphs.contraction import contract
+from nas.decisions.placement.graphs.cost import loads, violations
+from nas.decisions.placement.graphs.graph_file import Edge, Node, OperatorGraph
 
 
 @pytest.mark.parametrize("training", [False, True])

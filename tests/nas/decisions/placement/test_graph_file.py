@@ -5,7 +5,7 @@ import json
 import pytest
 
 from modeltree.errors import FormatError
-from nas.decisions.placement.graph_file import read_graph
+from nas.decisions.placement.graphs.graph_file import read_graph
 
 GRAPH = {
     "maxSizePerFPGA": 10.0, "maxFPGAs": 1, "maxCPUs": 1, "comment": "ignored",

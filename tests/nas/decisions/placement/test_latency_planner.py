@@ -3,8 +3,8 @@
 import pytest
 from operator_graphs import assignments, random_graph
 
-from nas.decisions.placement.graph_file import Edge, Node, OperatorGraph
-from nas.decisions.placement.latency import Timing, latency_bound, short_latency
+from nas.decisions.placement.graphs.graph_file import Edge, Node, OperatorGraph
+from nas.decisions.placement.graphs.latency import Timing, latency_bound, short_latency
 
 
 def _chain(*costs: float) -> OperatorGraph:

@@ -132,7 +132,7 @@ def test_multitask_a3c_learns_and_a_seed_repeats():
     def make(copies):
         return PlacementVectorEnv(copies, **SMALL)
 
-    config = A3cConfig(episodes=40, slots=64, hidden=32, seed=1)
+    config = A3cConfig(episodes=80, slots=64, hidden=32, starts=2, start_share=0.5, seed=1)
     first, again = train_multitask(make, config), train_multitask(make, config)
     assert first.curve == again.curve
     assert np.mean(first.curve[-5:]) > np.mean(first.curve[:5])

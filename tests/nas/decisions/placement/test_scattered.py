@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from operator_graphs import best_load, random_graph
 
-from nas.decisions.placement.contraction import contract
-from nas.decisions.placement.cost import loads, violations
-from nas.decisions.placement.scattered import Loads
-from nas.decisions.placement.solve import solve
+from nas.decisions.placement.graphs.contraction import contract
+from nas.decisions.placement.graphs.cost import loads, violations
+from nas.decisions.placement.graphs.scattered import Loads
+from nas.decisions.placement.graphs.solve import solve
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,0 +1,89 @@
+"""What is measured at the end of a search: the base network, JPEGs, and every path, on search and on test images."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modeltree.files import write_text
+from nas.data import ImageSet
+from nas.data.jpeg import jpeg_round_trip
+from nas.finalise.finetune import Forest, forest_seen, set_thresholds_
+from nas.jobs.progress import Progress
+from nas.training.base_network import Prepared
+from nas.treesearch.evaluator import PathOutcome, PlanPath
+
+_BATCH = 250
+
+Batch = tuple[torch.Tensor, np.ndarray]
+"""Normalised images, (n, channels, height, width), and their labels, (n,)."""
+
+
+def measure(prepared: Prepared, forest: Forest, judged: Batch, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Accuracy in percent of the base network and of JPEGs, and the outcome of every path of a forest, as plain values.
+
+    Parameters
+    ----------
+    judged : the search images. folder : the base network's library; what no search changes is kept there.
+    """
+    test = prepared.dataset.test
+    reference = folder / "reference.json"
+    if reference.exists():
+        known = json.loads(reference.read_text())
+    else:
+        known = _references(prepared, judged)
+        write_text(reference, json.dumps(known))
+    set_thresholds_(forest, *judged)
+    on_search = list(forest_seen(forest, [judged]).values())
+    batches = _with_progress(_batches(prepared, test), -(-len(test) // _BATCH), progress)
+    return {**known, "search": on_search, "test": list(forest_seen(forest, batches).values())}
+
+
+def outcomes(
+    owned: Iterable[Mapping[PlanPath, float]], paths: Iterable[PlanPath], measured: Sequence[Sequence[float]],
+    base: float,
+) -> dict[PlanPath, PathOutcome]:  # fmt: skip
+    """What every path of every method gives.
+
+    Parameters
+    ----------
+    owned : per method, its paths. paths, measured : those that were measured, and what that brought.
+    base : percent of the base network; a path that no method trained changes nothing, and is as good.
+    """
+    known = {path: PathOutcome(base, 1.0) for every in owned for path in every}
+    return known | {path: PathOutcome(*one) for path, one in zip(paths, measured)}
+
+
+def _references(prepared: Prepared, judged: Batch) -> dict[str, float]:
+    test = prepared.dataset.test
+    decoded, jpeg_bytes = jpeg_round_trip(np.asarray(test.images))
+    return {
+        "base_search": _top1(prepared, [judged]),
+        "base_test": _top1(prepared, _batches(prepared, test)),
+        "jpeg_test": _top1(prepared, _batches(prepared, ImageSet(images=decoded, labels=test.labels))),
+        "jpeg_bytes": jpeg_bytes,
+    }
+
+
+def _batches(prepared: Prepared, part: ImageSet) -> Iterator[Batch]:
+    for start in range(0, len(part), _BATCH):
+        chosen = slice(start, start + _BATCH)
+        yield prepared.dataset.normalise(np.asarray(part.images[chosen])), part.labels[chosen]
+
+
+def _with_progress(batches: Iterator[Batch], total: int, progress: Progress) -> Iterator[Batch]:
+    for done, batch in enumerate(batches, 1):
+        yield batch
+        progress(done, total, "measuring")
+
+
+def _top1(prepared: Prepared, batches: Iterable[Batch]) -> float:
+    right = count = 0
+    with torch.no_grad():
+        for images, labels in batches:
+            right += int((prepared.model(images).argmax(1) == torch.from_numpy(labels)).sum())
+            count += len(labels)
+    return 100.0 * right / max(count, 1)
