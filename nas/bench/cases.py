@@ -61,7 +61,7 @@ def base_cases(names: Iterable[str], folder: Path, *, image_size: int = 32, seed
     from nas.bases import build
     from transforms import export
 
-    cases = []
+    cases: list[Case] = []
     for name in names:
         network = build(name, num_classes=_CLASSES, image_size=image_size, seed=seed)
         generator = torch.Generator().manual_seed(seed)
