@@ -145,6 +145,17 @@ def test_every_peer_computes_what_torch_does(name, tmp_path):
     assert np.abs(found - case.expected).max() < tolerance * np.abs(case.expected).max()
 
 
+def test_two_files_of_one_name_are_two_rows(tmp_path):
+    bases = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(SMALL)
+        bases.append(f"{tmp_path / folder / 'net.py'}:build")
+    cases = base_cases(bases, tmp_path, image_size=16)
+    assert [case.name for case in cases] == ["net-build", "net-build-2"]
+    assert all(case.program.is_file() for case in cases)
+
+
 def test_blocks_of_a_run_are_measured_in_turns_and_written(tmp_path):
     torch.manual_seed(0)
     block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()).eval()
@@ -200,4 +211,4 @@ def test_a_peer_that_is_not_installed_is_left_out_with_a_hint(monkeypatch, capsy
     told = capsys.readouterr().out
     assert not ended.value.code
     assert "ort is left out: onnxruntime is not installed: pip install" in told
-    assert "| net | nas-f32 |" in told
+    assert "| net-build | nas-f32 |" in told
