@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modeltree.files import write_bytes
@@ -85,12 +86,22 @@ def conclude(
     searched = worth.get("tree")
     if searched is not None:  # from here on, `tree` is what is handed over (docs/run-directory.md)
         trees["tree"], worth["tree"] = trees[chosen], worth[chosen]
+        _drop_unused_(run.path("blocks"), trees)
     seconds["export"] = time.perf_counter() - began
     steps = finetune_settings(config, small=prepared.small).steps
     return Concluded(
         tree=trees[chosen], chosen=chosen, trees=trees, outcomes=worth, searched=searched, base_accuracy=base,
         finetuning=_finetuning(own, forest.paths, before, measured, steps), seconds=seconds,
     )  # fmt: skip
+
+
+def _drop_unused_(folder: Path, trees: Mapping[str, ModelTree]) -> None:
+    """Delete the blocks that no tree names any more: those of the searched tree, where another one is handed over."""
+    nodes = [node for tree in trees.values() for node in tree.nodes]
+    used = {node.block for node in nodes} | {node.handover.block for node in nodes if node.handover is not None}
+    for path in folder.glob("*.pt2"):
+        if path.stem not in used:
+            path.unlink()
 
 
 def _trained(

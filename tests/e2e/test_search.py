@@ -30,7 +30,7 @@ def found(tmp_path_factory):
     export_blocks = nas.finalise.select.export_blocks
 
     def spy(network, forest, branches, blocks):
-        seen.update(forest=forest, branches=list(branches))
+        seen.setdefault("exports", []).append((forest, list(branches)))
         return export_blocks(network, forest, branches, blocks)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -101,15 +101,16 @@ def test_the_tree_on_disk_is_the_one_returned(found):
 def test_exported_blocks_chained_along_a_path_are_the_path_that_was_trained(found, test_images):
     searched, seen, _, _ = found
     images, _ = test_images
-    with torch.no_grad():
-        expected = dict(seen["forest"].logits(images))
-    reached = []
-    for leaf in searched.tree.leaves():
-        logits = run_blocks(searched, leaf, images)
-        errors = {branch: float((expected[branch] - logits).abs().max()) for branch in seen["branches"]}
-        assert min(errors.values()) < 1e-4
-        reached.append(min(errors, key=lambda branch: errors[branch]))
-    assert set(reached) == set(seen["branches"])
+    answers = [run_blocks(searched, leaf, images) for leaf in searched.tree.leaves()]
+
+    def same(forest, branches):
+        """Whether the leaves answer as these paths do, each path at some leaf."""
+        with torch.no_grad():
+            expected = dict(forest.logits(images))
+        near = [{b for b in branches if float((expected[b] - logits).abs().max()) < 1e-4} for logits in answers]
+        return all(near) and set.union(*near) == set(branches)
+
+    assert any(same(forest, branches) for forest, branches in seen["exports"])
 
 
 def test_a_leafs_accuracy_is_what_its_blocks_on_disk_give_on_test_images(found, test_images):
