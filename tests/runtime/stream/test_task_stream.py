@@ -64,6 +64,20 @@ class Held:
         return True
 
 
+class Waiting:
+    """A device that runs no block before it is let."""
+
+    def __init__(self, device):
+        self.let, self._device = threading.Event(), device
+
+    def __getattr__(self, name):
+        return getattr(self._device, name)
+
+    def run(self, block, x):
+        self.let.wait(30)
+        return self._device.run(block, x)
+
+
 class Always:
     """Chooses one leaf of the tree."""
 
@@ -148,8 +162,10 @@ def test_a_task_that_cannot_be_in_time_is_not_run_and_one_of_too_many_images_is_
 
 
 def test_best_fit_takes_the_exit_that_is_in_time_behind_what_waits(device):
-    with stream_of(device, None, device_ms=50.0) as stream:
+    waiting = Waiting(device)
+    with stream_of(waiting, None, device_ms=50.0) as stream:
         results = [stream.submit([image(0)], 170.0) for _ in range(20)]
+        waiting.let.set()
         told = [future.result(30) for future in results]
     assert {result.answered_by for result in told} == {"device", "nobody"}  # three fit, at 50 or 100 ms each
     assert sum(result.outputs is not None for result in told) <= 3
