@@ -104,6 +104,7 @@ class Links:
         self._here, there = context.Pipe()
         self._process = context.Process(target=_relay, args=(ports, seed, there), daemon=True)
         self._process.start()
+        there.close()  # so that we read its end, should it die
         self.ports: dict[str, int] = self._here.recv()
 
     def fault(self, scheme: str, faults: Faults) -> None:
