@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.names import EXECUTORS, METHODS, TECHNIQUE_NAMES
+from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
 
 _CORES = os.cpu_count() or 1
 
@@ -50,6 +50,10 @@ def search(
     bottleneck: Annotated[
         str, typer.Option(help="Shares of the channels that a learned bottleneck at a hand-over keeps, such as 0.25")
     ] = "",
+    image_codes: Annotated[
+        str,
+        typer.Option(help="How the picture itself may cross: its own file (came), jpeg:Q, webp:Q, jpeg:Q@SIDE, none"),
+    ] = ",".join(IMAGE_CODES),
     energy_mj: Annotated[
         float | None, typer.Option(help="What an inference may take from the battery on average, in mJ")
     ] = None,
@@ -80,6 +84,7 @@ def search(
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
         boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
+        image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
         executor=executor, workers=workers, allow_chance=allow_chance,
     )  # fmt: skip
     folder = out or Path("runs") / f"{_base_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
