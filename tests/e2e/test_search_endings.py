@@ -30,7 +30,14 @@ def found(tmp_path_factory):
 def with_endings(config):
 
     return msgspec.structs.replace(
-        config, exits="4", bits=(3, 6), bottleneck=(0.5,), N=3, max_loss=100.0, finetune_steps=20
+        config,
+        exits="4",
+        bits=(3, 6),
+        bottleneck=(0.5,),
+        N=3,
+        max_loss=100.0,
+        finetune_steps=20,
+        image_codes=("came", "jpeg:75", "webp:50"),
     )
 
 
@@ -69,7 +76,7 @@ def test_every_leaf_is_worth_what_its_blocks_give_on_test_images(found, test_ima
             share += leaf.leaf.chance
             seen += leaf.fork != tree.nodes[0].fork
         assert share == pytest.approx(1.0)
-    assert seen > 3
+    assert seen >= 3
 
 
 def test_the_actions_cover_every_exit_cut_and_width_and_those_exported_run(found, test_images):
