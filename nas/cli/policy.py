@@ -88,6 +88,7 @@ def train(
     import torch
 
     from modeltree.errors import ConfigError, unknown
+    from modeltree.files import check_writable
     from nas.agents import AGENTS
     from nas.decisions.offloading.environment import DecisionEnv, Replayed, Uniform
     from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
@@ -97,6 +98,7 @@ def train(
         raise unknown("agent", agent, AGENTS)
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}: a policy's file must end in .npz")
+    check_writable(out)
     tree, file = read_tree(source, method)
     trace = _trace(link, sweep, seed, rtt_ms)
     energy, origin = device_energy(tree, device)
