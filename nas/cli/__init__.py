@@ -10,20 +10,20 @@ import typer
 from modeltree.errors import NasError, Remark
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
+from nas.cli.decisions.place import place
+from nas.cli.decisions.policy import policy
+from nas.cli.deployed.doctor import doctor
+from nas.cli.deployed.run import run
+from nas.cli.deployed.serve import serve
+from nas.cli.deployed.servers import servers
 from nas.cli.display.streams import end_if_full, end_unless_written, prepare_streams
-from nas.cli.doctor import doctor
-from nas.cli.emulate import emulate
-from nas.cli.field import field
-from nas.cli.place import place
-from nas.cli.policy import policy
+from nas.cli.links.emulate import emulate
+from nas.cli.links.field import field
+from nas.cli.links.record import record
+from nas.cli.links.stream import stream
 from nas.cli.profile import profile
-from nas.cli.record import record
-from nas.cli.run import run
 from nas.cli.search import search
-from nas.cli.serve import serve
-from nas.cli.servers import servers
 from nas.cli.show import show
-from nas.cli.stream import stream
 from nas.cli.train import train
 from nas.cli.usage import ClickException, usage_text
 

@@ -79,7 +79,7 @@ def train(
     With --env stream: on drawn streams of tasks with deadlines.
     """
     if _is_stream(env):
-        from nas.cli.stream_policy import StreamSetting, train_stream
+        from nas.cli.decisions.stream_policy import StreamSetting, train_stream
 
         told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
         train_stream(told_of, out, agent=agent or "ddqn", steps=steps, seed=seed, events=events, quiet=quiet)
@@ -162,7 +162,7 @@ def evaluate(
     Times and energy are predicted, accuracy is what the tree holds; on a link, transfers are exact.
     """
     if _is_stream(env):
-        from nas.cli.stream_policy import StreamSetting, evaluate_stream
+        from nas.cli.decisions.stream_policy import StreamSetting, evaluate_stream
 
         told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
         evaluate_stream(told_of, policy or [], streams=streams, seed=seed, out=out)
@@ -217,7 +217,7 @@ def evaluate(
 
 def _is_stream(env: str) -> bool:
     from modeltree.errors import unknown
-    from nas.cli.stream_policy import ENVIRONMENTS, STREAM
+    from nas.cli.decisions.stream_policy import ENVIRONMENTS, STREAM
 
     if env not in ENVIRONMENTS:
         raise unknown("environment", env, ENVIRONMENTS)
