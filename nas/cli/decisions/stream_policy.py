@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modeltree.errors import ConfigError, unknown
+from modeltree.files import check_writable
 
 STREAM, LEAVES = "stream", "leaves"
 ENVIRONMENTS = (LEAVES, STREAM)
@@ -48,6 +49,7 @@ def train_stream(
         raise unknown("agent", agent, AGENTS)
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}: a policy's file must end in .npz")
+    check_writable(out)
     env = TaskStreamEnv(**setting.arguments())
     torch.set_num_threads(1)  # a seed gives the same policy on one thread alone
     told: dict[str, Any] = {"seed": seed} | ({} if steps is None else {"steps": steps})
