@@ -13,7 +13,7 @@ from in_process_transport import InProcessTransport
 from PIL import Image
 from sample_pictures import pictures
 
-from nas.cli.picture_sources import PictureSources
+from nas.cli.deployed.picture_sources import PictureSources
 from nas.data import load_dataset
 from nas.field.images import field_images
 from runtime.execution.bundle import Bundle

@@ -192,7 +192,7 @@ def test_a_key_that_is_there_twice_is_refused():
 
 
 def test_a_huge_manifest_is_refused_unread(monkeypatch):
-    monkeypatch.setattr("modeltree.manifest.MAX_MANIFEST_BYTES", len(DATA))
+    monkeypatch.setattr("modeltree.manifest.document.MAX_MANIFEST_BYTES", len(DATA))
     assert decode_manifest(DATA, "m.json") == manifest()
     with pytest.raises(FormatError, match="larger than"):
         decode_manifest(DATA + b" ", "m.json")

@@ -93,7 +93,7 @@ def compiler(monkeypatch):
         vouch_block=lambda *args, **options: 3e-6, runtime_library=lambda target: None,
         onnx_form=lambda program: b"onnx",
     )  # fmt: skip
-    monkeypatch.setattr("compile.bundle.real_tools", lambda cache, tune: tools)
+    monkeypatch.setattr("compile.bundle.from_run.real_tools", lambda cache, tune: tools)
     return asked
 
 

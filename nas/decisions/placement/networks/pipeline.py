@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from modeltree.errors import GraphError
-from nas.decisions.placement.graphs.cuts import Cuts
-from nas.decisions.placement.graphs.hosts import Hosts
+from nas.decisions.placement.networks.cuts import Cuts
+from nas.decisions.placement.networks.hosts import Hosts
 
 Objective = Literal["latency", "throughput"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput")

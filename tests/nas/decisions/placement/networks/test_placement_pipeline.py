@@ -8,9 +8,9 @@ import pytest
 from modeltree.errors import FormatError, GraphError
 from modeltree.layers import LayerSpec
 from modeltree.network import Item, NetworkSpec, Place
-from nas.decisions.placement.graphs.cuts import cuts_of
-from nas.decisions.placement.graphs.hosts import Host, Hosts, Link, ServerHost, read_hosts
-from nas.decisions.placement.graphs.pipeline import OBJECTIVES, plan
+from nas.decisions.placement.networks.cuts import cuts_of
+from nas.decisions.placement.networks.hosts import Host, Hosts, Link, ServerHost, read_hosts
+from nas.decisions.placement.networks.pipeline import OBJECTIVES, plan
 
 
 def _item(name, inputs, channels=8, size=8):

@@ -6,9 +6,9 @@ from typing import Any
 from compile.program_file import read_program
 from modeltree.network import NetworkSpec
 from nas.bases import build
-from nas.decisions.placement.graphs.cuts import Cuts, cuts_of
-from nas.decisions.placement.graphs.hosts import Hosts
-from nas.decisions.placement.graphs.pipeline import Objective, Plan, plan
+from nas.decisions.placement.networks.cuts import Cuts, cuts_of
+from nas.decisions.placement.networks.hosts import Hosts
+from nas.decisions.placement.networks.pipeline import Objective, Plan, plan
 from transforms import Network, analyse, export
 
 

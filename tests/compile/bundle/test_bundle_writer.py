@@ -162,7 +162,7 @@ def test_what_decides_the_bytes_decides_what_the_cache_gives(run, tmp_path, what
 
 def test_other_code_or_versions_compile_again(run, tmp_path, monkeypatch):
     compile_run(run, tmp_path / "one", WANTED, cache=tmp_path / "cache", tools=Stand().tools())
-    monkeypatch.setattr("compile.bundle.versions", lambda onnx=False: {"apache-tvm": "99"})
+    monkeypatch.setattr("compile.bundle.writer.versions", lambda onnx=False: {"apache-tvm": "99"})
     stand = Stand()
     compile_run(run, tmp_path / "two", WANTED, cache=tmp_path / "cache", tools=stand.tools())
     assert len(stand.compiled) == 6

@@ -86,21 +86,21 @@ def _placed(
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """The plan as a document, and as an InferenceGraph; the bundle is written if there is to be one."""
     from modeltree.errors import unknown
-    from nas.decisions.placement.graphs.hosts import read_hosts
-    from nas.decisions.placement.graphs.pipeline import OBJECTIVES
+    from nas.decisions.placement.networks.hosts import read_hosts
+    from nas.decisions.placement.networks.pipeline import OBJECTIVES
 
     hosts = read_hosts(servers)
     wanted = next((one for one in OBJECTIVES if one == objective), None)
     if wanted is None:
         raise unknown("objective", objective, OBJECTIVES)
-    from nas.decisions.placement.graphs.kserve import inference_graph
-    from nas.decisions.placement.graphs.network import network_of, plan_network, to_json
+    from nas.decisions.placement.networks.kserve import inference_graph
+    from nas.decisions.placement.networks.network import network_of, plan_network, to_json
 
     described = network_of(network, classes=classes, image_size=image_size)
     found, cuts = plan_network(described.spec, hosts, wanted, every=any_cut)
     if bundle is not None:
         from compile.targets import load_target
-        from nas.decisions.placement.graphs.chain_bundle import write_plan
+        from nas.decisions.placement.networks.chain_bundle import write_plan
 
         write_plan(described, found, cuts, hosts, bundle, [load_target(name) for name in targets], base=network)
     document = to_json(described.spec, hosts, wanted, found, cuts)

@@ -90,7 +90,7 @@ def versions(*, onnx: bool = False) -> dict[str, str]:
 @cache
 def code() -> str:
     """The first 16 hex digits of the sha256 over this package's source files, sorted by name."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SOURCES):
         text = path.read_bytes()

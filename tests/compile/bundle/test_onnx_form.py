@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compile.onnx_form import onnx_form
+from compile.bundle.onnx_form import onnx_form
 from modeltree.errors import GraphError
 from transforms.graph.lifting import export
 
@@ -57,7 +57,7 @@ def test_the_onnx_form_has_the_same_bytes_each_time_and_tells_nothing_of_the_mac
 
 
 def test_a_wrong_onnx_form_is_refused(program, monkeypatch):
-    monkeypatch.setattr("compile.onnx_form.TOLERANCE", -1.0)
+    monkeypatch.setattr("compile.bundle.onnx_form.TOLERANCE", -1.0)
     with pytest.raises(GraphError, match="differs from torch"):
         onnx_form(program)
 

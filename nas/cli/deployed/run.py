@@ -63,9 +63,9 @@ def run(
 ) -> None:
     """Classify images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError, DataError
+    from nas.cli.deployed.picture_sources import PictureSources
     from nas.cli.display.live import Answers, LiveView
     from nas.cli.display.top1 import Top1
-    from nas.cli.picture_sources import PictureSources
     from runtime.session import Session
     from runtime.wire.protocol.token import read_token
 

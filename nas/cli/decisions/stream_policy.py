@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modeltree.errors import ConfigError, unknown
+from modeltree.files import check_writable
 
 if TYPE_CHECKING:
     from modeltree.link.traces import Trace
@@ -54,6 +55,7 @@ def train_stream(
         raise unknown("agent", agent, AGENTS)
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}: a policy's file must end in .npz")
+    check_writable(out)
     env = TaskStreamEnv(**setting.arguments())
     torch.set_num_threads(1)  # a seed gives the same policy on one thread alone
     told: dict[str, Any] = {"seed": seed} | ({} if steps is None else {"steps": steps})

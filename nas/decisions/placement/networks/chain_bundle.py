@@ -13,9 +13,9 @@ from modeltree.errors import GraphError
 from modeltree.files import write_bytes
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.tree import BandwidthFork, Leaf, ModelTree, Node, encode_tree
-from nas.decisions.placement.graphs.cuts import Cuts
-from nas.decisions.placement.graphs.hosts import Hosts
-from nas.decisions.placement.graphs.pipeline import Plan
+from nas.decisions.placement.networks.cuts import Cuts
+from nas.decisions.placement.networks.hosts import Hosts
+from nas.decisions.placement.networks.pipeline import Plan
 from nas.training.block_files import write_block
 from runtime.chain.placement_file import DEVICE, Member, Placement, Stage, write_placement
 from transforms import Network

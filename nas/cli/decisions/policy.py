@@ -79,7 +79,7 @@ def train(
     With --env stream: on drawn streams of tasks with deadlines.
     """
     if _is_stream(env):
-        from nas.cli.stream_policy import StreamSetting, train_stream
+        from nas.cli.decisions.stream_policy import StreamSetting, train_stream
 
         told_of = StreamSetting(
             costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps,
@@ -91,6 +91,7 @@ def train(
     import torch
 
     from modeltree.errors import ConfigError, unknown
+    from modeltree.files import check_writable
     from nas.agents import AGENTS
     from nas.decisions.offloading.environment import DecisionEnv, Replayed, Uniform
     from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
@@ -100,6 +101,7 @@ def train(
         raise unknown("agent", agent, AGENTS)
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}: a policy's file must end in .npz")
+    check_writable(out)
     tree, file = read_tree(source, method)
     trace = _trace(link, sweep, seed, rtt_ms)
     energy, origin = device_energy(tree, device)
@@ -163,7 +165,7 @@ def evaluate(
     Times and energy are predicted, accuracy is what the tree holds; on a link, transfers are exact.
     """
     if _is_stream(env):
-        from nas.cli.stream_policy import StreamSetting, evaluate_stream
+        from nas.cli.decisions.stream_policy import StreamSetting, evaluate_stream
 
         told_of = StreamSetting(
             costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps,
@@ -221,7 +223,7 @@ def evaluate(
 
 def _is_stream(env: str) -> bool:
     from modeltree.errors import unknown
-    from nas.cli.stream_policy import ENVIRONMENTS, STREAM
+    from nas.cli.decisions.stream_policy import ENVIRONMENTS, STREAM
 
     if env not in ENVIRONMENTS:
         raise unknown("environment", env, ENVIRONMENTS)

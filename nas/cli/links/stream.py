@@ -63,7 +63,7 @@ def stream(
 
     import msgspec
 
-    from modeltree.files import write_bytes
+    from modeltree.files import check_writable, write_bytes
     from modeltree.link.scenes import load_trace
     from modeltree.streams.costs import encode_table
     from modeltree.streams.system import StreamSystem, play, total_gain
@@ -75,7 +75,7 @@ def stream(
     from nas.field.stream.record import tally
     from nas.report.streams import write_stream_report
     from runtime.execution.bundle import Bundle
-    from runtime.stream.opening import open_planner
+    from runtime.stream.opening import check_planner, open_planner
 
     arrivals = Arrivals(p=rate, k=k, devices=devices, slot_ms=slot_ms)
     trace = None if link is None else load_trace(link, seed=seed, rtt_ms=rtt_ms)
@@ -86,6 +86,9 @@ def stream(
         order=order, slowdown=slowdown, workers=workers,
         kill_at_s=kill_at_s, down_s=down_s, pipelined=not one_at_a_time,
     )  # fmt: skip
+    check_writable(out / "stream.json" if costs_only is None else costs_only)
+    for name in policy or ():
+        check_planner(name)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = _tasks(tasks, arrivals, seed)
     shown = field_images(Bundle.open(bundle).manifest, images, count=64, seed=seed)

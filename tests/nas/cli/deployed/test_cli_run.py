@@ -136,7 +136,7 @@ def test_a_camera_ends_well_with_ctrl_c(run, monkeypatch):
         yield f"{source} #0", np.zeros((48, 64, 3), np.uint8)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.cli.picture_sources.frames", frames)
+    monkeypatch.setattr("nas.cli.deployed.picture_sources.frames", frames)
     status, out, error, _ = run("camera:0")
     assert (status, len(out)) == (0, 1)
     assert error[0].startswith("nas: 1 image classified")
