@@ -53,6 +53,7 @@ from nas.treesearch.search_spaces import (
 )
 from nas.treesearch.space import Scenario
 from nas.treesearch.tensorboard import write_events
+from transforms import Network
 
 _SMALL_STEPS = 40  # of distillation, where there are few training images
 
@@ -89,10 +90,13 @@ def search(
     run = Run.start(out, config, resume=resume)
     if run.finished:
         return Searched(out, *read_run(out))
+
+    def cuts_of(network: Network) -> tuple[int, ...]:
+        return slice_blocks(network.spec, config.N, exit_places(network, config.exits, base=config.base))
+
     try:
-        prepared = prepare(config, out, cache, partial(progress, "base"))
-        exits = exit_places(prepared.network, config.exits, base=config.base)
-        cuts = slice_blocks(prepared.network.spec, config.N, exits)
+        prepared = prepare(config, out, cache, partial(progress, "base"), cuts_of)
+        cuts = cuts_of(prepared.network)
         check_learnt(prepared, config)
     except NasError:
         run.abandon()

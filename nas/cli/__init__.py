@@ -25,6 +25,7 @@ from nas.cli.profile import profile
 from nas.cli.search import search
 from nas.cli.show import show
 from nas.cli.train import train
+from nas.cli.usage import ClickException, usage_text
 
 app = typer.Typer(
     add_completion=False,
@@ -58,7 +59,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged pictures, of which we say what there is to say
     warnings.showwarning = _told_in_a_line(warnings.showwarning)
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except ClickException as error:
+        print(usage_text(error), file=sys.stderr)
+        sys.exit(2)
     except NasError as error:
         print(f"nas: {error}", file=sys.stderr)
         sys.exit(2)

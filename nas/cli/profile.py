@@ -34,12 +34,14 @@ def profile(
     import numpy as np
 
     from compile.targets import load_target
+    from modeltree.files import check_writable
     from modeltree.profiles import save_profile
     from nas.bases import build
     from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
     from nas.profiling import checked, checks_text, jpeg_ns_per_pixel, open_timer, profiled, profiled_text, provenance
 
+    check_writable(out)
     known = load_target(target)
     count = threads or known.threads
     known = msgspec.structs.replace(known, threads=count)

@@ -33,13 +33,7 @@ def load(folder: Path, *, image_size: int, seed: int, cache: Path | None) -> Dat
     DataError : a missing folder, no classes, a class without images, a class unknown to `train`, hardly an
         image that can be read.
     """
-    parts = [name for name in ("val", "test") if (folder / name).is_dir()]
-    if not (folder / "train").is_dir() or not parts:
-        raise DataError(f"{folder} must hold train/ and val/ or test/ with one folder per class: arrange the images so")
-    classes = tuple(path.name for path in subfolders(folder / "train"))
-    if len(classes) < 2:
-        raise DataError(f"{folder / 'train'} holds {len(classes)} class folders but must hold at least 2: add some")
-
+    classes, parts = class_names(folder), _parts(folder)
     fit, test = _files(folder / "train", classes), _files(folder / parts[-1], classes)
     if len(parts) == 2:
         search = _files(folder / "val", classes)
@@ -84,6 +78,25 @@ def _facts(paths: list[Path]) -> FileFacts | None:
         sizes.append((len(data), claimed.width * claimed.height))
     means = np.mean(sizes, axis=0)
     return FileFacts(bytes=float(means[0]), pixels=float(means[1]))
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The class folders of `train/`, in sorted order; no image is looked at.
+
+    Raises
+    ------
+    DataError : the folders are not there, or hold fewer than two classes.
+    """
+    if not (folder / "train").is_dir() or not _parts(folder):
+        raise DataError(f"{folder} must hold train/ and val/ or test/ with one folder per class: arrange the images so")
+    classes = tuple(path.name for path in subfolders(folder / "train"))
+    if len(classes) < 2:
+        raise DataError(f"{folder / 'train'} holds {len(classes)} class folders but must hold at least 2: add some")
+    return classes
+
+
+def _parts(folder: Path) -> list[str]:
+    return [name for name in ("val", "test") if (folder / name).is_dir()]
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> Files:

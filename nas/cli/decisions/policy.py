@@ -36,7 +36,7 @@ StreamRate = Annotated[float, typer.Option(help="Of a stream: p, the chance of a
 StreamK = Annotated[float, typer.Option("--k", help="Of a stream: deadline in slots an image")]
 StreamDevices = Annotated[int, typer.Option(min=1, help="Of a stream: end devices")]
 SlotMs = Annotated[float, typer.Option(help="Of a stream: length of a slot")]
-StreamMbps = Annotated[float, typer.Option(help="Of a stream: the link")]
+StreamMbps = Annotated[float, typer.Option(help="Of a stream: a steady link; --link gives another")]
 OfMethod = Annotated[str | None, typer.Option(help="The tree of this method of the run")]
 Link = Annotated[str | None, typer.Option(help="Bandwidths from a link: a scene, or a CSV or mahimahi file")]
 SweepText = Annotated[str | None, typer.Option("--sweep", help="Bandwidths LOW:HIGH[:STEP] in Mbit/s")]
@@ -81,13 +81,17 @@ def train(
     if _is_stream(env):
         from nas.cli.decisions.stream_policy import StreamSetting, train_stream
 
-        told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
+        told_of = StreamSetting(
+            costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps,
+            trace=_trace(link, None, seed, rtt_ms),
+        )  # fmt: skip
         train_stream(told_of, out, agent=agent or "ddqn", steps=steps, seed=seed, events=events, quiet=quiet)
         return
     source, agent = _given(source), agent or "sac"
     import torch
 
     from modeltree.errors import ConfigError, unknown
+    from modeltree.files import check_writable
     from nas.agents import AGENTS
     from nas.decisions.offloading.environment import DecisionEnv, Replayed, Uniform
     from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
@@ -97,6 +101,7 @@ def train(
         raise unknown("agent", agent, AGENTS)
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}: a policy's file must end in .npz")
+    check_writable(out)
     tree, file = read_tree(source, method)
     trace = _trace(link, sweep, seed, rtt_ms)
     energy, origin = device_energy(tree, device)
@@ -162,7 +167,10 @@ def evaluate(
     if _is_stream(env):
         from nas.cli.decisions.stream_policy import StreamSetting, evaluate_stream
 
-        told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
+        told_of = StreamSetting(
+            costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps,
+            trace=_trace(link, None, seed, rtt_ms),
+        )  # fmt: skip
         evaluate_stream(told_of, policy or [], streams=streams, seed=seed, out=out)
         return
     source = _given(source)

@@ -31,10 +31,13 @@ def emulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
 ) -> None:  # fmt: skip
     """Play recorded links to every method: predicted compute, exact transfers, the hindsight oracle as the bound."""
+    from modeltree.files import check_writable
     from modeltree.link.scenes import load_trace
     from nas.emulation.methods import emulate_methods, mean_over, verdicts
     from nas.results.trees import read_methods, searched_links
 
+    if out is not None:
+        check_writable(out)
     found = read_methods(paths)
     if trace:
         traces = [load_trace(name, seed=seed or 0, rtt_ms=rtt_ms) for name in trace]

@@ -57,6 +57,7 @@ def field(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:  # fmt: skip
     """Play a recorded link to every method, measured: server, shaped link and device in processes of their own."""
+    from modeltree.files import check_writable
     from modeltree.link.scenes import load_trace
     from nas.cli.display.progress import stages
     from nas.field.config import FieldConfig
@@ -68,6 +69,7 @@ def field(
         every_ms=every_ms, offset_s=offset_s, images=images, slowdown=slowdown, target=target, weights=weights,
         threads=threads, mode=mode, policy=policy, deadline_ms=deadline_ms, check=check, seed=seed,
     )  # fmt: skip
+    check_writable(out / "field.json")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends our processes as Ctrl-C does
     played = prepared(config)
     written: list[Path] = []
