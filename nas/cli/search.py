@@ -28,7 +28,7 @@ def search(
     image_size: Annotated[int, typer.Option(help="Height and width of the input in pixels")] = 32,
     trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
     rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,
-    device: Annotated[str, typer.Option(help="phone, pi4, tx2, or a profile's file")] = "phone",
+    device: Annotated[str, typer.Option(help="phone, pi4, pi5_ncnn, another shipped profile, or one's file")] = "phone",
     cloud: Annotated[str, typer.Option(help="cloud_gpu, cloud_cpu, or a profile's file")] = "cloud_gpu",
     method: Annotated[
         list[str] | None, typer.Option(help=f"One of {', '.join(METHODS)}; may be given again. All unless said")
