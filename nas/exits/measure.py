@@ -5,7 +5,6 @@ that of the variants. What crosses is coded as the runtime codes it, and its siz
 """
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from nas.training.base_network import Prepared
 from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from runtime.wire.frames import encode
-from transforms import Network
+from transforms import Network, values_at
 from transforms.bottleneck import bottleneck_layers
 from transforms.exits import ExitHead, head_layers
 from transforms.quantise import quantised
@@ -87,15 +86,13 @@ def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) 
         return ()
     network, places = prepared.network, sorted(heads)
     images, labels = prepared.search_images(seed)
-    parts = _parts(network, places)
-    outputs: list[list[np.ndarray]] = [[] for _ in range(len(places) + 1)]
+    ends = [*places, len(network.spec.segments)]
+    outputs: dict[int, list[np.ndarray]] = {place: [] for place in ends}
     with torch.no_grad():
-        for x in images.split(_BATCH):
-            for i, (part, place) in enumerate(zip(parts, places)):
-                x = part(x)
-                outputs[i].append(heads[place].eval()(x).numpy())
-            outputs[-1].append(parts[-1](x).numpy())
-    logits = [np.concatenate(one) for one in outputs]
+        for batch in images.split(_BATCH):
+            for place, x in values_at(network, batch, ends).items():
+                outputs[place].append((heads[place].eval()(x) if place in heads else x).numpy())
+    logits = [np.concatenate(outputs[place]) for place in ends]
     right = [one.argmax(1) == labels for one in logits]
     found = []
     for i, place in enumerate(places):
@@ -130,7 +127,6 @@ def measure_codes(
         return ()
     images, labels = prepared.probe_images(seed)
     places = sorted({place for place, _, _ in keys})
-    parts = _parts(network, places)
     rests = {place: network.between(place, last).eval() for place in places}
     right, plain = dict.fromkeys(keys, 0), 0
     size: dict[tuple[int, int, int], list[int]] = {key: [] for key in keys}
@@ -138,9 +134,9 @@ def measure_codes(
     done = 0
     with torch.no_grad():
         for batch, truth in zip(images.split(_BATCH), torch.from_numpy(labels).split(_BATCH)):
-            x = batch
-            for part, place in zip(parts, places):
-                x = part(x)
+            x, at = batch, 0
+            for place in places:
+                x, at = values_at(network, x, [place], start=at)[place], place  # one at a time: large maps are many GB
                 for key in (key for key in keys if key[0] == place):
                     _, width, kept = key
                     encoder, decoder = coders[place, kept] if kept else (nn.Identity(), nn.Identity())
@@ -152,7 +148,7 @@ def measure_codes(
                     right[key] += int((rests[place](seen).argmax(1) == truth).sum())
                     done += len(truth)
                     progress(done, len(keys) * len(labels), "coded hand-overs")
-            plain += int((parts[-1](x).argmax(1) == truth).sum())
+            plain += int((rests[places[-1]](x).argmax(1) == truth).sum())
     found = []
     for key in keys:
         place, width, kept = key
@@ -170,12 +166,6 @@ def measure_codes(
             )
         )
     return tuple(found)
-
-
-def _parts(network: Network, places: Sequence[int]) -> list[nn.Module]:
-    """The network in parts that end at some places, and what follows the last of them."""
-    ends = [0, *places, len(network.spec.segments)]
-    return [network.between(start, stop).eval() for start, stop in itertools.pairwise(ends)]
 
 
 def _bottlenecks(network: Network, shares: Sequence[float]) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ from nas.training.base_network import Prepared
 from nas.training.block_files import write_block
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
-from transforms import Network
+from transforms import Network, values_at
 from transforms.quantise import quantised
 
 _IMAGES = 2000
@@ -114,17 +114,14 @@ class Menu:
     def _logits(self, images: torch.Tensor, right: Collection[Chosen]) -> list[tuple[Chosen, torch.Tensor]]:
         """Every action on a batch; those that differ in nothing but the exit share the way there."""
         found = []
-        spine = [images]
-        for place in range(self.last):
-            spine.append(self.network.between(place, place + 1).eval()(spine[-1]))
+        spine = values_at(self.network, images, range(self.last + 1))
         for cut, width in dict.fromkeys((action.cut, action.bits) for action in self.actions):
             coded = cut > 0 and width < FLOAT_BITS
-            x, at = quantised(spine[cut], width) if coded else spine[cut], cut
-            for number, place in enumerate(self.exits, 1):
-                if Chosen(number, cut, width) in right:
-                    x, at = self.network.between(at, place).eval()(x) if place > at else x, place
-                    logits = x if place == self.last else self.endings.heads[place](x)
-                    found.append((Chosen(number, cut, width), logits))
+            crossing = quantised(spine[cut], width) if coded else spine[cut]
+            numbers = {p: n for n, p in enumerate(self.exits, 1) if Chosen(n, cut, width) in right}
+            for place, x in values_at(self.network, crossing, numbers, start=cut).items():
+                logits = x if place == self.last else self.endings.heads[place](x)
+                found.append((Chosen(numbers[place], cut, width), logits))
         return found
 
     def tree(
