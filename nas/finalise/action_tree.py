@@ -160,21 +160,6 @@ class Menu:
         by_leaf = {leaf: seen[Chosen(exit, cut, bits)] for leaf, exit, cut, bits in keys}
         return msgspec.structs.replace(tree, nodes=tuple(_worth(node, by_leaf.get(node.id)) for node in tree.nodes))
 
-    def worth_having(self, tree: ModelTree) -> list[Chosen]:
-        """The actions that are best at some bandwidth, by Niu's reward or by Wang's.
-
-        Every exit on the device, and the image as it is to the cloud, are among them.
-        """
-        table = tree_table(tree)
-        found: set[int] = set()
-        for objective in (Objective(), Reward()):
-            decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=objective)
-            found |= {decisions.best(mbps) for mbps in _SWEEP_MBPS}
-        every = [Chosen(*map(int, row)) for row in zip(table.exit, table.cut, table.bits)]
-        found |= {i for i, action in enumerate(every) if action.cut == self.exits[action.exit - 1]}
-        whole = Chosen(len(self.exits), 0, IMAGE_BITS)
-        return [action for i, action in enumerate(every) if i in found or action == whole]
-
     def export(self, actions: Sequence[Chosen], folder: Path) -> Hashes:
         """Write the blocks that some actions need to `folder`."""
         spec = self.network.spec
@@ -265,6 +250,23 @@ class Menu:
                 fork = msgspec.structs.replace(node.fork, types=mine)
                 nodes.append(msgspec.structs.replace(node, fork=fork, leaf=leaf))
         return msgspec.structs.replace(tree, nodes=tuple(nodes))
+
+
+def worth_having(tree: ModelTree) -> list[Chosen]:
+    """The actions of a tree that are best at some bandwidth, by Niu's reward or by Wang's, in the order of its leaves.
+
+    Every exit on the device, and the image as it is to the cloud, are among them.
+    """
+    table = tree_table(tree)
+    found: set[int] = set()
+    for objective in (Objective(), Reward()):
+        decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=objective)
+        found |= {decisions.best(mbps) for mbps in _SWEEP_MBPS}
+    every = [Chosen(*map(int, row)) for row in zip(table.exit, table.cut, table.bits)]
+    exits = (*tree.exits, tree.places[-1])
+    found |= {i for i, action in enumerate(every) if action.cut == exits[action.exit - 1]}
+    whole = Chosen(len(exits), 0, IMAGE_BITS)
+    return [action for i, action in enumerate(every) if i in found or action == whole]
 
 
 def _worth(node: Node, accuracy: float | None) -> Node:
