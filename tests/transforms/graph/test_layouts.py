@@ -56,9 +56,8 @@ def test_layers_of_an_encoder_count_their_tokens_once():
 def test_an_encoder_can_be_cut_behind_every_sum():
     module = Encoder().eval()
     network = analyse(export(module, INPUT))
-    assert [place.after for place in network.spec.places if place.after.startswith("add")] == [
-        "add", "add_1", "add_2", "add_3",
-    ]  # fmt: skip
+    places = [place.after for place in network.spec.places]
+    assert places[-5:] == ["add", "add_1", "add_2", "mean", "linear_8"]  # behind the last sum its mean is smaller
     assert_parts_make_the_whole(network, module, INPUT)
 
 
