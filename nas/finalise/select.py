@@ -9,7 +9,7 @@ from typing import Any
 from modeltree.files import write_bytes
 from modeltree.tree import ModelTree, encode_tree
 from nas.config import SearchConfig
-from nas.finalise.action_tree import Menu
+from nas.finalise.action_tree import Menu, worth_having
 from nas.finalise.choice import choose, outcome_of_leaves
 from nas.finalise.contenders import contenders, finetune_settings, train_contenders_
 from nas.finalise.finetune import Forest, complete_paths, forest_seen
@@ -153,7 +153,7 @@ def _actions(
     measured = run.stage("actions", lambda: menu.measure(seed, progress))
     whole = menu.tree(measured["search"], menu.actions)
     write_bytes(run.path("actions.json"), encode_tree(whole))
-    chosen = menu.worth_having(whole)
+    chosen = worth_having(whole)
     exported = menu.export(chosen, run.path("blocks"))
     return menu.tree(measured["search"], chosen, shown=measured["test"], exported=exported)
 
