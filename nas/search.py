@@ -39,12 +39,18 @@ from nas.finalise.select import conclude
 from nas.finalise.summarise import Findings, summarise
 from nas.jobs.executors import executor
 from nas.jobs.progress import Progress, StageProgress, silent_stages
-from nas.names import PLAIN_TREE
+from nas.names import FIXED, PLAIN_TREE
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
 from nas.training.base_network import Prepared, check_learnt, prepare
 from nas.treesearch.methods import MethodResult, fixed, run_branch, run_exact, run_surgery, run_tabular, run_tree
-from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces, within_energy, without_endings
+from nas.treesearch.search_spaces import (
+    SearchSpaces,
+    build_search_spaces,
+    within_energy,
+    without_endings,
+    without_pictures,
+)
 from nas.treesearch.space import Scenario
 from nas.treesearch.tensorboard import write_events
 from transforms import Network
@@ -109,7 +115,10 @@ def search(
     oracle = None
     if config.distillation == "branch":
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
-    results = _methods(config, searched, run, oracle, partial(progress, "search"))
+    simple = {name: fixed(searched, name) for name in _fixed(searched)}
+    if not config.offered_codes:
+        searched = without_pictures(searched)
+    results = simple | _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
     concluded = conclude(config, prepared, spaces, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
@@ -169,6 +178,11 @@ def _taught(
     return fit_predictor(library, plans, accuracies, base=base, classes=len(prepared.dataset.classes))
 
 
+def _fixed(spaces: SearchSpaces) -> tuple[str, ...]:
+    """The baselines that there are: JPEGs of pictures only."""
+    return FIXED if spaces.tree.endings.pictures else tuple(name for name in FIXED if name != "cloud_jpeg")
+
+
 def _methods(
     config: SearchConfig,
     spaces: SearchSpaces,
@@ -176,8 +190,8 @@ def _methods(
     oracle: BranchOracle | None,
     progress: Progress,
 ) -> dict[str, MethodResult]:
-    """Every method asked for, in an order in which each finds what it builds on."""
-    results: dict[str, MethodResult] = {name: fixed(spaces, name) for name in ("device_only", "cloud_raw")}
+    """Every method that was asked for, in an order in which each finds what it builds on."""
+    results: dict[str, MethodResult] = {}
 
     def stage(name: str, work: Callable[[], MethodResult]) -> None:
         found = run.stage(name, lambda: msgspec.to_builtins(work()))

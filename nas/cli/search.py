@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.names import EXECUTORS, METHODS, TECHNIQUE_NAMES
+from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
 
 _CORES = os.cpu_count() or 1
 
@@ -28,7 +28,7 @@ def search(
     image_size: Annotated[int, typer.Option(help="Height and width of the input in pixels")] = 32,
     trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
     rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,
-    device: Annotated[str, typer.Option(help="phone, pi4, tx2, or a profile's file")] = "phone",
+    device: Annotated[str, typer.Option(help="phone, pi4, pi5_ncnn, another shipped profile, or one's file")] = "phone",
     cloud: Annotated[str, typer.Option(help="cloud_gpu, cloud_cpu, or a profile's file")] = "cloud_gpu",
     method: Annotated[
         list[str] | None,
@@ -54,6 +54,10 @@ def search(
     bottleneck: Annotated[
         str, typer.Option(help="Shares of the channels that a learned bottleneck at a hand-over keeps, such as 0.25")
     ] = "",
+    image_codes: Annotated[
+        str,
+        typer.Option(help="How the picture itself may cross: its own file (came), jpeg:Q, webp:Q, jpeg:Q@SIDE, none"),
+    ] = ",".join(IMAGE_CODES),
     energy_mj: Annotated[
         float | None, typer.Option(help="What an inference may take from the battery on average, in mJ")
     ] = None,
@@ -84,6 +88,7 @@ def search(
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
         boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
+        image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
         executor=executor, workers=workers, allow_chance=allow_chance,
     )  # fmt: skip
     folder = out or Path("runs") / f"{_base_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"

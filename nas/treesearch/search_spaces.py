@@ -9,6 +9,7 @@ from nas.compression.library import Library
 from nas.compression.predictor import Predictor
 from nas.exits.catalogue import KnownEndings
 from nas.treesearch.exact import solve
+from nas.treesearch.problem import Ending
 from nas.treesearch.space import Scenario, Space, build_space
 from transforms import Network
 
@@ -87,12 +88,29 @@ def within_energy(spaces: SearchSpaces, limit_mj: float) -> SearchSpaces:
 
 
 def without_endings(spaces: SearchSpaces) -> SearchSpaces:
-    """The same spaces, every path going on or handing over plain numbers; a plan of them is one of `spaces`, too."""
+    """The same spaces, every path going on, or handing over plain numbers or the picture, however that is coded.
+
+    A plan of them is one of `spaces`, too.
+    """
     return replace(spaces, tree=_plain(spaces.tree), branches=tuple(map(_plain, spaces.branches)))
 
 
+def without_pictures(spaces: SearchSpaces) -> SearchSpaces:
+    """The same spaces, the picture crossing as raw pixels alone; a plan of them is one of `spaces`, too."""
+    return replace(spaces, tree=_raw(spaces.tree), branches=tuple(map(_raw, spaces.branches)))
+
+
+def _raw(space: Space) -> Space:
+    first, *others = space.problem.blocks
+    first = replace(first, endings=(first.endings[0][:1], *first.endings[1:]))
+    return replace(space, problem=replace(space.problem, blocks=(first, *others)))
+
+
 def _plain(space: Space) -> Space:
-    blocks = tuple(replace(block, endings=tuple(at[:1] for at in block.endings)) for block in space.problem.blocks)
+    def stripped(at: tuple[Ending, ...]) -> tuple[Ending, ...]:
+        return tuple(ending for i, ending in enumerate(at) if i == 0 or ending.picture)
+
+    blocks = tuple(replace(block, endings=tuple(map(stripped, block.endings))) for block in space.problem.blocks)
     return replace(space, problem=replace(space.problem, blocks=blocks))
 
 

@@ -17,6 +17,7 @@ class Walk:
     stays : why the cloud was not to be asked at the last fork, behind a colon.
     here, x, seen : the node above the last fork, None at the start; what it gave; what was known there.
     held : the answer of the last head that was not sure.
+    file : the JPEG or WebP file that the picture came as, where it may be sent on.
     blocks_ms : [block, ms] of what ran here for the answer.
     radio_ms, raced_ms : how long the radio was on, or the processor, for answers that came too late or not at all.
     """
@@ -34,6 +35,7 @@ class Walk:
     here: int | None = None
     seen: LinkState = UNKNOWN_LINK
     held: Onward | None = None
+    file: bytes | None = None
     radio_ms: float = 0.0
     raced_ms: float = 0.0
 

@@ -15,6 +15,7 @@ from modeltree.layers import LayerSpec
 from modeltree.network import Item, NetworkSpec, Place
 from modeltree.slicing import slice_blocks
 from nas.compression.library import Choice
+from nas.exits.catalogue import KnownEndings, KnownPicture
 from nas.treesearch.evaluator import Evaluator
 from nas.treesearch.exact import solve
 from nas.treesearch.problem import ABSORBED, Plan
@@ -249,3 +250,22 @@ def test_one_root_serves_all_types_by_their_chances():
     block = problem.blocks[0]
     plain = block.endings[0][0]
     assert problem.transfer_ms((0, 1), plain) == pytest.approx(plain.transfer_ms.mean())
+
+
+def test_the_picture_may_be_sent_as_a_file_at_its_bytes_and_what_coding_takes_on_both_ends():
+    where = scenario()
+    ways = (
+        KnownPicture(code="jpeg:75", bytes=700.4, pixels=64.0, drop=0.0),
+        KnownPicture(code="webp:50", bytes=400.0, pixels=64.0, drop=1.0),
+        KnownPicture(code="came", bytes=900.0, pixels=256.0, drop=0.0),
+    )
+    block = built((0, 2, LAST), where=where, endings=KnownEndings(pictures=ways)).problem.blocks[0]
+    raw, jpeg, webp, came = block.endings[0]
+    assert [len(at) for at in block.endings[1:]] == [1] * block.places
+    assert (raw.picture, jpeg.picture, webp.picture, came.picture) == ("", "jpeg:75", "webp:50", "came")
+    assert jpeg.device_ms == pytest.approx(where.device.jpeg_ns_per_pixel * 64e-6)
+    assert webp.device_ms == pytest.approx(5 * jpeg.device_ms)
+    assert came.device_ms == 0
+    assert came.cloud_ms - raw.cloud_ms == pytest.approx(where.cloud.jpeg_ns_per_pixel * 256e-6)
+    assert jpeg.transfer_ms.tolist() == where.transfer_ms(700).tolist()
+    assert webp.damage > jpeg.damage == 0
