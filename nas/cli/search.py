@@ -31,7 +31,11 @@ def search(
     device: Annotated[str, typer.Option(help="phone, pi4, pi5_ncnn, another shipped profile, or one's file")] = "phone",
     cloud: Annotated[str, typer.Option(help="cloud_gpu, cloud_cpu, or a profile's file")] = "cloud_gpu",
     method: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(METHODS)}; may be given again. All unless said")
+        list[str] | None,
+        typer.Option(
+            help=f"One of {', '.join(METHODS)}; may be given again. All unless said. With exits or bits a search adds "
+            "plain_tree and actions by itself"
+        ),
     ] = None,
     technique: Annotated[
         list[str] | None, typer.Option(help=f"One of {', '.join(TECHNIQUE_NAMES)}; may be given again. All unless said")
