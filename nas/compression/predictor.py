@@ -92,7 +92,7 @@ def fit_predictor(
 
 
 def quality(predicted: np.ndarray, measured: np.ndarray) -> Quality:
-    """Rank correlation and mean error of predicted accuracies."""
+    """Rank correlation and mean error of predicted accuracies, (compositions,), in percent as the measured."""
     constant = np.ptp(predicted) == 0 or np.ptp(measured) == 0
     rank = 1.0 if constant else float(spearmanr(predicted, measured)[0])
     points = [(float(p), float(m)) for p, m in zip(predicted, measured)]
