@@ -290,7 +290,7 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if node.id != position:
             raise FormatError(f"node {position} has id {node.id}: nodes must be numbered in order")
         if not 0 <= node.partition <= node.segments:
-            raise FormatError(f"node {node.id} has partition point {node.partition}: it must be within 0..{node.segments}")
+            raise FormatError(f"node {node.id} is cut at {node.partition}: it must be within 0..{node.segments}")
         if (node.leaf is None) != bool(node.children):
             raise FormatError(f"node {node.id} must either be a leaf or have children")
         if node.handover is not None and node.leaf is None:

@@ -44,7 +44,7 @@ def bottleneck(shape: tuple[int, ...], kept: int) -> tuple[Encoder, Decoder]:
     ConfigError : what crosses is no map, or not between 1 and all of its channels are to be kept.
     """
     if len(shape) != 3:
-        raise ConfigError(f"the hand-over has shape {shape}: it must be (channels, height, width); take an earlier place")
+        raise ConfigError(f"what crosses has shape {shape} but must be (channels, height, width): take an earlier cut")
     if not 1 <= kept <= shape[0]:
         raise ConfigError(f"{kept} channels are to be kept but it must be within 1..{shape[0]}")
     return Encoder(shape[0], kept), Decoder(shape[0], kept)
