@@ -20,8 +20,9 @@ from modeltree.layers import LayerSpec
 from nas.bases import fingerprint
 from nas.config import SearchConfig
 from nas.exits.bottlenecks import train_bottlenecks
-from nas.exits.catalogue import Coder, KnownCode, KnownEndings, KnownExit
+from nas.exits.catalogue import Coder, KnownCode, KnownEndings, KnownExit, KnownPicture
 from nas.exits.heads import load_heads, train_heads
+from nas.exits.pictures import measure_pictures
 from nas.exits.places import exit_places
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.progress import Progress
@@ -35,6 +36,7 @@ from transforms.exits import ExitHead, head_layers
 from transforms.quantise import quantised
 
 _MEASURED = 1  # raise it when what is measured, or how, changes
+_PICTURES_MEASURED = 1
 _BATCH = 250
 _SIZED = 64  # images whose frames are counted
 
@@ -64,8 +66,10 @@ def learn_endings(config: SearchConfig, prepared: Prepared, folder: Path, progre
     coders: dict[tuple[int, int], Coder] = {}
     if wanted:
         coders = dict(train_bottlenecks(prepared, wanted, folder, config.seed, progress, bits=least))
+    pictures = _pictures(config, prepared, folder, progress)
+    preprocessing = prepared.dataset.preprocessing
     if not heads and not config.bits and not coders:
-        return KnownEndings()
+        return KnownEndings(pictures=pictures, preprocessing=preprocessing)
     path = folder / f"endings_{_tag(config, heads, coders)}.json"
     if path.exists():
         try:
@@ -78,7 +82,26 @@ def learn_endings(config: SearchConfig, prepared: Prepared, folder: Path, progre
             measure_codes(prepared, config.bits, coders, config.seed, progress),
         )
         write_bytes(path, msgspec.json.encode(found))
-    return KnownEndings(exits=found.exits, codes=found.codes, heads=heads, coders=coders)
+    return KnownEndings(
+        exits=found.exits, codes=found.codes, heads=heads, coders=coders, pictures=pictures, preprocessing=preprocessing
+    )
+
+
+def _pictures(
+    config: SearchConfig, prepared: Prepared, folder: Path, progress: Progress
+) -> tuple[KnownPicture, ...]:  # fmt: skip
+    """Ways to send the picture as a file, from `folder` if they were measured before."""
+    codes = config.offered_codes
+    told = [_PICTURES_MEASURED, codes, config.seed, prepared.dataset.files]
+    path = folder / f"pictures_{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=tuple[KnownPicture, ...])
+        except msgspec.MsgspecError as error:
+            raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
+    measured = measure_pictures(prepared, codes, config.seed, progress)
+    write_bytes(path, msgspec.json.encode(measured))
+    return measured
 
 
 def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) -> tuple[KnownExit, ...]:
