@@ -11,6 +11,7 @@ from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
 
 DISTILLATION = ("block", "branch")
 FORKS = ("independent", "markov")
+MEASURES = ("perfect", "estimated")
 
 
 class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,6 +27,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         switches it off, which is the paper's reward as it stands.
     budget : episodes of the tree search, branch searches included.
     forks : `independent` (the paper) or `markov` (chances of changing type as the trace shows them).
+    measure : how forks are valued: `perfect`, as if the type were known and were its representative (the paper), or
+        `estimated`, by what hand-overs meet along the trace where the runtime's estimator takes that type.
     distillation : `block` (variants once, plugged) or `branch` (every composed network trained whole, as the paper).
     exits : early exits as forks: `none`, `auto`, or places such as `4,7`. bits : widths at which a hand-over may cross,
         1..16 each, beside plain numbers. bottleneck : shares of the channels that a learned bottleneck may keep.
@@ -52,6 +55,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_loss: float = 0.8
     budget: int = 2000
     forks: str = "independent"
+    measure: str = "perfect"
     single_root: bool = False
     distillation: str = "block"
     branch_steps: int = 60
@@ -78,6 +82,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise ConfigError(f"{name} is {value}: it must be at least {least}")
         chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             ("forks", (self.forks,), FORKS),
+            ("measure", (self.measure,), MEASURES),
             ("distillation", (self.distillation,), DISTILLATION),
             ("executor", (self.executor,), EXECUTORS),
             ("method", self.methods, METHODS),

@@ -32,6 +32,7 @@ from nas.compression.distillation import DistilConfig
 from nas.compression.library import Choice, Library, build_library, library_folder
 from nas.compression.predictor import Predictor, Quality, fit_predictor
 from nas.config import SearchConfig
+from nas.emulation.known_types import met_link
 from nas.exits.measure import learn_endings
 from nas.exits.places import exit_places
 from nas.finalise.per_branch import BranchOracle
@@ -139,12 +140,14 @@ def search(
 def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
     """Profiles, bandwidth types and costs of a config on a link."""
     forks: Any = config.forks
+    types = BandwidthTypes.from_trace(trace, config.K, forks=forks)
     return Scenario(
         device=load_profile(config.device),
         cloud=load_profile(config.cloud),
-        types=BandwidthTypes.from_trace(trace, config.K, forks=forks),
+        types=types,
         transfer=TransferModel(rtt_ms=trace.rtt_ms),
         reward=Reward(),
+        met=met_link(trace, types) if config.measure == "estimated" else None,
     )
 
 

@@ -46,6 +46,9 @@ def search(
     forks: Annotated[str, typer.Option(help="Chances at forks: independent (the paper) or markov (as the trace)")] = (
         "independent"
     ),
+    measure: Annotated[
+        str, typer.Option(help="Value forks as if the type were known (perfect) or as the runtime knows it (estimated)")
+    ] = "perfect",
     single_root: Annotated[bool, typer.Option("--single-root", help="Do not fork before the first block")] = False,
     exits: Annotated[str, typer.Option(help="Early exits as forks: none, auto, or places such as 4,7")] = "none",
     bits: Annotated[
@@ -85,8 +88,8 @@ def search(
         base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, image_size=image_size, trace=trace,
         rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
         techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss, budget=budget, forks=forks,
-        single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
-        boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
+        measure=measure, single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
+        fair_chances=fair_chances, boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
         image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
         executor=executor, workers=workers, allow_chance=allow_chance,

@@ -108,7 +108,10 @@ def _fit_(
 def distilled_loss(
     logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Half from the labels, half from a teacher's softened answer [Hinton 2015]."""
+    """Half from the labels, half from a teacher's softened answer [Hinton 2015].
+
+    logits, teacher : (n, classes). labels : (n,).
+    """
     student = torch.log_softmax(logits / _TEMPERATURE, 1)
     target = torch.softmax(teacher / _TEMPERATURE, 1)
     apart = nn.functional.kl_div(student, target, reduction="batchmean") * _TEMPERATURE**2

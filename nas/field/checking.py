@@ -44,7 +44,7 @@ class Checker:
     def error(
         self, tree: ModelTree, shot: Shot, output: tuple[float, ...], pixels: np.ndarray, *, filed: bool = False
     ) -> float:
-        """Largest difference of the logits, as a share of torch's largest."""
+        """Largest difference of the logits, as a share of torch's largest; pixels : (c, h, w) uint8."""
         wanted = self.logits(tree, shot, pixels, filed=filed)
         return relative_error(np.array(output), wanted)
 
@@ -79,7 +79,10 @@ class Checker:
 
 
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference as a share of the largest wanted; infinite where something is not finite or does not fit."""
+    """Largest difference as a share of the largest wanted; infinite where something is not finite or does not fit.
+
+    found, wanted : of any shape, the same.
+    """
     if found.shape != wanted.shape or not (np.isfinite(found).all() and np.isfinite(wanted).all()):
         return float("inf")
     return float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))

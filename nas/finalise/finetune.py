@@ -245,7 +245,7 @@ def _divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) 
 def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
     """Set the thresholds of the exits by confidence, which training has changed, on images held back.
 
-    Against an exit stands the likeliest path that goes on behind it.
+    images : (n, c, h, w), normalised. labels : (n,). Against an exit stands the likeliest path that goes on behind it.
     """
     if not forest.thresholds:
         return
@@ -265,7 +265,7 @@ def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) ->
 
 
 def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[PlanPath, PathOutcome]:
-    """Every path on batches of normalised images and labels."""
+    """Every path on batches of normalised images (n, c, h, w) and labels (n,)."""
     came, left, right = (dict.fromkeys(forest.paths, 0) for _ in range(3))
     forest.device.eval()
     with torch.no_grad():

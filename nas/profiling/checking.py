@@ -63,7 +63,10 @@ def checked(
 def random_branch(
     network: Network, values: dict[str, torch.Tensor], rng: np.random.Generator
 ) -> tuple[str, fx.GraphModule]:
-    """Every unit stays as it is or takes a random technique that fits; what was chosen, and the composed network."""
+    """Every unit stays as it is or takes a random technique that fits; what was chosen, and the composed network.
+
+    values : (n, *shape) of what every node gives (`sample_values`).
+    """
     variants: dict[int, nn.Module] = {}
     said = []
     last = network.spec.places[-1].after

@@ -198,7 +198,7 @@ CHARGE = 10.0
 
 
 def guarded(accuracy: np.ndarray, base: float, max_loss: float) -> np.ndarray:
-    """Accuracy, in percent, as a search takes it: below `base - max_loss`, each point counts `CHARGE` times."""
+    """Accuracy, in percent, of any shape, as a search takes it: below `base - max_loss` points count `CHARGE` times."""
     return np.asarray(accuracy - (CHARGE - 1) * np.maximum(0.0, base - max_loss - accuracy))
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from modeltree.errors import ConfigError
-from modeltree.link.bandwidth import BandwidthTypes
 from nas.compression.library import Library
 from nas.compression.predictor import Predictor
 from nas.exits.catalogue import KnownEndings
@@ -38,12 +37,8 @@ def build_search_spaces(
     """The spaces that all methods search."""
     last = len(network.spec.segments)
     branches = []
-    for mbps in scenario.types.representative_mbps:
-        constant = BandwidthTypes(representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
-        alone = Scenario(
-            device=scenario.device, cloud=scenario.cloud, types=constant, transfer=scenario.transfer,
-            reward=scenario.reward,
-        )  # fmt: skip
+    for kind in range(scenario.types.count):
+        alone = scenario.alone(kind)
         space = build_space(
             network, library, predictor, alone, cuts, levels=(0, last), max_loss=max_loss, endings=endings
         )

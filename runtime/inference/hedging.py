@@ -101,6 +101,8 @@ class Hedge:
     ) -> np.ndarray:  # fmt: skip
         """Mode only-cloud: the cloud's answer to the whole image, and none of our own.
 
+        x : (1, *shape) what enters the network. pixels : (c, h, w) uint8, if the image crosses as such.
+
         Raises
         ------
         NasError : the cloud failed, or was not in time.

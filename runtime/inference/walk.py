@@ -40,7 +40,7 @@ class Walk:
     raced_ms: float = 0.0
 
     def sure(self, head: Node, logits: np.ndarray) -> bool:
-        """Whether a head is sure enough of what it says. It is kept in any case, for time may run out."""
+        """Whether a head is sure enough of its logits, (1, classes). They are kept all the same: time may run out."""
         assert isinstance(head.fork, ExitFork)
         assert head.fork.entropy is not None
         entropy = entropy_nats(logits)

@@ -101,6 +101,8 @@ class Cloud:
     ) -> Call:  # fmt: skip
         """Begin a hand-over; `Call.future` brings the reply or a `NasError`.
 
+        x : (1, *shape) what crosses, float32.
+
         urgent : the time is what a deadline leaves, so that one that runs out is nobody's fault; several in a row are.
 
         Raises

@@ -38,6 +38,7 @@ def with_endings(config):
         max_loss=100.0,
         finetune_steps=20,
         image_codes=("came", "jpeg:75", "webp:50"),
+        measure="estimated",
     )
 
 
