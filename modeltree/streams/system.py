@@ -65,7 +65,7 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreamSystem:
-    """Actions, the link and the gain. trace : a link that changes, in place of `mbps`."""
+    """Actions, the link and the gain. trace : a link that changes, in place of `mbps`, each device's own."""
 
     table: ActionTable
     mbps: float = PAPER_MBPS
@@ -109,6 +109,12 @@ class StreamSystem:
     def transfer_ms(self, images: int, mbps: float) -> np.ndarray:
         """(actions,): t^tr at a bandwidth."""
         return self.sent_bytes[images] / bytes_per_ms(mbps)
+
+    def crosses_ms(self, size_bytes: np.ndarray, sends_ms: np.ndarray) -> np.ndarray:
+        """What bytes take on the link from a moment t^s of the stream's clock on; any shapes that broadcast."""
+        if self.trace is None:
+            return np.asarray(size_bytes / bytes_per_ms(self.mbps) + 0.0 * sends_ms)
+        return self.trace.transfers_ms(size_bytes, s_from_ms(1.0) * sends_ms)
 
     def finish_ms(self, seen: Seen) -> np.ndarray:
         """(actions,): T_n = t_n^f - t_n^a of every action at the bandwidth that is seen; 0 for action 0."""

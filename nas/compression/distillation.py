@@ -26,7 +26,10 @@ class DistilConfig:
 
 
 def relative_error(variant: Variant, inputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Mean squared error over the targets' variance: 0 is perfect, 1 is no better than their mean."""
+    """Mean squared error over the targets' variance: 0 is perfect, 1 is no better than their mean.
+
+    inputs, targets : (n, *shape) of what enters and of what shall come out.
+    """
     with torch.no_grad():
         error = sum(
             float((variant(x) - y).double().square().sum()) for x, y in zip(inputs.split(128), targets.split(128))

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
 
 from modeltree.errors import DataError
-from transforms import Network
+from transforms import Network, node_values
 
 _BATCH = 128
 
@@ -32,15 +30,12 @@ def write_features(network: Network, images: torch.Tensor, nodes: Iterable[str],
     wanted = set(nodes)
     files: dict[str, np.memmap] = {}
     try:
-        with torch.no_grad():
-            for start in range(0, len(images), _BATCH):
-                recorder = _Recorder(network.graph, wanted)
-                recorder.run(images[start : start + _BATCH])
-                for name, value in recorder.values.items():
-                    if name not in files:
-                        shape = (len(images), *value.shape[1:])
-                        files[name] = _new_file(folder / f"{name}.npy", shape)
-                    files[name][start : start + len(value)] = value.numpy()
+        for start in range(0, len(images), _BATCH):
+            for name, value in node_values(network, images[start : start + _BATCH], wanted).items():
+                if name not in files:
+                    shape = (len(images), *value.shape[1:])
+                    files[name] = _new_file(folder / f"{name}.npy", shape)
+                files[name][start : start + len(value)] = value.numpy()
         for file in files.values():
             file.flush()
     except OSError as error:
@@ -60,16 +55,3 @@ def bytes_per_image(network: Network) -> int:
     """Bytes of all unit inputs and outputs together, for one image."""
     shapes = {unit.source: unit.in_shape for unit in network.units} | {u.output: u.out_shape for u in network.units}
     return 4 * sum(int(np.prod(shape)) for shape in shapes.values())
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, wanted: set[str]) -> None:
-        super().__init__(graph)
-        self.wanted = wanted
-        self.values: dict[str, torch.Tensor] = {}
-
-    def run_node(self, node: fx.Node) -> Any:
-        value = super().run_node(node)
-        if node.name in self.wanted:
-            self.values[node.name] = value
-        return value

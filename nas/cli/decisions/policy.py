@@ -36,7 +36,7 @@ StreamRate = Annotated[float, typer.Option(help="Of a stream: p, the chance of a
 StreamK = Annotated[float, typer.Option("--k", help="Of a stream: deadline in slots an image")]
 StreamDevices = Annotated[int, typer.Option(min=1, help="Of a stream: end devices")]
 SlotMs = Annotated[float, typer.Option(help="Of a stream: length of a slot")]
-StreamMbps = Annotated[float, typer.Option(help="Of a stream: the link")]
+StreamMbps = Annotated[float, typer.Option(help="Of a stream: a steady link; --link gives another")]
 OfMethod = Annotated[str | None, typer.Option(help="The tree of this method of the run")]
 Link = Annotated[str | None, typer.Option(help="Bandwidths from a link: a scene, or a CSV or mahimahi file")]
 SweepText = Annotated[str | None, typer.Option("--sweep", help="Bandwidths LOW:HIGH[:STEP] in Mbit/s")]
@@ -81,7 +81,10 @@ def train(
     if _is_stream(env):
         from nas.cli.decisions.stream_policy import StreamSetting, train_stream
 
-        told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
+        told_of = StreamSetting(
+            costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps,
+            trace=_trace(link, None, seed, rtt_ms),
+        )  # fmt: skip
         train_stream(told_of, out, agent=agent or "ddqn", steps=steps, seed=seed, events=events, quiet=quiet)
         return
     source, agent = _given(source), agent or "sac"
@@ -164,7 +167,10 @@ def evaluate(
     if _is_stream(env):
         from nas.cli.decisions.stream_policy import StreamSetting, evaluate_stream
 
-        told_of = StreamSetting(costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps)
+        told_of = StreamSetting(
+            costs=costs, p=rate, k=k, devices=devices, slot_ms=slot_ms, mbps=mbps,
+            trace=_trace(link, None, seed, rtt_ms),
+        )  # fmt: skip
         evaluate_stream(told_of, policy or [], streams=streams, seed=seed, out=out)
         return
     source = _given(source)

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modeltree.errors import ConfigError, unknown
 from modeltree.files import check_writable
+
+if TYPE_CHECKING:
+    from modeltree.link.traces import Trace
 
 STREAM, LEAVES = "stream", "leaves"
 ENVIRONMENTS = (LEAVES, STREAM)
@@ -14,7 +17,8 @@ ENVIRONMENTS = (LEAVES, STREAM)
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSetting:
-    """What a stream is like, as the command line says it. costs : a file; the shipped ones unless given."""
+    """What a stream is like, as the command line says it. costs : a file; the shipped ones unless given.
+    trace : of the link, in place of `mbps`."""
 
     costs: Path | None
     p: float
@@ -22,6 +26,7 @@ class StreamSetting:
     devices: int
     slot_ms: float
     mbps: float
+    trace: "Trace | None" = None
 
     def arguments(self) -> dict[str, Any]:
         """For `nas.decisions.streams.environment.setting`."""
@@ -30,7 +35,8 @@ class StreamSetting:
         table = None if self.costs is None else load_table(self.costs)
         return {
             "table": table, "strict": table is None, "p": self.p, "k": self.k, "devices": self.devices,
-            "slot_ms": self.slot_ms, "mbps": self.mbps,
+            "slot_ms": self.slot_ms, "mbps": self.mbps if self.trace is None else self.trace.mean_mbps,
+            "trace": self.trace,
         }  # fmt: skip
 
 

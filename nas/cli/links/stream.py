@@ -31,7 +31,12 @@ def stream(
         ),
     ] = None,
     mbps: Annotated[float, typer.Option(help="Of each device's link")] = 1.0,
-    rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the link")] = 4.0,
+    link: Annotated[
+        str | None, typer.Option(help="In place of --mbps: a scene, or a CSV or mahimahi file; each device's own")
+    ] = None,
+    rtt_ms: Annotated[
+        float | None, typer.Option(min=0.0, help="Round trip; the link's unless said, 4 ms without one")
+    ] = None,
     order: Annotated[str, typer.Option(help="Of the queues on devices and server: fcfs or edf")] = "fcfs",
     slowdown: Annotated[
         float, typer.Option(min=0.0, help="Devices take so many times what the tree predicts; 0: this machine as it is")
@@ -59,6 +64,7 @@ def stream(
     import msgspec
 
     from modeltree.files import check_writable, write_bytes
+    from modeltree.link.scenes import load_trace
     from modeltree.streams.costs import encode_table
     from modeltree.streams.system import StreamSystem, play, total_gain
     from modeltree.streams.tasks import Arrivals
@@ -72,8 +78,12 @@ def stream(
     from runtime.stream.opening import check_planner, open_planner
 
     arrivals = Arrivals(p=rate, k=k, devices=devices, slot_ms=slot_ms)
+    trace = None if link is None else load_trace(link, seed=seed, rtt_ms=rtt_ms)
+    if trace is not None:
+        mbps, rtt_ms = trace.mean_mbps, trace.rtt_ms
     config = StreamConfig(
-        bundle=bundle, arrivals=arrivals, mbps=mbps, rtt_ms=rtt_ms, order=order, slowdown=slowdown, workers=workers,
+        bundle=bundle, arrivals=arrivals, mbps=mbps, trace=trace, rtt_ms=4.0 if rtt_ms is None else rtt_ms,
+        order=order, slowdown=slowdown, workers=workers,
         kill_at_s=kill_at_s, down_s=down_s, pipelined=not one_at_a_time,
     )  # fmt: skip
     check_writable(out / "stream.json" if costs_only is None else costs_only)
@@ -88,7 +98,7 @@ def stream(
             write_bytes(costs_only, encode_table(cast.table))
             print(costs_only)
             return
-        system = StreamSystem(table=cast.table, mbps=mbps, strict=False)
+        system = StreamSystem(table=cast.table, mbps=mbps, trace=trace, strict=False)
         bound = upper_bound(system, found, devices=devices)
         for name in policy or ["edf", "rolling"]:
             predicted = total_gain(play(system, found, open_planner(name, system, arrivals), devices=devices))
@@ -135,7 +145,7 @@ def _record(cast: "Cast", runs: "Sequence[StreamRun]", tasks_from: str) -> "Stre
         bundle=str(config.bundle), base=Bundle.open(config.bundle).manifest.tree.base, devices=config.arrivals.devices,
         mbps=config.mbps, rtt_ms=config.rtt_ms, order=config.order, slowdown=config.slowdown, tasks_from=tasks_from,
         machine=f"{processor()}, load average {load_average():.1f} after", commit=commit(), date=today(), table=table,
-        runs=tuple(runs),
+        runs=tuple(runs), link="" if config.trace is None else config.trace.name,
     )  # fmt: skip
 
 
