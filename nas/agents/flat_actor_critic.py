@@ -112,7 +112,7 @@ def flattened(network: ActorCritic) -> tuple[Shape, np.ndarray]:
 
 
 def restore_(network: ActorCritic, vector: np.ndarray) -> None:
-    """Give a network the parameters of a vector."""
+    """Give a network the parameters of a vector, (numbers,)."""
     at = 0
     with torch.no_grad():
         for one in _parameters_of(network):
