@@ -128,6 +128,8 @@ def messages(bundle: Path, folder: Path, told: argparse.Namespace) -> int:
     print(
         f"the server had {most_mb:.0f} MB at most; its log has {len(log)} bytes, {log.count(b'Traceback')} tracebacks"
     )
+    if (at := log.find(b"Traceback")) >= 0:
+        print(log[max(0, at - 300) : at + 3000].decode(errors="replace"))
     return wrong
 
 
