@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from nas.compression.budget import images_at_once
 from nas.compression.library import Choice, Library
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.checkpoint import load_state, save_state
@@ -27,8 +28,6 @@ from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network, compose
 from transforms.quantise import quantised
-
-_BATCH = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,7 @@ class Forest(nn.Module):
         super().__init__()
         blocks = space.problem.blocks
         self.paths = dict(paths)
+        self.at_once = images_at_once(network.spec)
         self.device = nn.ModuleDict()
         self.cloud: dict[Rest, nn.Module] = {}
         self.shapes: dict[Rest, tuple[int, ...]] = {}
@@ -232,7 +232,7 @@ def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) ->
     forest.device.eval()
     logits: dict[PlanPath, list[np.ndarray]] = {path: [] for path in forest.paths}
     with torch.no_grad():
-        for batch in images.split(_BATCH):
+        for batch in images.split(forest.at_once):
             for path, found in forest.logits(batch):
                 logits[path].append(found.numpy())
     joined = {path: np.concatenate(parts) for path, parts in logits.items()}
