@@ -5,7 +5,7 @@ What a method is stands in `METHOD_TABLE` alone; every other list of methods is 
 
 from dataclasses import dataclass
 
-TECHNIQUE_NAMES = ("svd", "ksvd", "gap", "mobilenet", "mobilenet_v2", "fire", "prune", "tucker2")
+TECHNIQUE_NAMES = ("svd", "ksvd", "gap", "mobilenet", "mobilenet_v2", "fire", "prune", "tucker2", "low_rank")
 EXECUTORS = ("serial", "processes")
 
 

@@ -57,7 +57,7 @@ def sample_images(unit: Unit) -> int:
 
 def step_images(unit: Unit, most: int) -> int:
     """How many images a step of distillation takes: as many as have some 65 000 positions, `most` at most."""
-    positions = math.prod(unit.in_shape[1:]) if len(unit.in_shape) == 3 else 1
+    positions = math.prod(unit.in_shape[1:] if len(unit.in_shape) == 3 else unit.in_shape[:-1])
     return max(4, min(most, _STEP_POSITIONS // max(positions, 1)))
 
 

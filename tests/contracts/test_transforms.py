@@ -33,7 +33,8 @@ APPLIES: dict[str, dict[str, tuple[float, ...]]] = {  # by hand, from the MACs: 
     "same_channels": DENSE,
     "5x5": DENSE,
     # base 24 * 32 = 768; kept * (24 + 32) is 896 at 16 kept, 448 at 8
-    "1x1": {"prune": (0.25, 0.125)},
+    # low_rank: k * (24 + 32) is 504 at k = 9
+    "1x1": {"prune": (0.25, 0.125), "low_rank": (0.375, 0.25)},
     "depthwise": {},
     "pooled": DENSE,
     "fc_on_maps": FACTORED | {"gap": (1.0,)},
@@ -226,7 +227,7 @@ def test_a_variant_exports_with_a_dynamic_batch(name, rate, kind):
             torch.testing.assert_close(program.module()(x), variant(x))
 
 
-@pytest.mark.parametrize(("name", "rate", "kind"), [c for c in APPLICABLE if c[0] in ("prune", "gap")])
+@pytest.mark.parametrize(("name", "rate", "kind"), [c for c in APPLICABLE if c[0] in ("prune", "gap", "low_rank")])
 def test_starting_from_samples_is_no_worse_on_samples_held_back(name, rate, kind):
     unit, held_back = unit_of(kind), samples(unit_of(kind), name, 2)
     blind = error(TECHNIQUES[name].apply(unit, rate), held_back)
@@ -234,8 +235,8 @@ def test_starting_from_samples_is_no_worse_on_samples_held_back(name, rate, kind
     assert 0 < seeing <= 1.05 * blind
 
 
-@pytest.mark.parametrize(("name", "kind"), [("svd", "fc"), ("svd", "fc_on_maps"), ("tucker2", "same_channels"),
-                                            ("tucker2", "5x5")])  # fmt: skip
+@pytest.mark.parametrize(("name", "kind"), [("svd", "fc"), ("svd", "fc_on_maps"), ("low_rank", "1x1"),
+                                            ("tucker2", "same_channels"), ("tucker2", "5x5")])  # fmt: skip
 def test_a_milder_rate_is_no_worse(name, kind):
     unit = with_weight(unit_of(kind), smooth(unit_of(kind).op.weight.shape))
     inputs = samples(unit, name, 2)[0]
