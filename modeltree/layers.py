@@ -76,6 +76,17 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return 0
 
     @property
+    def map_bytes(self) -> int:
+        """Of input and output as 32-bit floats, padding left out."""
+        rows, columns = self.out_height * self.stride[0], self.out_width * self.stride[1]
+        return 4 * (self.in_channels * rows * columns + self.elements)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a convolution goes over every pixel with all channels."""
+        return self.stride == (1, 1) and self.groups == 1
+
+    @property
     def elements(self) -> int:
         """Numbers in the output."""
         return self.out_channels * self.out_height * self.out_width

@@ -4,6 +4,7 @@ from modeltree.errors import unknown
 from transforms.compose import compose
 from transforms.graph.lifting import export
 from transforms.graph.network import Network, Unit, analyse
+from transforms.graph.running import node_values, values_at
 from transforms.techniques.fire import Fire
 from transforms.techniques.gap import GlobalAveragePooling
 from transforms.techniques.ksvd import KSVD
@@ -31,4 +32,16 @@ def technique(name: str) -> Technique:
     return TECHNIQUES[name]
 
 
-__all__ = ["TECHNIQUES", "Network", "Technique", "Unit", "Variant", "analyse", "compose", "export", "technique"]
+__all__ = [
+    "TECHNIQUES",
+    "Network",
+    "Technique",
+    "Unit",
+    "Variant",
+    "analyse",
+    "compose",
+    "export",
+    "node_values",
+    "technique",
+    "values_at",
+]

@@ -255,7 +255,7 @@ class Tally:
     count: int = 0
 
     def add(self, rewards: np.ndarray) -> list[float]:
-        """The means that became whole."""
+        """The means that became whole; rewards : of any shape, in the order in which they came."""
         whole = []
         for reward in rewards.reshape(-1).tolist():
             self.total += reward

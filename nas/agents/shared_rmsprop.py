@@ -18,7 +18,7 @@ class SharedRmsProp:
 
     @torch.no_grad()
     def step_(self, gradients: Iterable[torch.Tensor | None], lr: float) -> None:
-        """One step down."""
+        """One step down; each gradient has its parameter's shape, of any shape."""
         for parameter, average, gradient in zip(self.parameters, self.averages, gradients, strict=True):
             if gradient is not None:
                 average.mul_(self.alpha).addcmul_(gradient, gradient, value=1 - self.alpha)

@@ -38,7 +38,10 @@ def measure_compositions(
     program: Path, library: Library, plans: Sequence[ChoicePlan], images: torch.Tensor, labels: np.ndarray,
     executor: Executor, progress: Progress = silent,
 ) -> list[float]:  # fmt: skip
-    """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library."""
+    """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library.
+
+    images : (n, c, h, w), normalised. labels : (n,).
+    """
     context = _Context(program=program, library=library, images=images, labels=labels)
     found = [0.0] * len(plans)
     progress(0, len(plans), "compositions")

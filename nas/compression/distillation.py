@@ -29,7 +29,10 @@ class DistilConfig:
 
 
 def relative_error(variant: Variant, inputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Mean squared error over the targets' variance: 0 is perfect, 1 is no better than their mean."""
+    """Mean squared error over the targets' variance: 0 is perfect, 1 is no better than their mean.
+
+    inputs, targets : (n, *shape) of what enters and of what shall come out.
+    """
     with torch.no_grad():
         at_once = max(1, min(128, _AT_ONCE // max(inputs[0].numel(), targets[0].numel())))
         parts = zip(inputs.split(at_once), targets.split(at_once))

@@ -1,4 +1,4 @@
-"""What is measured at the end of a search: the base network, JPEGs, and every path, on search and on test images."""
+"""What is measured at the end of a search: the base network and every path, on search and on test images."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,6 @@ import torch
 from modeltree.files import write_text
 from nas.compression.budget import images_at_once
 from nas.data import ImageSet
-from nas.data.jpeg import jpeg_round_trip
 from nas.finalise.finetune import Forest, forest_seen, set_thresholds_
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
@@ -22,7 +21,7 @@ Batch = tuple[torch.Tensor, np.ndarray]
 
 
 def measure(prepared: Prepared, forest: Forest, judged: Batch, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Accuracy in percent of the base network and of JPEGs, and the outcome of every path of a forest, as plain values.
+    """Accuracy in percent of the base network, and the outcome of every path of a forest, as plain values.
 
     Parameters
     ----------
@@ -69,12 +68,9 @@ def outcomes(
 
 def _references(prepared: Prepared, judged: Batch) -> dict[str, float]:
     test = prepared.dataset.test
-    decoded, jpeg_bytes = jpeg_round_trip(np.asarray(test.images))
     return {
         "base_search": _top1(prepared, parts(prepared, judged)),
         "base_test": _top1(prepared, _batches(prepared, test)),
-        "jpeg_test": _top1(prepared, _batches(prepared, ImageSet(images=decoded, labels=test.labels))),
-        "jpeg_bytes": jpeg_bytes,
     }
 
 

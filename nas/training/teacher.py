@@ -33,7 +33,7 @@ class Lessons:
         return len(self.chosen)
 
     def take(self, positions: np.ndarray, way: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(normalised images, logits) of some lessons."""
+        """Normalised images (n, c, h, w) and logits (n, classes) of some lessons; positions : (n,)."""
         images = _images(self.prepared, self.chosen[positions], way, self.seed)
         return images, torch.from_numpy(np.ascontiguousarray(self.logits[way, positions]))
 

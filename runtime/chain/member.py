@@ -92,7 +92,9 @@ class ChainMember:
         """
         route, served = self.route_of(model), self._engine.models
         entry = served[self.placement.stages[route.stage].blocks[0]]
-        return ModelInfo(shape_in=entry.shape_in, shape_out=self._classes(), mean=entry.mean, std=entry.std)
+        return ModelInfo(
+            shape_in=entry.shape_in, shape_out=self._classes(), mean=entry.mean, std=entry.std, rule=entry.rule
+        )
 
     def _classes(self) -> tuple[int, ...]:
         last = self._engine.models.get(self.placement.stages[-1].blocks[-1])

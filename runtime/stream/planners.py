@@ -99,7 +99,10 @@ def fixed(system: StreamSystem, exit: int, cut: int) -> Fixed:
 
 
 def best_fit(system: StreamSystem, seen: Seen, allowed: np.ndarray | None = None) -> int:
-    """The action of the highest gain that is in time, of equals the one that is done first; 0 where there is none."""
+    """The action of the highest gain that is in time, of equals the one that is done first; 0 where there is none.
+
+    allowed : (actions,), bool.
+    """
     finish_ms = system.finish_ms(seen)
     fits = finish_ms <= seen.deadline_ms + EPSILON_MS
     if allowed is not None:

@@ -65,6 +65,7 @@ def serve(
     from modeltree.errors import ConfigError
     from runtime.server.fronts.admission import ServerTls
     from runtime.server.memory import bound_arenas
+    from runtime.server.open_files import SERVED_FILES, allow_files
     from runtime.server.processes import Processes
     from runtime.server.serving import ServeConfig, Server
     from runtime.wire.protocol.token import read_token
@@ -91,6 +92,7 @@ def serve(
         wrap = None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     bound_arenas()
+    allow_files(SERVED_FILES)
     stop, swap = threading.Event(), threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())

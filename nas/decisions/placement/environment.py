@@ -86,7 +86,7 @@ class PlacementEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.episodes.observe()[0], {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Place the tasks of one slot."""
+        """Place the tasks of one slot; action : (blocks,), the host of each."""
         reward, told = self.episodes.step(np.asarray(action, int)[None])
         self.episodes.reset(np.zeros(1, bool), self.np_random)
         over = bool(self.episodes.at[0] >= self.world.slots)
@@ -116,7 +116,7 @@ class PlacementVectorEnv(gymnasium.vector.VectorEnv):
         return self.episodes.observe(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Place the tasks of one slot in every episode."""
+        """Place the tasks of one slot in every episode; actions : (episodes, blocks)."""
         reward, told = self.episodes.step(np.asarray(actions, int))
         reward = np.where(self._over, 0.0, reward)
         self.episodes.reset(self._over, self.np_random)

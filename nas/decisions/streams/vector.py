@@ -46,7 +46,10 @@ class TaskStreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._observed(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Decide a task of every stream; of one that was over, begin the next and take no action."""
+        """Decide a task of every stream; of one that was over, begin the next and take no action.
+
+        actions : (streams,).
+        """
         fresh = self._over.copy()
         if fresh.any():
             self._draw_(np.flatnonzero(fresh))

@@ -1,92 +1,18 @@
-"""Writing a bundle: whole or not at all, each block once, the same input the same bytes.
+"""Writing a bundle: each block once, the same input the same bytes.
 
 The compiler here is a stand-in that names what it was asked for; the real one is tested where it is.
 """
 
-import json
-from types import SimpleNamespace
-
 import msgspec
 import pytest
 from bundles import FIRST, FROM_FOUR, FROM_IMAGE, SECOND, SHAPES, tree
+from stand_in_tools import PI4, WANTED, Stand, beside, bytes_of, wishing
 
-from compile.bundle import Tools, Wanted, compile_run
+from compile.bundle import Wanted, compile_run
 from compile.targets import TARGETS, load_target
 from modeltree.errors import ConfigError, DataError, FormatError, GraphError
-from modeltree.manifest import library_file
 from modeltree.tree import encode_tree
 from runtime.execution.bundle import Bundle
-
-PI4, SERVER = TARGETS["pi4"], TARGETS["x86-64-v3"]
-
-
-class Stand:
-    """Stands in for the tools and counts what is asked of them; `stop` raises at that compilation."""
-
-    def __init__(self, stop=None, error=KeyboardInterrupt):
-        self.compiled, self.verified, self.loaded, self.stop, self.error = [], [], [], stop, error
-        self.vouched = []
-
-    def load(self, path):
-        if not path.read_bytes().startswith(b"program"):
-            raise ValueError("no archive")
-        self.loaded.append(path.stem)
-        return path.stem
-
-    def compile_block(self, program, target, *, batch, weights, dump):
-        if len(self.compiled) == self.stop:
-            raise self.error("stopped")
-        self.compiled.append((program, target.name, weights, batch))
-        if dump is not None:
-            dump.mkdir(parents=True)
-        enters, leaves = SHAPES[program]
-        return SimpleNamespace(
-            library=f"{program} {target.name} {weights} {batch}".encode(), input_shape=(batch, *enters),
-            output_shape=(batch, *leaves), weight_bytes=7, workspace_bytes=8, macs=9 * batch,
-        )  # fmt: skip
-
-    def verify_block(self, program, library, *, batch, weights):
-        assert library.is_file()
-        self.verified.append((program, weights, batch))
-        return 1e-6
-
-    def vouch_block(self, program, target, *, batch, weights):
-        self.vouched.append((program, target.name, weights, batch))
-        return 2e-6
-
-    def tools(self):
-        return Tools(
-            load=self.load, compile_block=self.compile_block, verify_block=self.verify_block,
-            vouch_block=self.vouch_block,
-            runtime_library=lambda target: ("libtvm_runtime.so", b"runtime of " + target.name.encode()),
-            onnx_form=lambda program: b"onnx of " + program.encode(),
-        )  # fmt: skip
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A run directory with the tree made by hand."""
-    folder = tmp_path / "run"
-    (folder / "blocks").mkdir(parents=True)
-    (folder / "tree.json").write_bytes(encode_tree(tree()))
-    for block in SHAPES:
-        (folder / "blocks" / f"{block}.pt2").write_bytes(b"program " + block.encode())
-    told = {"commit": "1b676fb", "versions": {"torch": "2.13.0"}, "machine": "x", "date": "2026-11-21"}
-    (folder / "summary.json").write_text(
-        json.dumps({"version": 1, "config": {"base": "vgg11"}, "exact": {"found": float("nan")}, "provenance": told})
-    )
-    return folder
-
-
-WANTED = Wanted(targets=[PI4], cloud_targets=[SERVER])
-
-
-def bytes_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def beside(out):
-    return sorted(path.name for path in out.parent.iterdir() if path.name.startswith("."))
 
 
 def test_a_bundle_has_every_block_for_the_device_and_the_rests_for_the_cloud(run, tmp_path):
@@ -122,10 +48,6 @@ def test_the_same_run_gives_the_same_bytes_cache_or_not(run, tmp_path):
     compile_run(run, tmp_path / "two", wanted, cache=tmp_path / "cache", tools=Stand().tools())
     compile_run(run, tmp_path / "three", wanted, cache=tmp_path / "cache", tools=Stand().tools())
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two") == bytes_of(tmp_path / "three")
-
-
-def wishing(**changes):
-    return Wanted(**{"targets": [PI4], "cloud_targets": [SERVER]} | changes)
 
 
 def test_what_is_in_the_cache_is_neither_compiled_nor_loaded_again(run, tmp_path):
@@ -178,110 +100,6 @@ def test_a_damaged_cache_is_not_believed(run, tmp_path):
     compile_run(run, tmp_path / "two", WANTED, cache=tmp_path / "cache", tools=stand.tools())
     assert len(stand.compiled) == 3
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, GraphError])
-def test_an_interrupted_compilation_leaves_nothing_and_goes_on(run, tmp_path, error):
-    out, cache = tmp_path / "b", tmp_path / "cache"
-    with pytest.raises(error):
-        compile_run(run, out, WANTED, cache=cache, tools=Stand(stop=4, error=error).tools())
-    assert not out.exists()
-    assert beside(out) == []
-    stand = Stand()
-    compile_run(run, out, WANTED, cache=cache, tools=stand.tools())
-    assert len(stand.compiled) == 6 - 4
-    assert Bundle.open(out).problems() == []
-
-
-def test_an_old_bundle_stays_until_the_new_one_is_whole(run, tmp_path):
-    out = tmp_path / "b"
-    compile_run(run, out, WANTED, tools=Stand().tools())
-    before = bytes_of(out)
-    with pytest.raises(ConfigError, match="holds a bundle already: pass --force"):
-        compile_run(run, out, WANTED, tools=Stand().tools())
-    with pytest.raises(KeyboardInterrupt):
-        compile_run(run, out, WANTED, overwrite=True, tools=Stand(stop=3).tools())
-    assert bytes_of(out) == before
-    compile_run(run, out, wishing(variants=["int8"]), overwrite=True, tools=Stand().tools())
-    assert not (out / library_file("pi4", FIRST)).exists()
-    assert Bundle.open(out).problems() == []
-    assert beside(out) == []
-
-
-def test_what_a_killed_run_left_is_cleared_away(run, tmp_path):
-    out = tmp_path / "b"
-    (tmp_path / ".b.part" / "lib").mkdir(parents=True)
-    (tmp_path / ".b.part" / "lib" / "stale.so").write_bytes(b"x")
-    (tmp_path / ".b.lock").write_bytes(b"")
-    compile_run(run, out, WANTED, tools=Stand().tools())
-    assert "lib/stale.so" not in bytes_of(out)
-    assert beside(out) == []
-
-
-def test_a_bundle_that_was_being_replaced_when_the_run_was_killed_is_put_back(run, tmp_path):
-    out = tmp_path / "b"
-    compile_run(run, out, WANTED, tools=Stand().tools())
-    before = bytes_of(out)
-    out.rename(tmp_path / ".b.old")
-    with pytest.raises(ConfigError, match="holds a bundle already"):
-        compile_run(run, out, WANTED, tools=Stand().tools())
-    assert bytes_of(out) == before
-
-
-def test_two_runs_do_not_write_one_bundle(run, tmp_path):
-    out, stand = tmp_path / "b", Stand()
-
-    def compile_block(*args, **options):
-        with pytest.raises(ConfigError, match="another nas compile is writing"):
-            compile_run(run, out, WANTED, tools=Stand().tools())
-        return Stand.compile_block(stand, *args, **options)
-
-    stand.compile_block = compile_block
-    compile_run(run, out, WANTED, tools=stand.tools())
-    assert Bundle.open(out).problems() == []
-
-
-def file_there(out):
-    out.write_text("x")
-
-
-def another_folder(out):
-    out.mkdir()
-    (out / "thesis.tex").write_text("x")
-
-
-def web_app(out):
-    out.mkdir()
-    (out / "manifest.json").write_text('{"name": "app"}')
-
-
-def link_to_folder(out):
-    (out.parent / "real").mkdir()
-    out.symlink_to(out.parent / "real")
-
-
-@pytest.mark.parametrize("there", [file_there, another_folder, web_app, link_to_folder])
-def test_what_is_no_bundle_is_never_replaced(run, tmp_path, there):
-    out, stand = tmp_path / "b", Stand()
-    there(out)
-    with pytest.raises(ConfigError, match="pass another --out"):
-        compile_run(run, out, WANTED, overwrite=True, tools=stand.tools())
-    assert stand.compiled == []
-    assert out.exists()
-
-
-def test_a_bundle_with_files_of_others_in_it_is_not_replaced(run, tmp_path):
-    out = tmp_path / "b"
-    compile_run(run, out, WANTED, tools=Stand().tools())
-    (out / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"'notes\.txt', which no bundle has"):
-        compile_run(run, out, WANTED, overwrite=True, tools=Stand().tools())
-
-
-def test_an_empty_folder_is_taken(run, tmp_path):
-    (tmp_path / "b").mkdir()
-    compile_run(run, tmp_path / "b", WANTED, tools=Stand().tools())
-    assert Bundle.open(tmp_path / "b").problems() == []
 
 
 def test_equal_content_for_one_target_is_stored_once(run, tmp_path):

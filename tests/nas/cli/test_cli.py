@@ -79,7 +79,7 @@ def refused(nas, tmp_path, *words, why, quiet=True):
 
 UNKNOWN = {
     "base": (("--base", "vgg12"), "unknown base network 'vgg12': known are alexnet, alexnet_exits, "),
-    "device": (("--device", "toaster"), "unknown device profile 'toaster': known are cloud_cpu, cloud_gpu, phone, pi4"),
+    "device": (("--device", "toaster"), "unknown device profile 'toaster': known are cloud_cpu, cloud_gpu, phone, pi"),
     "cloud": (("--cloud", "sky"), "unknown device profile 'sky': known are "),
     "trace": (("--trace", "5g"), "'5g': known are 4g_"),
     "method": (("--method", "guess"), "unknown method 'guess': known are branch, egreedy, random, surgery, tree"),

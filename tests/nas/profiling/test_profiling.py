@@ -21,7 +21,7 @@ from modeltree.errors import ConfigError
 from modeltree.layers import KINDS
 from modeltree.profiles import load_profile
 from nas.profiling import jpeg_ns_per_pixel, open_timer
-from nas.profiling.checking import _values, random_branch
+from nas.profiling.checking import random_branch, sample_values
 from nas.profiling.fitting import Sample, error, fitted
 from nas.profiling.measuring import _layers
 from nas.profiling.stacks import Stack, stacks
@@ -116,7 +116,7 @@ def few():
 
 def test_random_branches_are_legal_and_differ():
     network, rng = tiny(), np.random.default_rng(0)
-    values = _values(network)
+    values = sample_values(network)
     said = set()
     for _ in range(12):
         choices, branch = random_branch(network, values, rng)
