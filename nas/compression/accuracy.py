@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from compile.program_file import read_program
-from nas.compression.budget import images_at_once
 from nas.compression.library import Choice, Library
+from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
 from transforms import Network, analyse, compose

@@ -13,26 +13,13 @@ from transforms import Network, Unit
 
 T = TypeVar("T")
 
-_AT_ONCE_BYTES = 64 * 2**20  # of one feature map, for all images of a batch
 _UNIT_BYTES = 256 * 2**20  # of a unit's inputs and outputs, for all images that it is distilled on
 _SAMPLE_BYTES = 64 * 2**20
 _WAVE_BYTES = 3 * 2**29
 _CUT_BYTES = 2**20  # of what is kept an image at a cut, to go on from
 _STEP_POSITIONS = 2**16
-_TRAINED_BYTES = 2**29  # of all feature maps of the images of a step, which training keeps
-_FEWEST, _MOST_SAMPLES, _MOST_AT_ONCE = 16, 512, 128
+_FEWEST, _MOST_SAMPLES = 16, 512
 _PROBE_MACS, _FEWEST_PROBES = 160e9, 256
-
-
-def images_at_once(spec: NetworkSpec) -> int:
-    """How many images a network runs on together: 128, fewer where its feature maps are large."""
-    largest = max(item.out_bytes for item in spec.items)
-    return max(2, min(_MOST_AT_ONCE, _AT_ONCE_BYTES // max(largest, 1)))
-
-
-def trained_at_once(spec: NetworkSpec, most: int) -> int:
-    """How many images a step of training a whole network takes: `most`, fewer where its feature maps are large."""
-    return max(8, min(most, _TRAINED_BYTES // max(sum(item.out_bytes for item in spec.items), 1)))
 
 
 def probe_count(spec: NetworkSpec, offered: int) -> int:

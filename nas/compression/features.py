@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from modeltree.errors import DataError
-from nas.compression.budget import images_at_once
+from nas.jobs.batches import images_at_once
 from transforms import Network
 
 

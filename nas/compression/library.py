@@ -24,7 +24,6 @@ from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
 from nas.compression.budget import (
     first_place,
-    images_at_once,
     probe_count,
     sample_images,
     step_images,
@@ -33,6 +32,7 @@ from nas.compression.budget import (
 )
 from nas.compression.distillation import DistilConfig, distil
 from nas.compression.features import Features, write_features
+from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
 from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, technique

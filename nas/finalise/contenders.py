@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from nas.compression.budget import trained_at_once
 from nas.config import SearchConfig
 from nas.finalise.finetune import FinetuneConfig, Forest, finetune_, forest_seen
 from nas.finalise.measurement import Batch, batches_of
+from nas.jobs.batches import trained_at_once
 from nas.jobs.progress import Progress
 from nas.names import TRAINED
 from nas.training.base_network import Prepared

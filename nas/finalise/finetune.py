@@ -16,10 +16,10 @@ import torch
 from torch import fx, nn
 
 from modeltree.image_codes import image_code
-from nas.compression.budget import images_at_once
 from nas.compression.library import Choice, Library
 from nas.exits.pictures import sent
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
+from nas.jobs.batches import images_at_once
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress, silent
 from nas.training.teacher import Lessons

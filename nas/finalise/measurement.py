@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from modeltree.files import write_text
-from nas.compression.budget import images_at_once
 from nas.data import ImageSet
 from nas.finalise.finetune import Forest, forest_seen, set_thresholds_
+from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.treesearch.evaluator import PathOutcome, PlanPath

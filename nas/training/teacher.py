@@ -8,7 +8,7 @@ import torch
 
 from modeltree.errors import DataError
 from modeltree.files import written_whole
-from nas.compression.budget import images_at_once
+from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.train import augment
