@@ -18,7 +18,7 @@ _WAITING = re.compile(rb"^nas_waiting_requests(?:\{[^}]*\})? ([0-9.e+-]+)$", re.
 def overview(placement: Placement, identity: Identity) -> list[dict[str, Any]]:
     """One entry a member: name, address, stages it holds, round trip and queue in ms (None: not there), requests waiting.
 
-    The queue's length in time comes with an answer, the number of requests from the metrics address where one is given.
+    The queue's time comes with an answer, the number of requests from the metrics address where one is given.
     """
     threads = ThreadPoolExecutor(max(1, len(placement.members)))
     with Neighbours(placement=placement, connect=lambda member: transport_of(member, identity)) as neighbours:
