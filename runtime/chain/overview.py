@@ -16,9 +16,10 @@ _WAITING = re.compile(rb"^nas_waiting_requests(?:\{[^}]*\})? ([0-9.e+-]+)$", re.
 
 
 def overview(placement: Placement, identity: Identity) -> list[dict[str, Any]]:
-    """One entry a member: name, address, stages it holds, round trip and queue in ms (None: not there), requests waiting.
+    """One entry a member: name, address, stages it holds, round trip and queue in ms, requests waiting.
 
-    The queue's time comes with an answer, the number of requests from the metrics address where one is given.
+    A member that is not there has no round trip. The queue's length in time comes with an answer; the number of
+    requests comes from the metrics address where one is given.
     """
     threads = ThreadPoolExecutor(max(1, len(placement.members)))
     with Neighbours(placement=placement, connect=lambda member: transport_of(member, identity)) as neighbours:
