@@ -8,6 +8,7 @@ from transforms.graph.running import node_values, values_at
 from transforms.techniques.fire import Fire
 from transforms.techniques.gap import GlobalAveragePooling
 from transforms.techniques.ksvd import KSVD
+from transforms.techniques.low_rank import LowRank
 from transforms.techniques.mobilenet import MobileNet
 from transforms.techniques.mobilenet_v2 import MobileNetV2
 from transforms.techniques.prune import FilterPruning
@@ -19,6 +20,7 @@ TECHNIQUES: dict[str, Technique] = {
     technique.name: technique
     for technique in (
         SVD(), KSVD(), GlobalAveragePooling(), MobileNet(), MobileNetV2(), Fire(), FilterPruning(), Tucker2(),
+        LowRank(),
     )
 }  # fmt: skip
 

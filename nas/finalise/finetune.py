@@ -19,6 +19,7 @@ from modeltree.image_codes import image_code
 from nas.compression.library import Choice, Library
 from nas.exits.pictures import sent
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
+from nas.jobs.batches import images_at_once
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress, silent
 from nas.training.teacher import Lessons
@@ -29,8 +30,6 @@ from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network, compose
 from transforms.quantise import quantised
-
-_BATCH = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +54,7 @@ class Forest(nn.Module):
         super().__init__()
         blocks = space.problem.blocks
         self.paths = dict(paths)
+        self.at_once = images_at_once(network.spec)
         self.device = nn.ModuleDict()
         self.cloud: dict[Rest, nn.Module] = {}
         self.shapes: dict[Rest, tuple[int, ...]] = {}
@@ -205,7 +205,8 @@ def _train_(
     if not parameters or config.steps == 0:
         return
     optimiser = torch.optim.Adam(parameters, lr=config.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps, pct_start=0.1)
+    total = max(config.steps, 20)  # torch divides by zero where warming up is one step
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=total, pct_start=0.1)
     done = 0
     if checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint)
@@ -252,7 +253,7 @@ def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) ->
     forest.device.eval()
     logits: dict[PlanPath, list[np.ndarray]] = {path: [] for path in forest.paths}
     with torch.no_grad():
-        for batch in images.split(_BATCH):
+        for batch in images.split(forest.at_once):
             for path, found in forest.logits(batch):
                 logits[path].append(found.numpy())
     joined = {path: np.concatenate(parts) for path, parts in logits.items()}

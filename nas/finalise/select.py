@@ -13,7 +13,7 @@ from nas.finalise.action_tree import Menu, worth_having
 from nas.finalise.choice import choose, outcome_of_leaves
 from nas.finalise.contenders import contenders, finetune_settings, train_contenders_
 from nas.finalise.finetune import Forest, complete_paths, forest_seen
-from nas.finalise.measurement import measure, outcomes
+from nas.finalise.measurement import measure, outcomes, parts
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
 from nas.jobs.progress import Progress
 from nas.names import ACTIONS, SIMPLER, TRAINED
@@ -27,6 +27,8 @@ from nas.treesearch.search_spaces import SearchSpaces
 
 OwnPaths = Mapping[str, Mapping[PlanPath, float]]
 """Method -> its complete paths and the chance that each is taken."""
+
+_LESSONS = 1.25  # images for every one that fine-tuning draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ def conclude(
         trees["tree"], worth["tree"] = trees[chosen], worth[chosen]
         _drop_unused_(run.path("blocks"), trees)
     seconds["export"] = time.perf_counter() - began
-    steps = finetune_settings(config, small=prepared.small).steps
+    steps = finetune_settings(config, prepared).steps
     return Concluded(
         tree=trees[chosen], chosen=chosen, trees=trees, outcomes=worth, searched=searched, base_accuracy=base,
         finetuning=_finetuning(own, forest.paths, before, measured, steps), seconds=seconds,
@@ -120,11 +122,12 @@ def _trained(
         return Forest(prepared.network, spaces.tree, spaces.library, paths)
 
     forest, judged = planted(), prepared.search_images(config.seed)
-    before = run.stage("before", lambda: list(forest_seen(forest, [judged]).values())) if paths else []
-    settings = finetune_settings(config, small=prepared.small)
+    before = run.stage("before", lambda: list(forest_seen(forest, parts(prepared, judged)).values())) if paths else []
+    settings = finetune_settings(config, prepared)
     began = time.perf_counter()
     if settings.steps and any(name in own for name in TRAINED):
-        taught = lessons(prepared, spaces.library.folder, config.seed, progress)
+        most = round(_LESSONS * settings.steps * settings.batch_size)
+        taught = lessons(prepared, spaces.library.folder, config.seed, progress, most)
         chosen = contenders(own, {name: result.valued for name, result in results.items()})
         train_contenders_(forest, planted, chosen, before, judged, taught, settings, run.path("finetune.pt"), progress)
     return forest, before, {"finetune": time.perf_counter() - began}

@@ -28,6 +28,8 @@ _SMALL = 5000
 _FIT_IMAGES = 4000  # for distillation; fine-tuning sees all
 _PROBE_IMAGES = 1000
 _SEARCH_IMAGES = 2000
+_LEAST_IMAGES = 500
+_IMAGE_BYTES = 768 * 2**20  # of normalised images in memory at once
 _TRAINING = 2  # raised when training gives other weights for the same recipe
 
 
@@ -63,7 +65,8 @@ class Prepared:
         return self.search_images(seed, _PROBE_IMAGES)
 
     def _normalised(self, part: ImageSet, most: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-        chosen = np.random.default_rng(seed).permutation(len(part))[:most]
+        fitting = max(_LEAST_IMAGES, _IMAGE_BYTES // (4 * int(np.prod(part.images.shape[1:]))))
+        chosen = np.random.default_rng(seed).permutation(len(part))[: min(most, fitting)]
         return self.dataset.normalise(part.images[chosen]), part.labels[chosen]
 
 

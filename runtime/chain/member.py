@@ -55,6 +55,11 @@ class ChainMember:
         """The engine's own, and every route that begins with us."""
         return _Models(self._engine.models, self)
 
+    @property
+    def backlog_s(self) -> float:
+        """Length of the engine's queue in seconds; an engine that does not say has none."""
+        return float(getattr(self._engine, "backlog_s", 0.0))
+
     def ready(self) -> bool:
         """Whether the engine takes work and we hold one stage at least."""
         return self._engine.ready() and bool(self.stages)

@@ -30,7 +30,8 @@ APPLIES: dict[str, dict[str, tuple[float, ...]]] = {  # by hand, from the MACs: 
     "same_channels": DENSE,
     "5x5": DENSE,
     # base 24 * 32 = 768; kept * (24 + 32) is 896 at 16 kept, 448 at 8
-    "1x1": {"prune": (0.25, 0.125)},
+    # low_rank: k * (24 + 32) is 504 at k = 9
+    "1x1": {"prune": (0.25, 0.125), "low_rank": (0.375, 0.25)},
     "depthwise": {},
     "pooled": DENSE,
     "fc_on_maps": FACTORED | {"gap": (1.0,)},

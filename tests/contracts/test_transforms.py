@@ -143,7 +143,7 @@ def test_a_variant_exports_with_a_dynamic_batch(name, rate, kind):
             torch.testing.assert_close(program.module()(x), variant(x))
 
 
-@pytest.mark.parametrize(("name", "rate", "kind"), [c for c in APPLICABLE if c[0] in ("prune", "gap")])
+@pytest.mark.parametrize(("name", "rate", "kind"), [c for c in APPLICABLE if c[0] in ("prune", "gap", "low_rank")])
 def test_starting_from_samples_is_no_worse_on_samples_held_back(name, rate, kind):
     unit, held_back = unit_of(kind), samples(unit_of(kind), name, 2)
     blind = error(TECHNIQUES[name].apply(unit, rate), held_back)

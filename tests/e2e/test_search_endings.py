@@ -110,6 +110,9 @@ def test_the_summary_says_what_exits_and_codes_are_worth(found):
     assert all(0 <= row["rate"] <= 1 and row["head_ms"] > 0 for row in summary["exits"])
     sizes = {(row["place"], row["bits"], row["kept"]): row["bytes"] for row in summary["codes"]}
     assert all(sizes[place, 3, 0] < sizes[place, 6, 0] for place, bits, kept in sizes if (bits, kept) == (3, 0))
+    pictures = {row["code"]: row for row in summary["pictures"]}
+    assert pictures["jpeg:75"]["encode_ms"] > 0
+    assert all(row["bytes"] > 0 and row["raw_bytes"] == 768 for row in pictures.values())
     assert "actions" in {row["method"] for row in summary["methods"]}
 
 

@@ -30,7 +30,8 @@ def servers(
         for row in rows:
             held = ", ".join(map(str, row["stages"])) or "none"
             trip = "not there" if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f} ms"
-            load = "" if row["waiting"] is None else f", {row['waiting']:.0f} waiting"
+            load = "" if row["queue_ms"] is None else f", queue {row['queue_ms']:.1f} ms"
+            load += "" if row["waiting"] is None else f", {row['waiting']:.0f} waiting"
             print(f"{row['name']}  {row['address']}  {trip}, holds stages {held}{load}")
     covered = {stage for row in rows for stage in row["stages"]}
     lonely = [i for i, stage in enumerate(plan.stages) if stage.members != (DEVICE,) and i not in covered]

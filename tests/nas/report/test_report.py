@@ -15,6 +15,8 @@ from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Handover, Leaf, ModelTree, Node
 from nas.report import verdict, write_report
 from nas.report.search.drawing import draw_tree
+from nas.report.search.endings import endings_section
+from nas.results.summary import PictureRow, Summary
 
 EVIL = "</text></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;'"
 
@@ -330,3 +332,14 @@ def test_predicted_accuracy_is_never_called_measured():
     for entry in summary["methods"]:
         entry["accuracy_origin"] = "predicted"
     assert "accuracies are predicted as well" in verdict(summary)[-1]
+
+
+def test_ways_to_send_the_picture_stand_beside_raw_pixels():
+    ways = [
+        PictureRow(code="jpeg:75", bytes=6300.4, raw_bytes=150528, drop=0.25, encode_ms=1.5),
+        PictureRow(code="came", bytes=15800.0, raw_bytes=150528, drop=0.0, encode_ms=0.0),
+    ]
+    text = str(endings_section(Summary(pictures=ways)))
+    for shown in ("raw pixels", "150,528", "a JPEG of quality 75", "6,300", "+0.25", "the file as it came", "15,800"):
+        assert shown in text
+    assert not endings_section(Summary())
