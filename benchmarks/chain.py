@@ -77,7 +77,7 @@ def make(folder: Path) -> None:
     from compile.targets import host
     from modeltree.slicing import slice_blocks
     from nas.bases import build, save_weights
-    from nas.decisions.placement.graphs.chain_bundle import write_chain
+    from nas.decisions.placement.networks.chain_bundle import write_chain
     from transforms import analyse, export
 
     folder.mkdir(parents=True, exist_ok=True)

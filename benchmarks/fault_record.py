@@ -1,4 +1,4 @@
-"""What `faults.py` saw, and its tables."""
+"""What a campaign of `faults.py` measured, and its tables."""
 
 import collections
 import gc
@@ -22,7 +22,7 @@ SETTLE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class Inference:
     """One inference.
 
     fault : the one that it met, or that had just ended (`after`). over_ms : by how much the deadline was missed though
@@ -69,21 +69,21 @@ class Footprint:
 class Record:
     """All of a campaign. recovery_s : by fault, from its end to the first answer of the cloud; NaN: none so soon."""
 
-    seen: list[Seen] = field(default_factory=list)
+    inferences: list[Inference] = field(default_factory=list)
     recovery_s: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
     footprints: list[Footprint] = field(default_factory=list)
 
 
 def told(record: Record) -> str:
     """The tables."""
-    seen = record.seen
+    inferences = record.inferences
     lines = [
         "| fault | inferences | by the cloud | no answer | wrong | deadlines kept | missed, the device alone would "
         "have kept it: disturbed (median, worst ms) | ours | ms: median, p99, worst | back after s: median, worst |",
         "|---" * 10 + "|",
     ]
     for fault in [*KINDS, "all"]:
-        here = [one for one in seen if fault in (one.fault, "all")]
+        here = [one for one in inferences if fault in (one.fault, "all")]
         if here:
             back = [one for name, each in record.recovery_s.items() if fault in (name, "all") for one in each]
             lines.append(_row(fault, here, back))
@@ -93,7 +93,7 @@ def told(record: Record) -> str:
         "|---" * 8 + "|",
     ]
     for setting in SETTINGS:
-        if here := [one for one in seen if (one.scheme, one.mode, one.hedge) == setting]:
+        if here := [one for one in inferences if (one.scheme, one.mode, one.hedge) == setting]:
             scheme, mode, hedge = setting
             named = f"| {scheme} | {mode} | {'yes' if hedge else 'no'} | {len(here)}"
             lines.append(f"{named} | {_cloud(here)} | {_deadlines(here)} |")
@@ -107,7 +107,7 @@ def told(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _row(fault: str, here: list[Seen], back: list[float]) -> str:
+def _row(fault: str, here: list[Inference], back: list[float]) -> str:
     nobody = sum(one.by == "nobody" for one in here)
     wrong = sum(bool(one.wrong) for one in here) - nobody
     total = np.array([one.total_ms for one in here])
@@ -121,11 +121,11 @@ def _row(fault: str, here: list[Seen], back: list[float]) -> str:
     )
 
 
-def _cloud(here: list[Seen]) -> str:
+def _cloud(here: list[Inference]) -> str:
     return f"{100 * sum(one.by == 'cloud' for one in here) / len(here):.0f} %"
 
 
-def _deadlines(here: list[Seen]) -> str:
+def _deadlines(here: list[Inference]) -> str:
     """Kept of all, and the misses that the device alone would have spared us."""
     asked = [one for one in here if one.deadline_ms is not None]
     missed = [[one.over_ms for one in asked if one.over_ms and one.disturbed is kind] for kind in (True, False)]

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fault_kinds import KINDS, kinds_for
-from fault_record import SETTINGS, Footprint, Record, Seen, told
+from fault_record import SETTINGS, Footprint, Inference, Record, told
 from fault_truth import Local, Truth, slower
 from fault_world import MBPS, RTT_MS, World
 
@@ -64,12 +64,12 @@ class Campaign:
     def run(self, each: int) -> Record:
         """each : inferences of a session."""
         for setting in itertools.cycle(SETTINGS):
-            if len(self.record.seen) >= self.count:
+            if len(self.record.inferences) >= self.count:
                 return self.record
-            until = min(self.count, len(self.record.seen) + each)
+            until = min(self.count, len(self.record.inferences) + each)
             with self.session(*setting) as session:
                 session.measure()
-                while len(self.record.seen) < until:
+                while len(self.record.inferences) < until:
                     self.episode(session, setting)
             self.record.footprints.append(Footprint.now())
 
@@ -106,9 +106,9 @@ class Campaign:
         for _ in range(SETTLED):
             self.infer(session, setting, "none", False)
 
-    def infer(self, session: Session, setting: tuple[str, str, bool], fault: str, after: bool) -> Seen:
+    def infer(self, session: Session, setting: tuple[str, str, bool], fault: str, after: bool) -> Inference:
         """One inference, judged and noted; sometimes the device's own time is measured before."""
-        if len(self.record.seen) % MEASURE_EVERY == 0:
+        if len(self.record.inferences) % MEASURE_EVERY == 0:
             self.local.measure(self.truth.image(0, False))
         time.sleep(self.rng.uniform(0.0, LONGEST_PAUSE_S))
         number, ready = self.rng.randrange(IMAGES), self.rng.random() < 0.5
@@ -118,28 +118,28 @@ class Campaign:
             result = session.infer(self.truth.image(number, ready), deadline_ms=deadline_ms)
         except Exception as error:  # nothing may come out of it, so whatever does is counted
             wrong = f"no answer: {type(error).__name__}: {error}"
-            return self._seen(setting, fault, after, by="nobody", deadline_ms=deadline_ms, wrong=wrong)
+            return self._noted(setting, fault, after, by="nobody", deadline_ms=deadline_ms, wrong=wrong)
         wrong = self.truth.wrong(result, number)
         over_ms, disturbed = 0.0, False
         if deadline_ms is not None and not result.met and deadline_ms >= self.local.need_ms(result.nodes):
             over_ms = result.parts.total - deadline_ms
             slow_ms = result.parts.device - self.local.usual_ms(result.nodes)
             disturbed = max(slow_ms, self._waited.longest_ms()) >= over_ms
-        return self._seen(
+        return self._noted(
             setting, fault, after, by=result.answered_by, total_ms=result.parts.total, deadline_ms=deadline_ms,
             met=result.met, over_ms=over_ms, disturbed=disturbed, wrong=wrong,
         )  # fmt: skip
 
-    def _seen(
+    def _noted(
         self, setting: tuple[str, str, bool], fault: str, after: bool, *, by: str, deadline_ms: float | None,
         wrong: str, total_ms: float = 0.0, met: bool = False, over_ms: float = 0.0, disturbed: bool = False,
-    ) -> Seen:  # fmt: skip
-        seen = Seen(
+    ) -> Inference:  # fmt: skip
+        inference = Inference(
             scheme=setting[0], mode=setting[1], hedge=setting[2], fault=fault, after=after, by=by, total_ms=total_ms,
             deadline_ms=deadline_ms, met=met, over_ms=over_ms, disturbed=disturbed, wrong=wrong,
         )  # fmt: skip
-        self.record.seen.append(seen)
-        return seen
+        self.record.inferences.append(inference)
+        return inference
 
     def _deadline_ms(self) -> float | None:
         """None, comfortable or tight."""
@@ -186,11 +186,11 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     print(
         f"{platform.machine()}, {os.cpu_count()} processors, {time.strftime('%Y-%m-%d')}, commit {commit}, seed "
-        f"{given.seed}; {len(record.seen)} inferences in {(time.perf_counter() - began) / 60:.1f} min; link {MBPS:g} "
-        f"Mbit/s, round trip {RTT_MS:g} ms; load average {os.getloadavg()[0]:.1f} at the end\n"
+        f"{given.seed}; {len(record.inferences)} inferences in {(time.perf_counter() - began) / 60:.1f} min; "
+        f"link {MBPS:g} Mbit/s, round trip {RTT_MS:g} ms; load average {os.getloadavg()[0]:.1f} at the end\n"
     )
     print(told(record))
-    bad = [one for one in record.seen if one.wrong]
+    bad = [one for one in record.inferences if one.wrong]
     for one in bad[:SHOWN]:
         print(f"{one.fault}, {one.scheme}, {one.mode}: {one.wrong}")
     sys.exit(bool(bad))

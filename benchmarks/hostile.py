@@ -1,13 +1,14 @@
 """What is hostile, sent to a real `nas serve`, and bundles that were tampered with.
 
-    python benchmarks/hostile.py [--messages 100000] [--bundles 500] [--programs 1000] [--clients 4] [--drips 50]
-                                 [--seed 0]
+    python benchmarks/hostile.py [--messages 100000] [--bundles 500] [--programs 1000] [--pictures 100000]
+                                 [--clients 4] [--drips 50] [--seed 0]
 
 Messages come from tests/runtime/hostile_messages.py and hostile_http.py, half over gRPC and half over REST, from
 so many clients at once; after every 100 of a client, good requests on old and new connections must be answered rightly.
 Meanwhile so many connections send a byte a second. Each message must be refused with a reason, within 20 s. Bundles
 come from tests/runtime/hostile_bundles.py: each must be refused before anything of it is loaded. Exported programs
-come from tests/compile/hostile_programs.py: each must be read or refused without anything being unpickled.
+come from tests/compile/hostile_programs.py: each must be read or refused without anything being unpickled. Pictures
+come from tests/runtime/images/hostile_pictures.py: each must be decoded or refused with a reason as a server does it.
 Prints what came of every kind and the server's memory; ends with status 1 if anything was not as it must be.
 """
 
@@ -16,22 +17,31 @@ import collections
 import os
 import platform
 import random
+import resource
 import socket
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
+import numpy as np
+
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "runtime"), str(TESTS / "nas"), str(TESTS / "compile")]
+sys.path[:0] = [str(TESTS / "runtime"), str(TESTS / "nas"), str(TESTS / "compile"), str(TESTS / "runtime" / "images")]
 
 from hostile_bundles import opened, tampered, whole  # noqa: E402
 from hostile_http import over_http  # noqa: E402
 from hostile_messages import over_grpc  # noqa: E402
+from hostile_pictures import hostile, sound_files  # noqa: E402
 from hostile_programs import armed, bloated, damaged, outcome, sound  # noqa: E402
 from hostile_server import Served  # noqa: E402
 from small_bundle import write_small_bundle  # noqa: E402
+
+from modeltree.errors import DataError  # noqa: E402
+from modeltree.preprocessing import Preprocessing  # noqa: E402
+from runtime.images import received  # noqa: E402
 
 CHECK_EVERY = 100
 TELL_EVERY_S = 15.0
@@ -78,7 +88,7 @@ class Tally:
 
 
 def main() -> None:
-    """Both parts."""
+    """All parts."""
     told = arguments()
     print(f"{platform.machine()}, {os.cpu_count()} processors, seed {told.seed}")
     with tempfile.TemporaryDirectory() as name:
@@ -87,6 +97,7 @@ def main() -> None:
         wrong = messages(bundle, folder, told) if told.messages else 0
         wrong += bundles(folder, told) if told.bundles else 0
         wrong += programs(folder, told) if told.programs else 0
+    wrong += pictures(told) if told.pictures else 0
     print("all as it must be" if not wrong else f"{wrong} were not as they must be")
     sys.exit(bool(wrong))
 
@@ -117,6 +128,8 @@ def messages(bundle: Path, folder: Path, told: argparse.Namespace) -> int:
     print(
         f"the server had {most_mb:.0f} MB at most; its log has {len(log)} bytes, {log.count(b'Traceback')} tracebacks"
     )
+    if (at := log.find(b"Traceback")) >= 0:
+        print(log[max(0, at - 300) : at + 3000].decode(errors="replace"))
     return wrong
 
 
@@ -199,11 +212,40 @@ def programs(folder: Path, told: argparse.Namespace) -> int:
     return wrongs
 
 
+def pictures(told: argparse.Namespace) -> int:
+    """How many went wrong; a crash ends all of it."""
+    tally, rng, started = Tally(), np.random.default_rng(told.seed), time.monotonic()
+    taking = Preprocessing(height=224, width=224, mean=(0.5,) * 3, std=(0.25,) * 3)
+    files = sound_files(rng)
+    warnings.simplefilter("ignore")  # Pillow's, of what it passes over
+    for file in files:
+        received(file, taking, whole=True)
+    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for _ in range(told.pictures):
+        kind, data = hostile(files, rng)
+        begun, wrong = time.monotonic(), ""
+        try:
+            received(data, taking, whole=bool(rng.integers(2)))
+            what = "decoded"
+        except DataError as error:
+            what, wrong = "refused", "" if str(error) else "no reason"
+        except Exception as error:
+            what, wrong = "broke", f"{type(error).__name__}: {error}"
+        tally.add(f"picture: {kind}", what, wrong, time.monotonic() - begun)
+    wrongs = tally.tell()
+    after_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{tally.count} hostile pictures in {time.monotonic() - started:.0f} s, {before_mb:.0f} MB to {after_mb:.0f} MB"
+    )
+    return wrongs
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--bundles", type=int, default=500)
     parser.add_argument("--programs", type=int, default=1000)
+    parser.add_argument("--pictures", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--drips", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

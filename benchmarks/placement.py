@@ -3,6 +3,7 @@
     python benchmarks/placement.py blocks                                 rewrites nas/decisions/placement/blocks.json
     python benchmarks/placement.py convergence OUT [--seeds 5]            curves and distances in the default world
     python benchmarks/placement.py sweep servers OUT [--networks vgg16]   servers, blocks, release, tolerance, capacity
+    python benchmarks/placement.py page OUT PAGE.html                     charts of what lies in OUT; energy is in each
 
 Every training is one JSON file in OUT and is not repeated. Delays are computed from the model of the world, not timed;
 `gap` is the distance to the exact optimum, or where that is out of reach to the local search, in percent of its reward.
@@ -51,8 +52,8 @@ def trained(
         found = train_dqn(make, DqnConfig(episodes=episodes, slots=world.slots, seed=seed))
         return found.network.best, found.curve, found.seconds
     config = A3cConfig(episodes=episodes, slots=world.slots, seed=seed)
-    if agent == "joint":
-        done = train_joint(make, config)
+    if agent == "joint":  # one head can swap two blocks at once: it needs no starts
+        done = train_joint(make, dataclasses.replace(config, starts=1))
         shape = OneHeadForAll((world.hosts,) * world.blocks)
         actor = done.network.export()
         return (lambda seen: shape.actions(actor.best(seen))), done.curve, done.seconds
@@ -60,10 +61,46 @@ def trained(
     return done.network.export().best, done.curve, done.seconds
 
 
+def path_of(out: Path, world: World, agent: str, seed: int, episodes: int) -> Path:
+    """Where the result of a training lies."""
+    key = json.dumps([dataclasses.asdict(world), agent, seed, episodes], sort_keys=True)
+    return out / f"{agent}-{seed}-{_digest(key)}.json"
+
+
+def held(out: Path, world: World, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """What there is of a world, by agent; nothing is trained."""
+    found = {}
+    for agent in (*AGENTS, "greedy", "apdi", "rpdi", "search"):
+        episodes = episodes_of(agent, options)
+        paths = [path_of(out, world, agent, seed, episodes) for seed in range(options.seeds)]
+        if results := [json.loads(path.read_text()) for path in paths if path.exists()]:
+            found[agent] = results
+    return found
+
+
+def episodes_of(agent: str, options: argparse.Namespace) -> int:
+    """Of a training; 0 for what does not learn."""
+    return 0 if agent not in AGENTS else options.dqn_episodes if agent == "dqn" else options.episodes
+
+
+def write_results(out: Path, page: Path, options: argparse.Namespace) -> None:
+    """The page of all that lies in `out`."""
+    from placement_page import write_page
+
+    sweeps: dict[str, dict[float, Any]] = {}
+    for title, (name, values) in SWEEPS.items():
+        for network in options.networks:
+            for value in values:
+                at = value[0] if isinstance(value, tuple) else value
+                if results := held(out, World(network=network, **{name: value}), options):
+                    sweeps.setdefault(f"{network}, {title}", {})[float(at)] = results
+    curves = {network: held(out, World(network=network), options) for network in options.networks}
+    write_page(page, sweeps=sweeps, curves={network: results for network, results in curves.items() if results})
+
+
 def one(out: Path, world: World, agent: str, seed: int, episodes: int) -> dict[str, Any]:
     """Train and judge one agent, or take what is there."""
-    key = json.dumps([dataclasses.asdict(world), agent, seed, episodes], sort_keys=True)
-    path = out / f"{agent}-{seed}-{_digest(key)}.json"
+    path = path_of(out, world, agent, seed, episodes)
     if path.exists():
         return json.loads(path.read_text())
     policy: Callable[[np.ndarray], np.ndarray] | None = None
@@ -72,18 +109,13 @@ def one(out: Path, world: World, agent: str, seed: int, episodes: int) -> dict[s
     if agent in AGENTS:
         policy, curve, seconds = trained(world, agent, seed, episodes)
     cpu = time.process_time() - cpu
-    episodes_of = Episodes(world, SLOTS)
+    judged = Episodes(world, SLOTS)
     rng = np.random.default_rng(10_000 + seed)
-    episodes_of.reset(np.ones(SLOTS, bool), rng)
-    slots, seen, delays = episodes_of.slots, episodes_of.observe(), Delays(world)
+    judged.reset(np.ones(SLOTS, bool), rng)
+    slots, seen, delays = judged.slots, judged.observe(), Delays(world)
     assert slots is not None
     placement = PLANNERS[agent](world, slots, rng) if policy is None else policy(seen)
-    best = (
-        exact(world, slots)
-        if enumerable(world) and world.hosts**world.blocks <= 20_000
-        else PLANNERS["search"](world, slots, rng)
-    )
-    outcome, highest = delays.outcome(slots, placement), float(delays.reward(slots, best).mean())
+    outcome, highest = delays.outcome(slots, placement), best_reward(world, seed)
     decision = 0.0
     if policy is not None:
         decision = decision_ms(policy, seen)
@@ -97,6 +129,18 @@ def one(out: Path, world: World, agent: str, seed: int, episodes: int) -> dict[s
     }  # fmt: skip
     path.write_text(json.dumps(result))
     return result
+
+
+@functools.cache
+def best_reward(world: World, seed: int) -> float:
+    """The mean of the optimum, or of the search, over the slots that agents of this seed are judged on."""
+    episodes, rng = Episodes(world, SLOTS), np.random.default_rng(10_000 + seed)
+    episodes.reset(np.ones(SLOTS, bool), rng)
+    slots = episodes.slots
+    assert slots is not None
+    tried = enumerable(world) and world.hosts**world.blocks <= 20_000
+    best = exact(world, slots) if tried else PLANNERS["search"](world, slots, rng)
+    return float(Delays(world).reward(slots, best).mean())
 
 
 def decision_ms(policy: Callable[[np.ndarray], np.ndarray], seen: np.ndarray, times: int = 1000) -> float:
@@ -141,7 +185,7 @@ def compared(out: Path, world: World, options: argparse.Namespace, label: str) -
     for agent in (*options.agents, "greedy", "apdi", "rpdi", "search"):
         if agent == "joint" and world.hosts**world.blocks > MOST_OUTPUTS:
             continue
-        episodes = 0 if agent not in AGENTS else options.dqn_episodes if agent == "dqn" else options.episodes
+        episodes = episodes_of(agent, options)
         rows.append((f"{label} {agent}", [one(out, world, agent, seed, episodes) for seed in range(options.seeds)]))
     table(rows)
 
@@ -161,17 +205,21 @@ def write_blocks() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("blocks", "convergence", "sweep"))
+    parser.add_argument("what", choices=("blocks", "convergence", "sweep", "page"))
     parser.add_argument("rest", nargs="*", help="OUT; or one of the sweeps and OUT")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=400)
     parser.add_argument("--dqn-episodes", type=int, default=2000)
+    parser.add_argument("--ends", action="store_true", help="of a sweep: the first and the last value only")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--agents", nargs="+", default=list(AGENTS), choices=AGENTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "blocks":
         write_blocks()
+        return
+    if options.what == "page":
+        write_results(Path(options.rest[0]), Path(options.rest[1]), options)
         return
     out = Path(options.rest[-1])
     out.mkdir(parents=True, exist_ok=True)
@@ -180,6 +228,7 @@ def main() -> None:
             compared(out, World(network=network), options, network)
         return
     name, values = SWEEPS[options.rest[0]]
+    values = values[:: len(values) - 1] if options.ends else values
     for network in options.networks:
         for value in values:
             if name == "blocks" and value > 11 and network in ("alexnet", "nin"):

@@ -37,6 +37,7 @@ from runtime.execution.processor import chosen_target
 from runtime.server.engine.engine import BundleEngine
 from runtime.server.interface import Busy
 from runtime.server.memory import bound_arenas
+from runtime.server.processes import Processes
 from runtime.server.serving import ServeConfig, Server
 from runtime.wire.transports import BusyError, TimedOut, open_transport
 
@@ -185,16 +186,17 @@ def in_process(bundle: Path, model: str, shape: tuple[int, ...], clients: int, s
 
 
 def over_wire(
-    url: str, model: str, shape: tuple[int, ...], clients: int, seconds: float, deadline_s: float, server: int
-) -> Load:
-    """Devices of a server, four to a connection. server : its process, whose work is counted."""
-    x = sample(shape, 1)
-    links = [open_transport(url) for _ in range(-(-clients // 4))]
+    url: str, model: str, shape: tuple[int, ...], clients: int, seconds: float, deadline_s: float, server: int,
+    per_connection: int = 4, images: int = 1, bits: int = 8,
+) -> Load:  # fmt: skip
+    """Devices of a server. server : its process, whose work is counted, with that of its children."""
+    x = sample(shape, images)
+    links = [open_transport(url) for _ in range(-(-clients // per_connection))]
     turn = iter(range(clients))
 
     def device() -> Callable[[], object]:
         link = links[next(turn) % len(links)]
-        return lambda: link.infer(model, x, bits=8, timeout_s=deadline_s)
+        return lambda: link.infer(model, x, bits=bits, timeout_s=deadline_s)
 
     try:
         return repeated(device, clients, seconds, lambda: work_of(server))
@@ -204,9 +206,12 @@ def over_wire(
 
 
 def work_of(process: int) -> float:
-    """Seconds of the processor that all threads of a process have had."""
+    """Seconds of the processor that all threads of a process, and of its children, have had."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = [
+        int(one) for task in Path(f"/proc/{process}/task").glob("*/children") for one in task.read_text().split()
+    ]
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(work_of, children))
 
 
 def repeated(
@@ -216,6 +221,10 @@ def repeated(
     """Call again and again from so many threads, each with a caller of its own. worked : seconds of the processor."""
     load, lock, count, stop = Load(), threading.Lock(), threading.Event(), threading.Event()
 
+    def counts() -> bool:
+        """Whether what ends now ends within the time that is measured, not after it."""
+        return count.is_set() and not stop.is_set()
+
     def work(call: Callable[[], object]) -> None:
         mine, busy, late, failed = [], 0, 0, 0
         while not stop.is_set():
@@ -223,14 +232,14 @@ def repeated(
             try:
                 call()
             except (Busy, BusyError):
-                busy += count.is_set()
+                busy += counts()
                 time.sleep(BACKOFF_S)
             except TimedOut:
-                late += count.is_set()
+                late += counts()
             except NasError:
-                failed += count.is_set()
+                failed += counts()
             else:
-                if count.is_set():
+                if counts():
                     mine.append(time.perf_counter() - started)
         with lock:
             load.seconds += mine
@@ -264,10 +273,12 @@ def pinned(cpus: list[int], work: Callable[..., Any], *given: Any) -> Any:
 class Remote:
     """A server in a process of its own, on some processors."""
 
-    def __init__(self, bundle: Path, cpus: list[int], keep_old_s: float = 0.0, bounded: bool = True) -> None:
+    def __init__(
+        self, bundle: Path, cpus: list[int], keep_old_s: float = 0.0, bounded: bool = True, processes: int = 1
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(bundle, cpus, keep_old_s, bounded, there))
+        self._process = context.Process(target=_serve, args=(bundle, cpus, keep_old_s, bounded, processes, there))
         self._process.start()
         self.pid = self._process.pid or 0
         self.urls: tuple[str, ...] = self._here.recv()
@@ -288,13 +299,20 @@ class Remote:
         self._process.join(60)
 
 
-def _serve(bundle: Path, cpus: list[int], keep_old_s: float, bounded: bool, pipe: Any) -> None:
+def _serve(bundle: Path, cpus: list[int], keep_old_s: float, bounded: bool, processes: int, pipe: Any) -> None:
     """As `nas serve` does."""
     os.sched_setaffinity(0, cpus)
     if bounded:
         bound_arenas()
     listen = ("grpc://127.0.0.1:0", "http://127.0.0.1:0")
-    with Server(ServeConfig(bundle=bundle, listen=listen, keep_old_s=keep_old_s)) as server:
+    config = ServeConfig(bundle=bundle, listen=listen, keep_old_s=keep_old_s)
+    if processes > 1:
+        several = Processes(config, processes)
+        pipe.send(several.urls)
+        pipe.recv()
+        several.stop()
+        return
+    with Server(config) as server:
         pipe.send(server.urls)
         threading.Thread(target=server.run, args=(threading.Event(), threading.Event()), daemon=True).start()
         while (other := pipe.recv()) is not None:

@@ -118,7 +118,9 @@ def bundle_run(weights: Path | None, data: str, out: Path) -> None:
     print(tree.write(out), " ".join(f"{one:.2f} %" for one in accuracies))
 
 
-def trained(of: dict[str, float], seed: int, folder: Path) -> tuple[Learned, float]:
+def trained(
+    of: dict[str, float], seed: int, folder: Path, costs_of: StreamCosts | None = None
+) -> tuple[Learned, float]:
     """A double DQN for a setting, from a file if it was trained before; and the seconds of processor it took."""
     import torch
 
@@ -126,8 +128,9 @@ def trained(of: dict[str, float], seed: int, folder: Path) -> tuple[Learned, flo
     from runtime.stream.policy_file import StreamPolicyHeader, read_stream_policy, write_stream_policy
 
     torch.set_num_threads(1)
-    env = TaskStreamEnv(**of)
-    name = folder / ("_".join(f"{key}{value:g}" for key, value in sorted(of.items())) + f"_s{seed}.npz")
+    env = TaskStreamEnv(costs=costs_of, **of)
+    name = folder / ("_".join(f"{key}{value:g}" for key, value in sorted(of.items())))
+    name = name.with_name(f"{name.name}{'' if costs_of is None else f'_{costs_of.name}'}_s{seed}.npz")
     took = name.with_suffix(".seconds")
     if not name.exists():
         began, wall = time.process_time(), time.perf_counter()
@@ -243,7 +246,7 @@ def optimum(policies: Path) -> None:
     from nas.decisions.streams.environment import shipped_costs
 
     whole = shipped_costs()
-    three = type(whole)(name=whole.name, origin=whole.origin, in_bytes=whole.in_bytes, branches=whole.branches[1:])
+    three = replace(whole, name="three_exits", branches=whole.branches[1:])
     settings = {
         "two devices": (three, 2, 1.0), "one device": (three, 1, 1.0),
         "one device, nothing leaves it": (_alone(three), 1, 0.05),
@@ -251,11 +254,12 @@ def optimum(policies: Path) -> None:
     for title, (costs_of, devices, step_ms) in settings.items():
         for k, p in ((2.0, 0.1), (3.0, 0.3)):
             system, arrivals = setting(costs=costs_of, k=k, p=p, devices=devices)
-            by_name = solvers(system, arrivals, None, step_ms)
+            agent, _ = trained({"k": k, "p": p, "devices": devices}, 0, policies, costs_of)
+            by_name = solvers(system, arrivals, agent, step_ms)
             streams = [arrivals.draw(8, np.random.default_rng([9, seed])) for seed in range(50)]
             best = [by_name["exact"](tasks, 0) for tasks in streams]
             told = []
-            for name in ("dp", "rolling", "edf", "greedy", "random"):
+            for name in ORDER[1:]:
                 gaps = [b - by_name[name](tasks, seed) for seed, (tasks, b) in enumerate(zip(streams, best))]
                 equal = sum(gap < 1e-6 for gap in gaps)
                 told.append(f"{name} {np.mean(gaps):.3f} (worst {np.max(gaps):.3f}, equal in {equal})")
@@ -271,7 +275,7 @@ def _alone(costs_of: StreamCosts) -> StreamCosts:
     for branch in costs_of.branches:
         made = [replace(layer, out_bytes=Line(k=1e12)) for layer in branch.layers[:-1]]
         branches.append(replace(branch, layers=(*made, replace(branch.layers[-1], out_bytes=Line(k=0.0)))))
-    return replace(costs_of, in_bytes=Line(k=1e12), branches=tuple(branches))
+    return replace(costs_of, name=f"{costs_of.name}_alone", in_bytes=Line(k=1e12), branches=tuple(branches))
 
 
 def times(policies: Path) -> None:

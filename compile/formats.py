@@ -78,7 +78,7 @@ class Format:
         return {"float32": 1.0, "uint16": 2.0, "int8": 3.0}[self.weight] if self.group == 1 else 1.0
 
     def packed(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (out blocks, ..., in block, lanes) as they lie in memory, and the factor of every output slot.
+        """Weights (out blocks, ..., in block, lanes) as they lie in memory; the factors of output slots, (slots,).
 
         With a group, (in block, lanes) becomes (in block / group, lanes, group).
         """
@@ -132,7 +132,7 @@ class Format:
 
 
 def bf16(numbers: np.ndarray) -> np.ndarray:
-    """Upper halves, rounded to nearest even."""
+    """Upper halves, rounded to nearest even; of any shape."""
     bits = np.ascontiguousarray(numbers, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 

@@ -16,7 +16,8 @@ from compile.formats import format_of
 from compile.graph.core_form import CoreForm, core_form
 from compile.graph.fusing import folded, fused, pooled
 from compile.graph.kernels import Kernel, Tile
-from compile.graph.layouts import Placed, placed
+from compile.graph.layouts import Placed
+from compile.graph.placing import placed
 from compile.graph.reading import read
 from compile.graph.stages import Program
 from compile.machine_code.codegen import generated

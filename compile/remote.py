@@ -64,7 +64,7 @@ class RemoteDevice:
         return self.session.load_module(name)
 
     def tensors(self, arrays: Sequence[np.ndarray]) -> list[Any]:
-        """Arrays, there."""
+        """Arrays, there; of any shape."""
         return [tvm.runtime.tensor(array, self.session.cpu()) for array in arrays]
 
     def seconds(self, module: Any, name: str, tensors: Sequence[Any], *, repeats: int = 1) -> float:

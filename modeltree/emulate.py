@@ -85,6 +85,8 @@ def emulate(tree: ModelTree, trace: Trace, *, starts_s: np.ndarray, choose: Choo
 def oracle(trees: Sequence[ModelTree], trace: Trace, starts_s: np.ndarray, reward: Reward) -> Hindsight:
     """Hindsight bound: per start the path with the best reward among all paths of all trees, on the true trace.
 
+    starts_s : (starts,), in s.
+
     No strategy that walks one of these trees can do better, by the switch or by a policy, whatever it measures or
     foresees. An exit by confidence is open to the samples that are sure enough there, and to no others; since they may
     also go on, and no path pays for heads that it does not leave through, the bound holds with such exits too.
@@ -199,7 +201,7 @@ def accuracies(tree: ModelTree) -> np.ndarray:
 
 
 def checked_starts(starts_s: np.ndarray) -> np.ndarray:
-    """A copy as float64.
+    """A copy as float64, (starts,).
 
     Raises
     ------

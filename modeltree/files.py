@@ -41,6 +41,26 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse now what could not be written when long work has ended; nothing is left behind.
+
+    Raises
+    ------
+    DataError : `path` is a folder, something on the way to it is a file, or its folder cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file to write")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {folder}: {error.strerror}: choose another folder") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` whole or not at all."""
     with written_whole(path) as temporary:

@@ -22,7 +22,7 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     op : one of `OPERATORS`.
     kernel, stride, padding : (height, width); (1, 1), (1, 1), (0, 0) where they mean nothing.
     in_channels, out_channels : channels, or features for `fc`.
-    out_height, out_width : 1 for `fc`.
+    out_height, out_width : for `fc` the number of vectors that an image has (tokens), and 1.
     groups : of a convolution.
     density : share of the weights that are not zero (sparse factors of F2), 0 < density <= 1.
     """
@@ -41,6 +41,8 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def kind(self) -> str:
         """The operator kind whose profile coefficient applies."""
+        if self.op == "fc" and self.out_height > 1:
+            return "conv1x1"  # the weights serve many vectors, as they serve many pixels there
         if self.op != "conv":
             return self.op
         if self.groups > 1 and self.groups == self.in_channels:
@@ -53,7 +55,7 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def dense_macs(self) -> int:
         """MACs when zeros are multiplied like any other weight [Wang 2020, eqs. 4-5]; 0 for layers without weights."""
         if self.op == "fc":
-            return self.in_channels * self.out_channels
+            return self.in_channels * self.out_channels * self.out_height
         if self.op == "conv":
             taps = self.kernel[0] * self.kernel[1] * (self.in_channels // self.groups)
             return taps * self.out_channels * self.out_height * self.out_width
@@ -72,6 +74,17 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if self.op == "conv":
             return 4 * self.kernel[0] * self.kernel[1] * (self.in_channels // self.groups) * self.out_channels
         return 0
+
+    @property
+    def map_bytes(self) -> int:
+        """Of input and output as 32-bit floats, padding left out."""
+        rows, columns = self.out_height * self.stride[0], self.out_width * self.stride[1]
+        return 4 * (self.in_channels * rows * columns + self.elements)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a convolution goes over every pixel with all channels."""
+        return self.stride == (1, 1) and self.groups == 1
 
     @property
     def elements(self) -> int:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 from modeltree.emulate import leaving_share
+from modeltree.image_codes import image_code
 from modeltree.tree import Action, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, by_confidence
 
 KEEP = "keep"
@@ -112,7 +113,8 @@ def handover_text(handover: Handover) -> str:
     what = f"place {handover.place}" + (" (the input image)" if handover.place == 0 else "")
     shape = "x".join(map(str, handover.shape))
     through = f", through exit {handover.exit}" if handover.exit else ""
-    return f"{what}: {shape}, {handover.bits} bits a number, {bytes_text(handover.bytes)}{through}"
+    coded = image_code(handover.code).title if handover.code else f"{handover.bits} bits a number"
+    return f"{what}: {shape}, {coded}, {bytes_text(handover.bytes)}{through}"
 
 
 def leaf_text(leaf: Leaf) -> str:

@@ -7,16 +7,18 @@ until a node hands the rest over to the cloud [Wang 2020, sec. VI-A].
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 import msgspec
 
 from modeltree.errors import ConfigError, DataError, FormatError
+from modeltree.image_codes import image_code
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
 
-TREE_VERSION = 1
+TREE_VERSION = 2
+"""The newest; 1 is read too, and still written where no hand-over has an image code."""
 
 
 class BandwidthFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bandwidth"):
@@ -92,6 +94,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     block : content hash of the base network's rest, which the cloud runs.
     device_ms : predicted, the rest on the device, where it goes on when the cloud does not answer; 0: not known.
     exit : number of the early exit that the rest ends with, from 1; 0 is the network's end, and not written.
+    code : how the input image crosses (`modeltree.image_codes`); empty is raw, and not written. `bytes` is then the
+        mean size of the files.
     """
 
     place: int
@@ -101,6 +105,16 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     block: BlockName = msgspec.field(default_factory=lambda: "")  # a factory's default is always written
     device_ms: float = msgspec.field(default_factory=lambda: 0.0)
     exit: int = 0
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        if self.code:
+            if self.place:
+                raise FormatError(f"place {self.place} is handed over as {self.code}: only the image, place 0, can be")
+            try:
+                image_code(self.code)
+            except ConfigError as error:
+                raise FormatError(f"a hand-over's code is off: {error}") from error
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,7 +180,7 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     trace: str
     nodes: tuple[Node, ...]
     format: str = msgspec.field(default_factory=lambda: "nas-modeltree")  # a factory's default is always written
-    version: int = msgspec.field(default_factory=lambda: TREE_VERSION)
+    version: int = msgspec.field(default_factory=lambda: 1)
     exits: tuple[int, ...] = ()
     picture: PictureRule = msgspec.field(default_factory=PictureRule)  # trees of before have none: it is their rule
 
@@ -241,11 +255,13 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return tuple(node for node in self.nodes if node.leaf is not None)
 
     def __post_init__(self) -> None:
-        if self.format != "nas-modeltree" or self.version != TREE_VERSION:
+        if self.format != "nas-modeltree" or not 1 <= self.version <= TREE_VERSION:
             raise FormatError(
-                f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version {TREE_VERSION}: "
+                f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version 1 to {TREE_VERSION}: "
                 "search again, or use the version of nas that wrote it"
             )
+        if self.version < version_of(self.nodes):
+            raise FormatError("a tree of version 1 hands an image over in a code: that begins with version 2, say so")
         channels = self.input_shape[0] if self.input_shape else 0
         check_channels(self.mean, self.std, channels)
         if len(self.input_shape) == 3 and self.picture.count != channels:
@@ -312,6 +328,11 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 raise FormatError(f"node {node.id} is an exit by confidence: it must be the only one below some node")
         elif not fork.types and node.leaf is not None and node.leaf.chance:
             raise FormatError(f"only a policy takes node {node.id}, whose chance is {node.leaf.chance:g}: it must be 0")
+
+
+def version_of(nodes: Iterable[Node]) -> int:
+    """The oldest version of the format that can say what these nodes do."""
+    return 2 if any(node.handover is not None and node.handover.code for node in nodes) else 1
 
 
 def by_confidence(node: Node) -> bool:

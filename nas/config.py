@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 
 from modeltree.errors import ConfigError, FormatError, unknown
-from nas.names import EXECUTORS, METHODS, TECHNIQUE_NAMES
+from modeltree.image_codes import image_code
+from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
 
 DISTILLATION = ("block", "branch")
 FORKS = ("independent", "markov")
+MEASURES = ("perfect", "estimated")
 
 
 class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,9 +27,13 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         switches it off, which is the paper's reward as it stands.
     budget : episodes of the tree search, branch searches included.
     forks : `independent` (the paper) or `markov` (chances of changing type as the trace shows them).
+    measure : how forks are valued: `perfect`, as if the type were known and were its representative (the paper), or
+        `estimated`, by what hand-overs meet along the trace where the runtime's estimator takes that type.
     distillation : `block` (variants once, plugged) or `branch` (every composed network trained whole, as the paper).
     exits : early exits as forks: `none`, `auto`, or places such as `4,7`. bits : widths at which a hand-over may cross,
         1..16 each, beside plain numbers. bottleneck : shares of the channels that a learned bottleneck may keep.
+    image_codes : ways to send the picture itself beside raw pixels (`modeltree.image_codes`); without any the search
+        has raw pixels alone, as with distillation by branch.
     energy_mj : what an inference may take from the device's battery on average; None for no limit.
     finetune_steps : of joint fine-tuning at the end; 0 leaves it out. None chooses by the size of the data.
     """
@@ -49,6 +55,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_loss: float = 0.8
     budget: int = 2000
     forks: str = "independent"
+    measure: str = "perfect"
     single_root: bool = False
     distillation: str = "block"
     branch_steps: int = 60
@@ -59,6 +66,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     exits: str = "none"
     bits: tuple[int, ...] = ()
     bottleneck: tuple[float, ...] = ()
+    image_codes: tuple[str, ...] = IMAGE_CODES
     energy_mj: float | None = None
     executor: str = "processes"
     workers: int = 2
@@ -74,6 +82,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise ConfigError(f"{name} is {value}: it must be at least {least}")
         chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             ("forks", (self.forks,), FORKS),
+            ("measure", (self.measure,), MEASURES),
             ("distillation", (self.distillation,), DISTILLATION),
             ("executor", (self.executor,), EXECUTORS),
             ("method", self.methods, METHODS),
@@ -93,10 +102,17 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"bits is {wrong[0]}: it must be within 1..16; plain numbers are always a choice")
         if wrong_share := [share for share in self.bottleneck if not 0 < share < 1]:
             raise ConfigError(f"bottleneck is {wrong_share[0]}: it must be a share of the channels, within 0..1")
+        for text in self.image_codes:
+            image_code(text)
         if self.energy_mj is not None and not self.energy_mj > 0:
             raise ConfigError(f"energy-mj is {self.energy_mj}: it must be above 0")
         if self.rtt_ms is not None and not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):
             raise ConfigError(f"rtt-ms is {self.rtt_ms}: it must be 0 or more")
+
+    @property
+    def offered_codes(self) -> tuple[str, ...]:
+        """Codes of the picture that the search may choose."""
+        return () if self.distillation == "branch" else self.image_codes
 
 
 def encode_config(config: SearchConfig) -> bytes:

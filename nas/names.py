@@ -5,7 +5,9 @@ What a method is stands in `METHOD_TABLE` alone; every other list of methods is 
 
 from dataclasses import dataclass
 
-TECHNIQUE_NAMES = ("svd", "ksvd", "gap", "mobilenet", "mobilenet_v2", "fire", "prune", "tucker2")
+TECHNIQUE_NAMES = ("svd", "ksvd", "gap", "mobilenet", "mobilenet_v2", "fire", "prune", "tucker2", "low_rank")
+IMAGE_CODES = ("came", "jpeg:90", "jpeg:75", "jpeg:50", "webp:75", "webp:50")
+"""How the picture itself may cross, unless said; see `modeltree.image_codes`."""
 EXECUTORS = ("serial", "processes")
 
 
@@ -49,7 +51,8 @@ METHOD_TABLE = (
         deployable=True, handed_over=True,
     ),
     Method(
-        name="cloud_jpeg", title="Cloud, as JPEG", phrase="cloud with JPEG", rank=1, baseline=True, deployable=True,
+        name="cloud_jpeg", title="Cloud, as JPEG", phrase="cloud with JPEG", rank=1, baseline=True,
+        deployable=True, handed_over=True,
     ),
     Method(
         name="surgery", title="Surgery", phrase="surgery", rank=3, offered=True, deployable=True, handed_over=True,

@@ -32,6 +32,7 @@ from nas.compression.distillation import DistilConfig
 from nas.compression.library import Choice, Library, build_library, library_folder
 from nas.compression.predictor import Predictor, Quality, fit_predictor
 from nas.config import SearchConfig
+from nas.emulation.known_types import met_link
 from nas.exits.measure import learn_endings
 from nas.exits.places import exit_places
 from nas.finalise.per_branch import BranchOracle
@@ -39,14 +40,21 @@ from nas.finalise.select import conclude
 from nas.finalise.summarise import Findings, summarise
 from nas.jobs.executors import executor
 from nas.jobs.progress import Progress, StageProgress, silent_stages
-from nas.names import PLAIN_TREE
+from nas.names import FIXED, PLAIN_TREE
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
 from nas.training.base_network import Prepared, check_learnt, prepare
 from nas.treesearch.methods import MethodResult, fixed, run_branch, run_exact, run_surgery, run_tabular, run_tree
-from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces, within_energy, without_endings
+from nas.treesearch.search_spaces import (
+    SearchSpaces,
+    build_search_spaces,
+    within_energy,
+    without_endings,
+    without_pictures,
+)
 from nas.treesearch.space import Scenario
 from nas.treesearch.tensorboard import write_events
+from transforms import Network
 
 _SMALL_STEPS = 40  # of distillation, where there are few training images
 
@@ -83,10 +91,13 @@ def search(
     run = Run.start(out, config, resume=resume)
     if run.finished:
         return Searched(out, *read_run(out))
+
+    def cuts_of(network: Network) -> tuple[int, ...]:
+        return slice_blocks(network.spec, config.N, exit_places(network, config.exits, base=config.base))
+
     try:
-        prepared = prepare(config, out, cache, partial(progress, "base"))
-        exits = exit_places(prepared.network, config.exits, base=config.base)
-        cuts = slice_blocks(prepared.network.spec, config.N, exits)
+        prepared = prepare(config, out, cache, partial(progress, "base"), cuts_of)
+        cuts = cuts_of(prepared.network)
         check_learnt(prepared, config)
     except NasError:
         run.abandon()
@@ -105,7 +116,10 @@ def search(
     oracle = None
     if config.distillation == "branch":
         oracle = BranchOracle(prepared, config, run.path("stages", "branches.json"), library.folder)
-    results = _methods(config, searched, run, oracle, partial(progress, "search"))
+    simple = {name: fixed(searched, name) for name in _fixed(searched)}
+    if not config.offered_codes:
+        searched = without_pictures(searched)
+    results = simple | _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
     concluded = conclude(config, prepared, spaces, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds
@@ -126,12 +140,14 @@ def search(
 def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
     """Profiles, bandwidth types and costs of a config on a link."""
     forks: Any = config.forks
+    types = BandwidthTypes.from_trace(trace, config.K, forks=forks)
     return Scenario(
         device=load_profile(config.device),
         cloud=load_profile(config.cloud),
-        types=BandwidthTypes.from_trace(trace, config.K, forks=forks),
+        types=types,
         transfer=TransferModel(rtt_ms=trace.rtt_ms),
         reward=Reward(),
+        met=met_link(trace, types) if config.measure == "estimated" else None,
     )
 
 
@@ -165,6 +181,11 @@ def _taught(
     return fit_predictor(library, plans, accuracies, base=base, classes=len(prepared.dataset.classes))
 
 
+def _fixed(spaces: SearchSpaces) -> tuple[str, ...]:
+    """The baselines that there are: JPEGs of pictures only."""
+    return FIXED if spaces.tree.endings.pictures else tuple(name for name in FIXED if name != "cloud_jpeg")
+
+
 def _methods(
     config: SearchConfig,
     spaces: SearchSpaces,
@@ -172,8 +193,8 @@ def _methods(
     oracle: BranchOracle | None,
     progress: Progress,
 ) -> dict[str, MethodResult]:
-    """Every method asked for, in an order in which each finds what it builds on."""
-    results: dict[str, MethodResult] = {name: fixed(spaces, name) for name in ("device_only", "cloud_raw")}
+    """Every method that was asked for, in an order in which each finds what it builds on."""
+    results: dict[str, MethodResult] = {}
 
     def stage(name: str, work: Callable[[], MethodResult]) -> None:
         found = run.stage(name, lambda: msgspec.to_builtins(work()))

@@ -21,7 +21,7 @@ from modeltree.tree import Handover, ModelTree
 from runtime.bandwidth import ProbePolicy
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
-from runtime.images import Picture, Pictures
+from runtime.images import Picture, Pictures, sendable_file
 from runtime.inference.hedging import Hedge
 from runtime.inference.tree_walk import TreeWalk
 from runtime.inference.walk import Walk
@@ -62,6 +62,7 @@ class Session:
         self.device, self.link, self.options, self.clock = device, link, options, clock
         tree = device.manifest.tree
         self._whole = _whole(tree)
+        self._sends_files = any(node.handover is not None and node.handover.code == "came" for node in tree.nodes)
         if options.mode == "only-cloud":
             _check_only_cloud(transport, self._whole)
         self.driver = driver or BySwitch(tree)
@@ -194,15 +195,19 @@ class Session:
     ) -> Result | list[Result]:  # fmt: skip
         self._check_open()
         if not isinstance(picture, list | tuple):
-            return self._classified(*self.device.entering(picture), started, deadline_ms)
-        read = [self.device.entering(one) for one in picture]
-        return [self._classified(x, pixels, self.clock(), deadline_ms) for x, pixels in read]
+            return self._classified(*self._entered(picture), started, deadline_ms)
+        read = [self._entered(one) for one in picture]
+        return [self._classified(*one, self.clock(), deadline_ms) for one in read]
+
+    def _entered(self, picture: Picture) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
+        """A picture as the network takes it, its pixels, and the file that it came as where a fork sends that."""
+        return *self.device.entering(picture), sendable_file(picture) if self._sends_files else None
 
     def _classified(
-        self, x: np.ndarray, pixels: np.ndarray | None, started: float, deadline_ms: float | None
+        self, x: np.ndarray, pixels: np.ndarray | None, file: bytes | None, started: float, deadline_ms: float | None
     ) -> Result:  # fmt: skip
         deadline = None if deadline_ms is None else started + deadline_ms / 1e3
-        walk = Walk(parts=Parts(), tree=self.device.manifest.tree, x=x)
+        walk = Walk(parts=Parts(), tree=self.device.manifest.tree, x=x, file=file)
         if self.options.mode == "only-cloud":
             assert self._hedge is not None
             assert self._whole is not None

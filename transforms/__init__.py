@@ -4,9 +4,11 @@ from modeltree.errors import unknown
 from transforms.compose import compose
 from transforms.graph.lifting import export
 from transforms.graph.network import Network, Unit, analyse
+from transforms.graph.running import node_values, values_at
 from transforms.techniques.fire import Fire
 from transforms.techniques.gap import GlobalAveragePooling
 from transforms.techniques.ksvd import KSVD
+from transforms.techniques.low_rank import LowRank
 from transforms.techniques.mobilenet import MobileNet
 from transforms.techniques.mobilenet_v2 import MobileNetV2
 from transforms.techniques.prune import FilterPruning
@@ -18,6 +20,7 @@ TECHNIQUES: dict[str, Technique] = {
     technique.name: technique
     for technique in (
         SVD(), KSVD(), GlobalAveragePooling(), MobileNet(), MobileNetV2(), Fire(), FilterPruning(), Tucker2(),
+        LowRank(),
     )
 }  # fmt: skip
 
@@ -29,4 +32,16 @@ def technique(name: str) -> Technique:
     return TECHNIQUES[name]
 
 
-__all__ = ["TECHNIQUES", "Network", "Technique", "Unit", "Variant", "analyse", "compose", "export", "technique"]
+__all__ = [
+    "TECHNIQUES",
+    "Network",
+    "Technique",
+    "Unit",
+    "Variant",
+    "analyse",
+    "compose",
+    "export",
+    "node_values",
+    "technique",
+    "values_at",
+]

@@ -73,7 +73,7 @@ def operands(steps: Sequence[Step], channels: Sequence[int], layouts: dict[str, 
 
 
 def by_slot(numbers: np.ndarray, channels: Sequence[int]) -> np.ndarray:
-    """Per-channel numbers in the order of the physical slots, 0 in padding."""
+    """Per-channel numbers, (channels,), in the order of the physical slots, (slots,), 0 in padding."""
     slots = np.asarray(channels)
     return np.where(slots >= 0, numbers[np.maximum(slots, 0)], 0).astype(np.float32)
 

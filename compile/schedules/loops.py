@@ -14,7 +14,7 @@ from compile.graph.stages import Loops, Value
 from compile.schedules.emit import registers, split, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
 from compile.schedules.reductions import REDUCTIONS
-from compile.schedules.scalars import SCALARS
+from compile.schedules.scalars import SCALARS, is_nan
 from compile.targets import Target
 
 
@@ -83,9 +83,10 @@ def _ranked(stage: Loops, given: list[Any], parallel: bool) -> None:
         T.buffer_store(rank, T.int32(0), [0])
         with T.serial(length) as j:
             other = T.Bind(x[o * length + j])
-            bigger, smaller = other > mine, other < mine
+            whole = [T.cast(n, "int32") if stage.inputs[0].dtype == "bool" else n for n in (other, mine)]
+            bigger, smaller = whole[0] > whole[1], whole[0] < whole[1]
             if stage.inputs[0].dtype == "float32":
-                nan, other_nan = mine != mine, other != other
+                nan, other_nan = is_nan(mine), is_nan(other)
                 bigger = tirx.any(bigger, tirx.all(other_nan, tirx.Not(nan)))
                 smaller = tirx.any(smaller, tirx.all(nan, tirx.Not(other_nan)))
             same = tirx.all(tirx.Not(bigger), tirx.Not(smaller), j < i)

@@ -8,6 +8,7 @@ from tvm.tirx.script.builder import ir as T
 
 from compile.graph.stages import Loops
 from compile.schedules.emit import registers, split, tasks
+from compile.schedules.scalars import differ, is_nan
 
 _LOWEST, _HIGHEST = -3.4028234663852886e38, 3.4028234663852886e38
 
@@ -36,14 +37,14 @@ def _reduced(stage: Loops, given: list[Any], parallel: bool) -> None:
 
 def _joined(op: str, total: Any, number: Any, dtype: str) -> Any:
     if op == "any":
-        truth = number if str(number.ty.dtype) == "bool" else number != tirx.const(0, number.ty.dtype)
+        truth = number if str(number.ty.dtype) == "bool" else differ(number, tirx.const(0, number.ty.dtype))
         return tirx.Select(truth, T.int32(1), total)
     number = T.cast(number, dtype)
     size = tirx.Select(number < tirx.const(0, dtype), tirx.const(0, dtype) - number, number)
     if op in ("max", "min", "largest_size"):
         number = size if op == "largest_size" else number
         keep = total < number if op == "min" else total > number
-        keep = tirx.any(keep, total != total) if dtype == "float32" else keep
+        keep = tirx.any(keep, is_nan(total))
         return tirx.Select(keep, total, number)
     if op == "prod":
         return total * number
@@ -81,7 +82,7 @@ def _place(stage: Loops, given: list[Any], parallel: bool) -> None:
             number = T.Bind(x[(o * length + step) * inner + i])
             better = number > best[0] if stage.op == "argmax" else number < best[0]
             if dtype == "float32":
-                better = tirx.any(better, tirx.all(number != number, best[0] == best[0]))
+                better = tirx.any(better, tirx.all(is_nan(number), tirx.Not(is_nan(best[0]))))
             with T.If(better), T.Then():
                 T.buffer_store(best, number, [0])
                 T.buffer_store(place, T.cast(step, "int32"), [0])

@@ -42,8 +42,20 @@ def _arithmetic(make: Callable[[Any, Any], Any]) -> Callable[[list[Any], str], A
     return work
 
 
+def is_nan(x: Any) -> Any:
+    """By its bits: what is compared with itself is simplified away, and TVM takes NaN for equal to everything."""
+    if _type(x) != "float32":
+        return tirx.const(False, "bool")
+    return (T.reinterpret("uint32", x) & T.uint32(0x7FFFFFFF)) > T.uint32(0x7F800000)
+
+
+def differ(x: Any, y: Any) -> Any:
+    """x != y as in torch, where NaN differs from everything, itself too."""
+    return tirx.any(is_nan(x), is_nan(y), x != y) if _type(x) == "float32" else x != y
+
+
 def _truth(number: Any) -> Any:
-    return number if _type(number) == "bool" else number != tirx.const(0, _type(number))
+    return number if _type(number) == "bool" else differ(number, tirx.const(0, _type(number)))
 
 
 def _logical(make: Callable[..., Any]) -> Callable[[list[Any], str], Any]:
@@ -89,8 +101,10 @@ def _largest(largest: bool) -> Callable[[Any, Any], Any]:
     """Where one is NaN, so is the result."""
 
     def make(x: Any, y: Any) -> Any:
+        if _type(x) == "bool":
+            return tirx.any(x, y) if largest else tirx.all(x, y)
         keep = x > y if largest else x < y
-        keep = tirx.any(keep, x != x) if _type(x) == "float32" else keep
+        keep = tirx.any(keep, is_nan(x))
         return tirx.Select(keep, x, y)
 
     return make
@@ -155,14 +169,17 @@ SCALARS: dict[str, Callable[[list[Any], str], Any]] = {
         "log", "log1p", "log2", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
         "acosh", "atanh", "erf", "floor", "ceil", "trunc", "atan2",
     )},
-    "add": _arithmetic(lambda x, y: x + y), "subtract": _arithmetic(lambda x, y: x - y),
-    "multiply": _arithmetic(lambda x, y: x * y), "maximum": _arithmetic(_largest(True)),
+    "add": _arithmetic(lambda x, y: tirx.any(x, y) if _type(x) == "bool" else x + y),
+    "subtract": _arithmetic(lambda x, y: x - y),
+    "multiply": _arithmetic(lambda x, y: tirx.all(x, y) if _type(x) == "bool" else x * y),
+    "maximum": _arithmetic(_largest(True)),
     "minimum": _arithmetic(_largest(False)), "divide": _arithmetic(lambda x, y: x / y),
     "negative": lambda numbers, dtype: tirx.const(0, dtype) - numbers[0],
     "abs": lambda numbers, dtype: tirx.abs(numbers[0]), "sign": _sign, "round": _round,
     "expm1": lambda numbers, dtype: T.exp(numbers[0]) - T.float32(1),
     "isinf": lambda numbers, dtype: tirx.abs(numbers[0]) == T.float32(math.inf),
-    "eq": _compare(lambda x, y: x == y), "ne": _compare(lambda x, y: x != y), "lt": _compare(lambda x, y: x < y),
+    "isnan": lambda numbers, dtype: is_nan(numbers[0]),
+    "eq": _compare(lambda x, y: x == y), "ne": _compare(differ), "lt": _compare(lambda x, y: x < y),
     "le": _compare(lambda x, y: x <= y), "gt": _compare(lambda x, y: x > y), "ge": _compare(lambda x, y: x >= y),
     "fmod": _arithmetic(_fmod), "remainder": _arithmetic(_remainder), "floor_divide": _arithmetic(_floor_divide),
     "trunc_divide": _arithmetic(lambda x, y: T.trunc(x / y) if _type(x) == "float32" else tirx.truncdiv(x, y)),

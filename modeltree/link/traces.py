@@ -94,6 +94,23 @@ class Trace:
         finish = float(self.time_s[last] + (rest - self._carried_bytes[last]) / self._rates[last])
         return max(0.0, ms_from_s(loops * self.end_s + finish - start))
 
+    def transfers_ms(self, size_bytes: np.ndarray, start_s: np.ndarray) -> np.ndarray:
+        """`transfer_ms` of many: sizes (bytes, at least 0) and starts (s), of shapes that broadcast to the result's."""
+        size, start = np.broadcast_arrays(np.asarray(size_bytes, np.float64), np.asarray(start_s, np.float64))
+        start = start % self.end_s
+        total = float(self._carried_bytes[-1])
+        first = np.searchsorted(self.time_s, start, side="right") - 1
+        target = self._carried_bytes[first] + self._rates[first] * (start - self.time_s[first]) + size
+        loops, rest = np.divmod(target, total)
+        whole = rest == 0  # as above
+        loops, rest = loops - whole, np.where(whole, total, rest)
+        last = np.searchsorted(self._carried_bytes, rest, side="left") - 1
+        # nothing sent may fall where nothing was carried: any rate will do, the answer is 0
+        rate = np.where(self._rates[last] > 0, self._rates[last], 1.0)
+        finish = self.time_s[last] + (rest - self._carried_bytes[last]) / rate
+        took = np.maximum(0.0, ms_from_s(1.0) * (loops * self.end_s + finish - start))
+        return np.where(size > 0, took, 0.0)
+
     def quantile(self, q: float) -> float:
         """Bandwidth in Mbit/s that the link stays at or under for a share `q` of the time, 0 <= q <= 1.
 

@@ -145,7 +145,10 @@ class Decisions:
         return self.highest(self._worth(mbps, least_b=_TIE), mbps, among=among)
 
     def highest(self, scores: np.ndarray, mbps: float, *, among: np.ndarray | None = None) -> int:
-        """The action of the highest score within the budget and `among`; without one, that of the least energy."""
+        """The action of the highest score within the budget and `among`; without one, that of the least energy.
+
+        scores, among : (actions,).
+        """
         if among is None and not self._limited:
             return int(scores.argmax())
         left = np.arange(len(self)) if among is None else self._chosen(among)

@@ -18,7 +18,11 @@ from modeltree.files import write_bytes
 from modeltree.layers import KINDS, LayerSpec
 from modeltree.units import ms_from_ns, ms_from_us
 
-PROFILES = ("cloud_cpu", "cloud_gpu", "phone", "pi4", "tx2")
+PROFILES = (
+    "cloud_cpu", "cloud_gpu", "phone", "pi3_ncnn", "pi3_ncnn_1t", "pi4", "pi4_ncnn", "pi4_ncnn_1t", "pi5_ncnn",
+    "pi5_ncnn_1t", "sdm660_ncnn", "sdm660_ncnn_1t", "sm8150_ncnn", "sm8150_ncnn_1t", "tx2", "zero2w_ncnn",
+    "zero2w_ncnn_1t",
+)  # fmt: skip
 """Names of the shipped profiles."""
 
 PROFILE_VERSION = 1
@@ -26,6 +30,9 @@ PROFILE_VERSION = 1
 
 ELEMENT_KINDS = ("pool", "elementwise", "move")
 MAC_KINDS = tuple(kind for kind in KINDS if kind not in ELEMENT_KINDS)
+
+WEBP_ENCODE, WEBP_DECODE = 5.0, 2.0
+"""Times that JPEG takes, as measured on x86-64 with Pillow on photographs at 224."""
 
 _FOLDER = Path(__file__).parent
 
@@ -47,6 +54,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     overhead_us : once per layer with weights (launch, batch normalisation that is not folded, cache misses).
     jpeg_ns_per_pixel : to encode or decode one RGB pixel.
     ns_per_weight_byte : beside the MACs, for reading weights; 0 in profiles that were made without it.
+    webp_ns_per_pixel : to encode one RGB pixel as WebP; 0: not measured, then it is `WEBP_ENCODE` times JPEG's.
+    ns_per_map_byte : of what a layer with weights reads and writes beside them, as float32; 0 in profiles without it.
+    strided_ratio : what a MAC of a 3x3 convolution with stride or groups costs, over that of one without: fast kernels
+        (Winograd) serve the latter alone.
     codec_ns_per_number : to encode (device) or decode (cloud) one number of a quantised hand-over; 0: not known.
     energy : what computing and sending take from its battery, above idle; None where nobody asked.
 
@@ -65,6 +76,9 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     jpeg_ns_per_pixel: float
     ns_per_weight_byte: float = 0.0
     codec_ns_per_number: float = 0.0
+    webp_ns_per_pixel: float = 0.0
+    ns_per_map_byte: float = 0.0
+    strided_ratio: float = 1.0
     energy: Energy | None = None
     version: int = PROFILE_VERSION
 
@@ -79,6 +93,9 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "jpeg_ns_per_pixel": self.jpeg_ns_per_pixel,
             "ns_per_weight_byte": self.ns_per_weight_byte,
             "codec_ns_per_number": self.codec_ns_per_number,
+            "webp_ns_per_pixel": self.webp_ns_per_pixel,
+            "ns_per_map_byte": self.ns_per_map_byte,
+            "strided_ratio": self.strided_ratio,
         }
         for what, value in (self.ns_per_mac | self.ns_per_element | scalars).items():
             if not (math.isfinite(value) and value >= 0):
@@ -88,8 +105,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Time of one layer. Counts dense MACs: without sparse kernels a zero costs as much as any other weight."""
         if spec.kind in self.ns_per_element:
             return ms_from_ns(self.ns_per_element[spec.kind] * spec.elements)
-        work_ns = self.ns_per_mac[spec.kind] * spec.dense_macs + self.ns_per_weight_byte * spec.weight_bytes
-        return ms_from_ns(work_ns) + ms_from_us(self.overhead_us)
+        ratio = self.strided_ratio if spec.kind == "conv3x3" and not spec.plain else 1.0
+        work_ns = ratio * self.ns_per_mac[spec.kind] * spec.dense_macs
+        read_ns = self.ns_per_weight_byte * spec.weight_bytes + self.ns_per_map_byte * spec.map_bytes
+        return ms_from_ns(work_ns + read_ns) + ms_from_us(self.overhead_us)
 
     def compute_ms(self, layers: Iterable[LayerSpec]) -> float:
         """Time of layers run one after the other."""
@@ -98,6 +117,15 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def jpeg_ms(self, height: int, width: int) -> float:
         """Time to encode (or decode) an RGB image of that size as JPEG."""
         return ms_from_ns(self.jpeg_ns_per_pixel * height * width)
+
+    def encode_ms(self, kind: str, pixels: int) -> float:
+        """Time to code so many RGB pixels as `jpeg` or `webp`."""
+        webp_ns = self.webp_ns_per_pixel or WEBP_ENCODE * self.jpeg_ns_per_pixel
+        return ms_from_ns((webp_ns if kind == "webp" else self.jpeg_ns_per_pixel) * pixels)
+
+    def decode_ms(self, kind: str, pixels: int) -> float:
+        """Time to decode so many."""
+        return ms_from_ns((WEBP_DECODE if kind == "webp" else 1.0) * self.jpeg_ns_per_pixel * pixels)
 
     def codec_ms(self, numbers: int) -> float:
         """Time to encode (or decode) a quantised hand-over of so many numbers."""

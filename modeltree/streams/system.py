@@ -37,7 +37,7 @@ EPSILON_MS = 1e-6
 _FORGOTTEN_MS = 60_000.0
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """What a planner sees when a task arrives.
 
     deadline_ms : tau. device_wait_ms : max(t_h^s - t_n^a, 0); server_wait_ms : max(t_(n-1)^f - t_n^a, 0).
@@ -58,14 +58,14 @@ class Seen(NamedTuple):
 class Planner(Protocol):
     """Chooses exit and cut for a task."""
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """The number of an action of the system's table; 0 does not run the task."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreamSystem:
-    """Actions, the link and the gain. trace : a link that changes, in place of `mbps`."""
+    """Actions, the link and the gain. trace : a link that changes, in place of `mbps`, each device's own."""
 
     table: ActionTable
     mbps: float = PAPER_MBPS
@@ -110,7 +110,13 @@ class StreamSystem:
         """(actions,): t^tr at a bandwidth."""
         return self.sent_bytes[images] / bytes_per_ms(mbps)
 
-    def finish_ms(self, seen: Seen) -> np.ndarray:
+    def crosses_ms(self, size_bytes: np.ndarray, sends_ms: np.ndarray) -> np.ndarray:
+        """What bytes take on the link from a moment t^s of the stream's clock on; any shapes that broadcast."""
+        if self.trace is None:
+            return np.asarray(size_bytes / bytes_per_ms(self.mbps) + 0.0 * sends_ms)
+        return self.trace.transfers_ms(size_bytes, s_from_ms(1.0) * sends_ms)
+
+    def finish_ms(self, seen: Observation) -> np.ndarray:
         """(actions,): T_n = t_n^f - t_n^a of every action at the bandwidth that is seen; 0 for action 0."""
         device_ms, server_ms = self.device_ms[seen.images], self.server_ms[seen.images]
         sends = np.maximum(seen.device_wait_ms + device_ms, np.where(self.passes, seen.link_wait_ms, 0.0))
@@ -155,7 +161,7 @@ class Timeline:
         self.server_free_ms = -math.inf
         self._served: list[tuple[float, float, float]] = []  # (reaches, serves, ends) of the server's tasks
 
-    def seen(self, task: Task) -> Seen:
+    def seen(self, task: Task) -> Observation:
         """What a planner sees of a task that arrives."""
         now = task.arrival_ms
         waits = [max(free - now, 0.0) for free in self.device_free_ms]
@@ -166,7 +172,7 @@ class Timeline:
         else:  # what has reached it, as a server knows its queue
             left = [ends - max(serves, now) for reaches, serves, ends in self._served if reaches <= now < ends]
             server_wait_ms = math.fsum(left)
-        return Seen(
+        return Observation(
             images=task.images, deadline_ms=task.deadline_ms, device_wait_ms=waits[task.device],
             server_wait_ms=server_wait_ms, mbps=mbps, device=task.device,
             others_ms=(*waits[: task.device], *waits[task.device + 1 :]),
@@ -229,7 +235,7 @@ class Scripted:
     actions: Sequence[int]
     at: int = 0
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """The next of the plan."""
         self.at += 1
         return int(self.actions[self.at - 1])

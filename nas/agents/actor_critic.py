@@ -94,13 +94,13 @@ class Weights:
     tie: float
 
 
-def returns(rewards: torch.Tensor, following: torch.Tensor, gamma: float) -> torch.Tensor:
+def returns(rewards: np.ndarray, following: np.ndarray, gamma: float) -> np.ndarray:
     """k-step returns, eq. 16: (k, copies) rewards in their order, (copies,) values of the states behind the last."""
     found, after = [], following
-    for reward in rewards.flip(0):
+    for reward in rewards[::-1]:
         after = reward + gamma * after
         found.append(after)
-    return torch.stack(found[::-1])
+    return np.stack(found[::-1])
 
 
 def loss_of(

@@ -29,7 +29,7 @@ class OneHeadForAll:
 
 
 def choices(options: np.ndarray) -> OneHeadForAll:
-    """For an action space of so many options each.
+    """For an action space of so many options each; options : (choices,).
 
     Raises
     ------

@@ -16,12 +16,12 @@ class OneHeadEach:
     options: int
 
     def actions(self, chosen: np.ndarray) -> np.ndarray:
-        """As they are."""
+        """(B, heads) as they are."""
         return chosen
 
 
 def choices(options: np.ndarray) -> OneHeadEach:
-    """For an action space of so many options each.
+    """For an action space of so many options each; options : (heads,).
 
     Raises
     ------

@@ -77,7 +77,7 @@ def layer_sizes(inputs: int, hidden: int, layers: int, outputs: int) -> list[int
 
 
 def adam(parameters: Iterable[torch.Tensor], lr: float) -> torch.optim.Adam:
-    """The agents' optimiser.
+    """The agents' optimiser, for parameters of any shape.
 
     Its epsilon is far above the usual 1e-8. A trained agent's gradients are small for long stretches; Adam divides by
     their size, so that the first larger one moved every weight by several `lr` at once, and policies were lost by that.
@@ -112,7 +112,7 @@ class Learnt:
         return self.network(torch.from_numpy(np.asarray(observations, dtype=np.float32)))[0].numpy()
 
     def act(self, observation: np.ndarray) -> int:
-        """The best action for one observation; nothing is drawn."""
+        """The best action for one observation, (inputs,); nothing is drawn."""
         return int(self.scores(observation[None])[0].argmax())
 
     def export(self) -> Dense:

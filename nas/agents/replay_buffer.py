@@ -33,7 +33,7 @@ class Replay:
         return min(self.seen, len(self.action))
 
     def add_(self, observation: np.ndarray, action: int, reward: float, following: np.ndarray, ended: bool) -> None:
-        """Remember a step."""
+        """Remember a step; observations are (inputs,)."""
         i = self.seen % len(self.action)
         self.observation[i], self.action[i], self.reward[i] = observation, action, reward
         self.following[i], self.ended[i] = following, ended
@@ -66,6 +66,7 @@ def played(
 ) -> Iterator[float | None]:
     """Play on for so many steps, remembering each; yields after every step, the episode's return where it was the last.
 
+    choose : given an observation, (inputs,), and how many steps were played, the action.
     first : steps that were played before; the environment's generator then stands where they left it.
 
     An episode that was merely cut off is not remembered as ended: its last state still has a value.

@@ -115,7 +115,7 @@ class Sac:
         self.targets.lift_(level)
 
     def draw(self, observation: np.ndarray) -> int:
-        """An action drawn from the policy."""
+        """An action drawn from the policy; observation : (inputs,)."""
         with torch.no_grad():
             pi = torch.softmax(self.actor(torch.from_numpy(observation)[None])[0, 0], dim=-1)
         return int(torch.multinomial(pi, 1, generator=self.generator))

@@ -1,25 +1,16 @@
-"""RMSProp whose parameters and averages several processes share without locks [Li 2023, eqs. 23-24; Mnih et al. 2016].
+"""RMSProp on arrays that several processes share without locks [Li 2023, eqs. 23-24; Mnih et al. 2016].
 
 g <- alpha g + (1 - alpha) d^2,   theta <- theta - eta d / sqrt(g + epsilon)
 """
 
-from collections.abc import Iterable
-
-import torch
+import numpy as np
 
 
-class SharedRmsProp:
-    """Updates `parameters`, in shared memory or not, from the gradients of a copy of them."""
-
-    def __init__(self, parameters: Iterable[torch.Tensor], *, alpha: float = 0.99, epsilon: float = 1e-5) -> None:
-        self.parameters = list(parameters)
-        self.averages = [torch.zeros_like(one).share_memory_() for one in self.parameters]
-        self.alpha, self.epsilon = alpha, epsilon
-
-    @torch.no_grad()
-    def step_(self, gradients: Iterable[torch.Tensor | None], lr: float) -> None:
-        """One step down."""
-        for parameter, average, gradient in zip(self.parameters, self.averages, gradients, strict=True):
-            if gradient is not None:
-                average.mul_(self.alpha).addcmul_(gradient, gradient, value=1 - self.alpha)
-                parameter.addcdiv_(gradient, (average + self.epsilon).sqrt(), value=-lr)
+def rmsprop_(
+    parameters: np.ndarray, averages: np.ndarray, gradient: np.ndarray, lr: float, *, alpha: float = 0.99,
+    epsilon: float = 1e-5,
+) -> None:  # fmt: skip
+    """One step down; all arrays (numbers,), `averages` 0 before the first."""
+    averages *= alpha
+    averages += (1 - alpha) * gradient * gradient
+    parameters -= lr * gradient / np.sqrt(averages + epsilon)

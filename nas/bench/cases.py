@@ -106,7 +106,7 @@ def run_cases(run: Path, folder: Path) -> list[Case]:
 def _case(name: str, program: object, folder: Path) -> Case:
     import torch
 
-    from compile.onnx_form import onnx_form
+    from compile.bundle.onnx_form import onnx_form
     from compile.program_file import program_bytes
 
     assert isinstance(program, torch.export.ExportedProgram)

@@ -10,21 +10,22 @@ import typer
 from modeltree.errors import NasError, Remark
 from nas.cli.bench import bench
 from nas.cli.compile import compile_tree
+from nas.cli.decisions.place import place
+from nas.cli.decisions.policy import policy
+from nas.cli.deployed.doctor import doctor
+from nas.cli.deployed.run import run
+from nas.cli.deployed.serve import serve
+from nas.cli.deployed.servers import servers
 from nas.cli.display.streams import end_if_full, end_unless_written, prepare_streams
-from nas.cli.doctor import doctor
-from nas.cli.emulate import emulate
-from nas.cli.field import field
-from nas.cli.place import place
-from nas.cli.policy import policy
+from nas.cli.links.emulate import emulate
+from nas.cli.links.field import field
+from nas.cli.links.record import record
+from nas.cli.links.stream import stream
 from nas.cli.profile import profile
-from nas.cli.record import record
-from nas.cli.run import run
 from nas.cli.search import search
-from nas.cli.serve import serve
-from nas.cli.servers import servers
 from nas.cli.show import show
-from nas.cli.stream import stream
 from nas.cli.train import train
+from nas.cli.usage import ClickException, usage_text
 
 app = typer.Typer(
     add_completion=False,
@@ -58,7 +59,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged pictures, of which we say what there is to say
     warnings.showwarning = _told_in_a_line(warnings.showwarning)
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except ClickException as error:
+        print(usage_text(error), file=sys.stderr)
+        sys.exit(2)
     except NasError as error:
         print(f"nas: {error}", file=sys.stderr)
         sys.exit(2)

@@ -37,10 +37,13 @@ def bench(
     import numpy as np
 
     from modeltree.errors import unknown
+    from modeltree.files import check_writable
     from nas.bench import OURS, PEERS, base_cases, installed, measured, results_text, run_cases, save_results
     from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
 
+    if out is not None:
+        check_writable(out)
     formats = list(dict.fromkeys(weights or ["f32"]))
     names = list(dict.fromkeys(name for name in peer or PEERS if name != "none"))
     for given, known, what in ((formats, OURS, "weight format"), (names, PEERS, "peer")):

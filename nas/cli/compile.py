@@ -18,7 +18,7 @@ def compile_tree(
     out: Annotated[Path, typer.Option(help="The bundle's folder")],
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Whose tree: device_only, cloud_raw, surgery, branch or tree. Again, or all: a bundle each, "
+        typer.Option(help="Whose tree: device_only, cloud_jpeg, surgery, branch, tree. Again, or all: a bundle each, "
                      "in folders of their names below --out. The one that the search chose unless said"),
     ] = None,
     target: Annotated[list[str] | None, typer.Option(help=f"{_TARGETS}. host unless said")] = None,

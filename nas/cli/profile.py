@@ -34,12 +34,23 @@ def profile(
     import numpy as np
 
     from compile.targets import load_target
+    from modeltree.files import check_writable
     from modeltree.profiles import save_profile
     from nas.bases import build
     from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
-    from nas.profiling import checked, checks_text, jpeg_ns_per_pixel, open_timer, profiled, profiled_text, provenance
+    from nas.profiling import (
+        checked,
+        checks_text,
+        jpeg_ns_per_pixel,
+        open_timer,
+        profiled,
+        profiled_text,
+        provenance,
+        webp_ns_per_pixel,
+    )
 
+    check_writable(out)
     known = load_target(target)
     count = threads or known.threads
     known = msgspec.structs.replace(known, threads=count)
@@ -50,8 +61,8 @@ def profile(
     with open_timer(known, count, rpc=rpc, tiles=tiles) as timer, stages(quiet=False) as progress:
         found = profiled(
             timer, name=title, description=f"{known.description}, our compiled kernels, threads: {count}",
-            origin=provenance(known, count, rpc=rpc, rounds=rounds), jpeg_ns=jpeg_ns_per_pixel(), rounds=rounds,
-            burst_s=burst_ms / 1e3, rng=rng, progress=progress,
+            origin=provenance(known, count, rpc=rpc, rounds=rounds), jpeg_ns=jpeg_ns_per_pixel(),
+            webp_ns=webp_ns_per_pixel(), rounds=rounds, burst_s=burst_ms / 1e3, rng=rng, progress=progress,
         )  # fmt: skip
         save_profile(found.profile, out)
         branches = [] if not check else checked(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.names import EXECUTORS, METHODS, TECHNIQUE_NAMES
+from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
 
 _CORES = os.cpu_count() or 1
 
@@ -28,10 +28,14 @@ def search(
     image_size: Annotated[int, typer.Option(help="Height and width of the input in pixels")] = 32,
     trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
     rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,
-    device: Annotated[str, typer.Option(help="phone, pi4, tx2, or a profile's file")] = "phone",
+    device: Annotated[str, typer.Option(help="phone, pi4, pi5_ncnn, another shipped profile, or one's file")] = "phone",
     cloud: Annotated[str, typer.Option(help="cloud_gpu, cloud_cpu, or a profile's file")] = "cloud_gpu",
     method: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(METHODS)}; may be given again. All unless said")
+        list[str] | None,
+        typer.Option(
+            help=f"One of {', '.join(METHODS)}; may be given again. All unless said. With exits or bits a search adds "
+            "plain_tree and actions by itself"
+        ),
     ] = None,
     technique: Annotated[
         list[str] | None, typer.Option(help=f"One of {', '.join(TECHNIQUE_NAMES)}; may be given again. All unless said")
@@ -42,6 +46,9 @@ def search(
     forks: Annotated[str, typer.Option(help="Chances at forks: independent (the paper) or markov (as the trace)")] = (
         "independent"
     ),
+    measure: Annotated[
+        str, typer.Option(help="Value forks as if the type were known (perfect) or as the runtime knows it (estimated)")
+    ] = "perfect",
     single_root: Annotated[bool, typer.Option("--single-root", help="Do not fork before the first block")] = False,
     exits: Annotated[str, typer.Option(help="Early exits as forks: none, auto, or places such as 4,7")] = "none",
     bits: Annotated[
@@ -50,6 +57,10 @@ def search(
     bottleneck: Annotated[
         str, typer.Option(help="Shares of the channels that a learned bottleneck at a hand-over keeps, such as 0.25")
     ] = "",
+    image_codes: Annotated[
+        str,
+        typer.Option(help="How the picture itself may cross: its own file (came), jpeg:Q, webp:Q, jpeg:Q@SIDE, none"),
+    ] = ",".join(IMAGE_CODES),
     energy_mj: Annotated[
         float | None, typer.Option(help="What an inference may take from the battery on average, in mJ")
     ] = None,
@@ -77,9 +88,10 @@ def search(
         base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, image_size=image_size, trace=trace,
         rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
         techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss, budget=budget, forks=forks,
-        single_root=single_root, distillation=distillation, finetune_steps=finetune_steps, fair_chances=fair_chances,
-        boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
+        measure=measure, single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
+        fair_chances=fair_chances, boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
+        image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
         executor=executor, workers=workers, allow_chance=allow_chance,
     )  # fmt: skip
     folder = out or Path("runs") / f"{_base_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"

@@ -32,27 +32,33 @@ def train(
     """Train a base network. An interrupted run goes on where it stopped when it is started again in the same way."""
     from dataclasses import replace
 
+    from modeltree.files import check_writable
     from nas.bases import build, load_weights_
     from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
-    from nas.data import load_dataset
+    from nas.data import class_names, load_dataset
     from nas.exits.heads import exit_accuracies, save_with_heads
     from nas.exits.joint import train_jointly
     from nas.exits.places import exit_places
     from nas.training.program_soundness import check_program
     from nas.training.soundness import fault
-    from nas.training.train import recipe
+    from nas.training.train import check_recipe, device_named, recipe
     from transforms import analyse, export
 
-    dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or default_cache())
-    network = build(base, num_classes=len(dataset.classes), image_size=image_size, seed=seed)
+    check_recipe(epochs=epochs, lr=lr)
+    device_named(device_name)
+    check_writable(out)
+    network = build(
+        base, num_classes=len(class_names(data, image_size=image_size)), image_size=image_size, seed=seed
+    )  # fmt: skip
     shape = (3, image_size, image_size)
     program = export(network, shape)
     check_program(program)
     places = exit_places(analyse(program), exits, base=base)
-    config = replace(recipe(dataset, epochs=epochs, seed=seed, model=network), bf16=bf16)
     if start is not None and (notes := load_weights_(network, start)):
         print(f"nas: {start}: {', '.join(notes)}", file=sys.stderr)
+    dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or default_cache())
+    config = replace(recipe(dataset, epochs=epochs, seed=seed, model=network), bf16=bf16)
     if lr is not None or start is not None:
         config = replace(config, lr=lr if lr is not None else config.lr / 2)
     state = out.with_name(out.name + ".part")

@@ -10,20 +10,19 @@ from torch import nn
 
 from compile.program_file import read_program
 from nas.compression.library import Choice, Library
+from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
 from transforms import Network, analyse, compose
 
-_BATCH = 128
-
 ChoicePlan = Mapping[int, Choice]
 
 
-def top1(network: nn.Module, images: torch.Tensor, labels: np.ndarray) -> float:
+def top1(network: nn.Module, images: torch.Tensor, labels: np.ndarray, at_once: int = 128) -> float:
     """Percent of `images` (n, c, h, w), normalised, whose highest output is their label."""
     truth = torch.from_numpy(labels)
     with torch.no_grad():
-        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(_BATCH), truth.split(_BATCH)))
+        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(at_once), truth.split(at_once)))
     return 100.0 * right / len(labels)
 
 
@@ -39,7 +38,10 @@ def measure_compositions(
     program: Path, library: Library, plans: Sequence[ChoicePlan], images: torch.Tensor, labels: np.ndarray,
     executor: Executor, progress: Progress = silent,
 ) -> list[float]:  # fmt: skip
-    """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library."""
+    """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library.
+
+    images : (n, c, h, w), normalised. labels : (n,).
+    """
     context = _Context(program=program, library=library, images=images, labels=labels)
     found = [0.0] * len(plans)
     progress(0, len(plans), "compositions")
@@ -56,4 +58,4 @@ def _setup(context: _Context) -> tuple[_Context, Network]:
 def _measure(state: tuple[_Context, Network], plan: dict[int, Choice]) -> float:
     context, network = state
     whole = compose(network, 0, len(network.spec.segments), context.library.variants(network, plan))
-    return top1(whole, context.images, context.labels)
+    return top1(whole, context.images, context.labels, images_at_once(network.spec))

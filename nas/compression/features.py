@@ -1,18 +1,16 @@
 """What the base network computes inside, kept on disk so that every variant can be distilled against it at once."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
 from modeltree.errors import DataError
+from nas.jobs.batches import images_at_once
 from transforms import Network
-
-_BATCH = 128
 
 
 class Features:
@@ -26,21 +24,26 @@ class Features:
         return torch.from_numpy(np.load(self.folder / f"{node}.npy", mmap_mode="c"))
 
 
-def write_features(network: Network, images: torch.Tensor, nodes: Iterable[str], folder: Path) -> Features:
-    """Run `images` (n, c, h, w), normalised, through the base network and keep what the named nodes give."""
+def write_features(
+    network: Network, images: torch.Tensor, counts: Mapping[str, int], folder: Path
+) -> Features:  # fmt: skip
+    """Run `images` (n, c, h, w), normalised, through the base network and keep what some nodes give.
+
+    counts : node -> for how many of the images, from the first on. The network runs on no more images than the largest
+        count, and no further than the last of the nodes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = set(nodes)
+    wanted = {name: min(count, len(images)) for name, count in counts.items()}
     files: dict[str, np.memmap] = {}
+    at_once = images_at_once(network.spec)
     try:
         with torch.no_grad():
-            for start in range(0, len(images), _BATCH):
-                recorder = _Recorder(network.graph, wanted)
-                recorder.run(images[start : start + _BATCH])
-                for name, value in recorder.values.items():
+            for start in range(0, max(wanted.values(), default=0), at_once):
+                here = {name for name, count in wanted.items() if count > start}
+                for name, value in _recorded(network.graph, images[start : start + at_once], here):
                     if name not in files:
-                        shape = (len(images), *value.shape[1:])
-                        files[name] = _new_file(folder / f"{name}.npy", shape)
-                    files[name][start : start + len(value)] = value.numpy()
+                        files[name] = _new_file(folder / f"{name}.npy", (wanted[name], *value.shape[1:]))
+                    files[name][start : start + len(value)] = value[: wanted[name] - start].numpy()
         for file in files.values():
             file.flush()
     except OSError as error:
@@ -56,20 +59,19 @@ def _new_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return file
 
 
-def bytes_per_image(network: Network) -> int:
-    """Bytes of all unit inputs and outputs together, for one image."""
-    shapes = {unit.source: unit.in_shape for unit in network.units} | {u.output: u.out_shape for u in network.units}
-    return 4 * sum(int(np.prod(shape)) for shape in shapes.values())
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, wanted: set[str]) -> None:
-        super().__init__(graph)
-        self.wanted = wanted
-        self.values: dict[str, torch.Tensor] = {}
-
-    def run_node(self, node: fx.Node) -> Any:
-        value = super().run_node(node)
-        if node.name in self.wanted:
-            self.values[node.name] = value
-        return value
+def _recorded(graph: fx.GraphModule, images: torch.Tensor, wanted: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(node, value) of the wanted nodes, each as soon as it is there; what no later node reads is freed."""
+    recorder = fx.Interpreter(graph)
+    last = {name: node for node in graph.graph.nodes for name in (n.name for n in node.all_input_nodes)}
+    recorder.args_iter = iter((images,))
+    missing = set(wanted)
+    for node in graph.graph.nodes:
+        if not missing:
+            return
+        recorder.env[node] = recorder.run_node(node)
+        if node.name in missing:
+            missing.remove(node.name)
+            yield node.name, recorder.env[node]
+        for read in node.all_input_nodes:
+            if last[read.name] is node:
+                recorder.env.pop(read, None)

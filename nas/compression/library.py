@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,17 +22,24 @@ from compile.program_file import read_program
 from modeltree.errors import DataError, NotApplicable
 from modeltree.files import write_bytes
 from modeltree.layers import LayerSpec
+from nas.compression.budget import (
+    first_place,
+    probe_count,
+    sample_images,
+    step_images,
+    unit_images,
+    waves,
+)
 from nas.compression.distillation import DistilConfig, distil
-from nas.compression.features import Features, bytes_per_image, write_features
+from nas.compression.features import Features, write_features
+from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
-from transforms import TECHNIQUES, Network, Variant, analyse, compose, technique
+from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, technique
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
 
-_RECIPE = 2  # raise it when distillation changes what a variant comes out as
-_SAMPLES = 512  # images for data-aware starts
-_FEATURE_BYTES = 3 * 2**30
+_RECIPE = 3  # raise it when distillation changes what a variant comes out as
 
 
 class Choice(NamedTuple):
@@ -146,8 +153,9 @@ def build_library(
     Parameters
     ----------
     program : file with the exported base network that `network` was analysed from; workers read it.
-    fit : (n, c, h, w) normalised images to distil on; fewer are used where features would pass 3 GiB.
-    probe : held-back images and labels to judge variants on.
+    fit : (n, c, h, w) normalised images to distil on.
+    probe : held-back images and labels to judge variants on. How many of both are used, and how many features are on
+        disk at once, `nas.compression.budget` says.
     """
     config = config or DistilConfig()
     wanted, declined = candidates(network, names)
@@ -158,21 +166,43 @@ def build_library(
         scratch_root = folder / "scratch"
         scratch_root.mkdir(parents=True, exist_ok=True)
         _sweep(scratch_root)
-        with tempfile.TemporaryDirectory(dir=scratch_root, prefix=f"{os.getpid()}-") as scratch:
-            nodes = {n for u, _ in missing for n in (network.units[u].source, network.units[u].output)}
-            nodes |= {place.after for place in network.spec.places}
-            count = max(config.batch_size, min(len(fit), _FEATURE_BYTES // max(bytes_per_image(network), 1)))
-            write_features(network, fit[:count], nodes, Path(scratch) / "fit")
-            write_features(network, probe[0], nodes, Path(scratch) / "probe")
-            context = _Context(
-                program=program, folder=folder, fit=Path(scratch) / "fit", probe=Path(scratch) / "probe",
-                labels=probe[1], config=config,
-            )  # fmt: skip
-            for index, record in executor.run(_setup, _distil_one, context, missing):
-                records[missing[index]] = record
-                progress(len(records), len(wanted), "variants")
+        count = probe_count(network.spec, len(probe[0]))
+        judged = probe[0][:count], probe[1][:count]
+        for wave in waves(network, missing, len(fit), count):
+            with tempfile.TemporaryDirectory(dir=scratch_root, prefix=f"{os.getpid()}-") as scratch:
+                context = _written(network, program, folder, fit, judged, Path(scratch), wave, config)
+                for index, record in executor.run(_setup, _distil_one, context, wave):
+                    records[wave[index]] = record
+                    progress(len(records), len(wanted), "variants")
     ordered = {key: records[key] for key in wanted}
     return Library(folder=folder, records=ordered, declined=declined)
+
+
+def _written(
+    network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
+    scratch: Path, wave: Sequence[tuple[int, Choice]], config: DistilConfig,
+) -> _Context:  # fmt: skip
+    """Features for some tasks, in `scratch`: inputs and targets of their units, and the cuts that their effects are
+    computed from."""
+    places = network.spec.places
+    fitted: dict[str, int] = {}
+    judged = {places[-1].after: len(probe[0])}
+    for index, choice in wave:
+        unit = network.units[index]
+        for node in (unit.source, _target(network, unit, choice)):
+            fitted[node] = max(fitted.get(node, 0), unit_images(unit, len(fit)))
+            judged[node] = max(judged.get(node, 0), unit_images(unit, len(probe[0])))
+        judged[places[first_place(network, unit)].after] = len(probe[0])
+    write_features(network, fit, fitted, scratch / "fit")
+    write_features(network, probe[0], judged, scratch / "probe")
+    return _Context(
+        program=program, folder=folder, fit=scratch / "fit", probe=scratch / "probe", labels=probe[1], config=config
+    )
+
+
+def _target(network: Network, unit: Unit, choice: Choice) -> str:
+    """The node whose value a variant has to give."""
+    return network.spec.places[-1].after if choice.ends_network else unit.output
 
 
 def _setup(context: _Context) -> tuple[_Context, Network]:
@@ -184,11 +214,14 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
     index, choice = task
     began = time.perf_counter()
     unit, fit, probe = network.units[index], Features(context.fit), Features(context.probe)
-    made = technique(choice.technique)
-    target = network.spec.places[-1].after if made.structure(unit, choice.rate).ends_network else unit.output
-    inputs, targets = fit[unit.source], fit[target]
-    start = made.apply(unit, choice.rate, (inputs[:_SAMPLES], targets[:_SAMPLES]))
-    variant, error = distil(start, inputs, targets, (probe[unit.source], probe[target]), context.config)
+    target = _target(network, unit, choice)
+    count = min(unit_images(unit, len(fit[node])) for node in (unit.source, target))
+    inputs, targets = fit[unit.source][:count], fit[target][:count]
+    samples = sample_images(unit)
+    start = technique(choice.technique).apply(unit, choice.rate, (inputs[:samples], targets[:samples]))
+    held = unit_images(unit, len(context.labels))
+    config = replace(context.config, batch_size=step_images(unit, context.config.batch_size))
+    variant, error = distil(start, inputs, targets, (probe[unit.source][:held], probe[target][:held]), config)
     logit_error, drop = _effect(network, index, variant, probe, context.labels)
     restore = variant.restore
     record = Record(
@@ -211,11 +244,11 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
 def _effect(network: Network, index: int, variant: Variant, probe: Features, labels: np.ndarray) -> tuple[float, float]:
     """Relative error of the logits and points of accuracy lost, with this variant alone plugged in."""
     spec = network.spec
-    segment = next(s for s, items in enumerate(spec.segments) if any(spec.items[i].unit == index for i in items))
-    rest = compose(network, segment, len(spec.segments), {index: variant})
+    place = first_place(network, network.units[index])
+    rest = compose(network, place, len(spec.segments), {index: variant})
     base = probe[spec.places[-1].after]
     with torch.no_grad():
-        logits = torch.cat([rest(x) for x in probe[spec.places[segment].after].split(128)])
+        logits = torch.cat([rest(x) for x in probe[spec.places[place].after].split(images_at_once(spec))])
     error = float((logits - base).square().mean() / base.var().clamp_min(1e-12))
     truth = torch.from_numpy(labels)
     right = (base.argmax(1) == truth).double().mean() - (logits.argmax(1) == truth).double().mean()

@@ -66,12 +66,18 @@ def fit_predictor(
 ) -> tuple[Predictor, Quality]:
     """Fit to measured compositions, and say how well by cross-validation.
 
+    With a library of nothing there is nothing to learn: what endings lose alone adds up, less as it nears chance.
+
     measured : accuracy in percent of each plan on the search images; base : of the base network on the same.
 
     Raises
     ------
     DataError : fewer compositions than folds.
     """
+    if not library.records:
+        depth = max(base - 100.0 / classes, 1.0)
+        reach = -np.log1p(-_RANGE) * np.arange(_LEVELS + 1) / _LEVELS
+        return Predictor(damage={}, table=base + depth * np.expm1(-reach)), Quality([], 1.0, 0.0)
     if len(plans) < _FOLDS:
         raise DataError(f"{len(plans)} compositions were measured: the predictor needs at least {_FOLDS}")
     drops = base - np.array(measured)
@@ -86,7 +92,7 @@ def fit_predictor(
 
 
 def quality(predicted: np.ndarray, measured: np.ndarray) -> Quality:
-    """Rank correlation and mean error of predicted accuracies."""
+    """Rank correlation and mean error of predicted accuracies, (compositions,), in percent as the measured."""
     constant = np.ptp(predicted) == 0 or np.ptp(measured) == 0
     rank = 1.0 if constant else float(spearmanr(predicted, measured)[0])
     points = [(float(p), float(m)) for p, m in zip(predicted, measured)]

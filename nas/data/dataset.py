@@ -35,6 +35,14 @@ class ImageSet:
         return len(self.labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """Images as the files that they came as, all JPEG or WebP: mean size in bytes, and mean number of pixels."""
+
+    bytes: float
+    pixels: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """A data set as every part of `nas` sees it.
@@ -47,6 +55,7 @@ class Dataset:
     test : for the final report alone.
     flip : whether a mirrored image keeps its label (digits do not).
     picture : how a picture becomes an image like these.
+    files : what the images were that a device will see, where they came as files that can be sent on; else None.
     """
 
     name: str
@@ -58,6 +67,7 @@ class Dataset:
     test: ImageSet
     flip: bool
     picture: PictureRule = field(default_factory=PictureRule)
+    files: FileFacts | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:

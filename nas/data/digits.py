@@ -8,6 +8,8 @@ from nas.data.decoding import pixels_alone
 from nas.data.split import mean_and_std, stratified
 from runtime.images import pixels_of
 
+CLASSES = tuple("0123456789")
+
 
 def load(*, image_size: int, seed: int) -> Dataset:
     """Ten digits, 8x8 grey, resized (bicubic) to `image_size` and repeated over three channels.
@@ -29,7 +31,7 @@ def load(*, image_size: int, seed: int) -> Dataset:
     mean, std = mean_and_std(images[fit])
     return Dataset(
         name="digits",
-        classes=tuple("0123456789"),
+        classes=CLASSES,
         mean=mean,
         std=std,
         fit=ImageSet(images=images[fit], labels=labels[fit]),

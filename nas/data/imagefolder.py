@@ -7,12 +7,15 @@ import numpy as np
 from modeltree.errors import DataError
 from modeltree.preprocessing import PictureRule
 from nas.data import cifar10
-from nas.data.dataset import Dataset
+from nas.data.dataset import Dataset, FileFacts
 from nas.data.decoding import Files, decoded
 from nas.data.split import mean_and_std, stratified
+from runtime.images import sendable_file
 from runtime.images.folders import SUFFIXES, image_files, subfolders
+from runtime.images.headers import claimed_size
 
 SEARCH_SHARE, SEARCH_MOST = 0.10, 5000
+_SIZED = 256  # files whose sizes count, about
 
 
 def load(folder: Path, *, image_size: int, seed: int, cache: Path | None) -> Dataset:
@@ -30,13 +33,7 @@ def load(folder: Path, *, image_size: int, seed: int, cache: Path | None) -> Dat
     DataError : a missing folder, no classes, a class without images, a class unknown to `train`, hardly an
         image that can be read.
     """
-    parts = [name for name in ("val", "test") if (folder / name).is_dir()]
-    if not (folder / "train").is_dir() or not parts:
-        raise DataError(f"{folder} must hold train/ and val/ or test/ with one folder per class: arrange the images so")
-    classes = tuple(path.name for path in subfolders(folder / "train"))
-    if len(classes) < 2:
-        raise DataError(f"{folder / 'train'} holds {len(classes)} class folders but must hold at least 2: add some")
-
+    classes, parts = class_names(folder), _parts(folder)
     fit, test = _files(folder / "train", classes), _files(folder / parts[-1], classes)
     if len(parts) == 2:
         search = _files(folder / "val", classes)
@@ -65,7 +62,41 @@ def load(folder: Path, *, image_size: int, seed: int, cache: Path | None) -> Dat
         test=sets[2],
         flip=True,
         picture=rule,
+        files=_facts([path for path, _ in test]),
     )
+
+
+def _facts(paths: list[Path]) -> FileFacts | None:
+    """Means over some of the files, evenly spread; None where one of them could not be sent as it is."""
+    spread = paths[:: max(1, len(paths) // _SIZED)]
+    sizes = []
+    for path in spread:
+        data = sendable_file(path)
+        if data is None:
+            return None
+        claimed = claimed_size(data)
+        sizes.append((len(data), claimed.width * claimed.height))
+    means = np.mean(sizes, axis=0)
+    return FileFacts(bytes=float(means[0]), pixels=float(means[1]))
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The class folders of `train/`, in sorted order; no image is looked at.
+
+    Raises
+    ------
+    DataError : the folders are not there, or hold fewer than two classes.
+    """
+    if not (folder / "train").is_dir() or not _parts(folder):
+        raise DataError(f"{folder} must hold train/ and val/ or test/ with one folder per class: arrange the images so")
+    classes = tuple(path.name for path in subfolders(folder / "train"))
+    if len(classes) < 2:
+        raise DataError(f"{folder / 'train'} holds {len(classes)} class folders but must hold at least 2: add some")
+    return classes
+
+
+def _parts(folder: Path) -> list[str]:
+    return [name for name in ("val", "test") if (folder / name).is_dir()]
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> Files:

@@ -31,7 +31,7 @@ def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> tupl
 def mean_and_std(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Per-channel mean and standard deviation of pixels scaled to 0..1, from at most 5000 images spread over `images`.
 
-    A channel that is all one colour gets 1/255, so that normalising never divides by zero.
+    images : (n, c, h, w), uint8. A channel that is all one colour gets 1/255: normalising never divides by zero.
     """
     pixels = images[:: max(1, -(-len(images) // 5000))].astype(np.float32) / 255
     mean = pixels.mean((0, 2, 3), dtype=np.float64)

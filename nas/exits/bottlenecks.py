@@ -11,11 +11,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from modeltree.files import write_bytes
-from nas.exits.heads import Crossing
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.teacher import Lessons, lessons
-from transforms import Network
+from transforms import Network, values_at
 from transforms.bottleneck import Decoder, Encoder, bottleneck, start_
 from transforms.quantise import quantised
 
@@ -104,8 +103,8 @@ def _train_(
     """Adam with a one-cycle rate on all learners side by side; no parameter is shared, so none disturbs another."""
     rng = np.random.default_rng([seed, 4])
     first = np.sort(rng.permutation(len(taught))[:_START])
-    crossing = Crossing(network, {learner.place for learner in learners})
-    features = crossing(taught.take(first, 0)[0])
+    places = {learner.place for learner in learners}
+    features = values_at(network, taught.take(first, 0)[0], places)
     for learner in learners:
         start_(learner.encoder, learner.decoder, features[learner.place])
     parameters = [p for learner in learners for p in learner.both.parameters()]
@@ -115,7 +114,7 @@ def _train_(
         chosen = np.sort(rng.integers(0, len(taught), _BATCH))
         images, answers = taught.take(chosen, int(rng.integers(len(taught.logits))))
         target = torch.softmax(answers / _TEMPERATURE, 1)
-        features = crossing(images)
+        features = values_at(network, images, places)
         optimiser.zero_grad()
         for learner in learners:
             own = list(learner.both.parameters())

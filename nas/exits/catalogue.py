@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from modeltree.layers import LayerSpec
+from modeltree.preprocessing import Preprocessing
 from transforms.bottleneck import Decoder, Encoder
 from transforms.exits import ExitHead
 
@@ -45,12 +46,31 @@ class KnownCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     decoder: tuple[LayerSpec, ...] = ()
 
 
+class KnownPicture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way to send the picture itself.
+
+    code : see `modeltree.image_codes`. bytes : of the file, mean. pixels : that are decoded, mean. drop : points of
+    accuracy lost on the probe images.
+    """
+
+    code: str
+    bytes: float
+    pixels: float
+    drop: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KnownEndings:
-    """Exits and codes of one base network, with their modules: heads by place, bottlenecks by (place, kept)."""
+    """Exits and codes of one base network, with their modules: heads by place, bottlenecks by (place, kept).
+
+    pictures : ways to send the picture as a file. preprocessing : what makes the network's input of one; None only
+    where there is none.
+    """
 
     exits: tuple[KnownExit, ...] = ()
     codes: tuple[KnownCode, ...] = ()
+    pictures: tuple[KnownPicture, ...] = ()
+    preprocessing: Preprocessing | None = None
     heads: Mapping[int, ExitHead] = field(default_factory=dict)
     coders: Mapping[tuple[int, int], Coder] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ and the labels; trained together with the network, every exit learns from the la
 well. Places are those of the exported network (`modeltree.network.Place`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from nas.data.dataset import Dataset, ImageSet
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.teacher import Lessons, lessons
-from transforms import Network
+from transforms import Network, values_at
 from transforms.exits import ExitHead
 
 _TEMPERATURE = 3.0
@@ -35,21 +35,6 @@ def new_head(network: Network, place: int, seed: int) -> ExitHead:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 100_003 + place)
         return ExitHead(spec.places[place].shape, spec.places[-1].shape[0])
-
-
-class Crossing:
-    """A frozen network, run part by part: images (n, 3, h, w) to what crosses at some places, {place: (n, *shape)}."""
-
-    def __init__(self, network: Network, places: Iterable[int]) -> None:
-        ends = sorted(set(places))
-        self.parts = {stop: network.between(start, stop).eval() for start, stop in zip([0, *ends], ends)}
-
-    def __call__(self, images: torch.Tensor) -> dict[int, torch.Tensor]:
-        found, x = {}, images
-        with torch.no_grad():
-            for place, part in self.parts.items():
-                found[place] = x = part(x)
-        return found
 
 
 def train_heads(
@@ -93,11 +78,10 @@ def _pooled(
 ) -> dict[int, torch.Tensor]:
     """What heads see of all lessons in all ways: place -> (ways * n, channels)."""
     found: dict[int, list[torch.Tensor]] = {place: [] for place in pools}
-    crossing = Crossing(network, pools)
     ways, n = taught.logits.shape[:2]
     for way in range(ways):
         for part in np.array_split(np.arange(n), -(-n // _BATCH)):
-            for place, x in crossing(taught.take(part, way)[0]).items():
+            for place, x in values_at(network, taught.take(part, way)[0], pools).items():
                 found[place].append(pools[place](x))
             progress(way * n + int(part[-1]) + 1, ways * n, "features for exits")
     return {place: torch.cat(parts) for place, parts in found.items()}
@@ -124,7 +108,10 @@ def _fit_(
 def distilled_loss(
     logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Half from the labels, half from a teacher's softened answer [Hinton 2015]."""
+    """Half from the labels, half from a teacher's softened answer [Hinton 2015].
+
+    logits, teacher : (n, classes). labels : (n,).
+    """
     student = torch.log_softmax(logits / _TEMPERATURE, 1)
     target = torch.softmax(teacher / _TEMPERATURE, 1)
     apart = nn.functional.kl_div(student, target, reduction="batchmean") * _TEMPERATURE**2
@@ -135,13 +122,13 @@ def distilled_loss(
 def exit_logits(
     network: Network, heads: Mapping[int, nn.Module], images: ImageSet, dataset: Dataset
 ) -> tuple[np.ndarray, ...]:
-    """Logits (n, classes) of every exit in the order of their places, the network's own last; its parts as deployed."""
+    """Logits (n, classes) of every exit in the order of their places, the network's own last."""
     places = [*sorted(heads), len(network.spec.segments)]
-    crossing = Crossing(network, places)
     found: dict[int, list[np.ndarray]] = {place: [] for place in places}
     for start in range(0, len(images), _BATCH):
-        for place, x in crossing(dataset.normalise(images.images[start : start + _BATCH])).items():
-            with torch.no_grad():
+        pixels = dataset.normalise(images.images[start : start + _BATCH])
+        with torch.no_grad():
+            for place, x in values_at(network, pixels, places).items():
                 found[place].append((heads[place](x) if place in heads else x).numpy())
     return tuple(np.concatenate(found[place]) for place in places)
 

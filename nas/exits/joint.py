@@ -10,10 +10,10 @@ from torch import nn
 
 from modeltree.errors import ConfigError
 from nas.data.dataset import Dataset
-from nas.exits.heads import Crossing, distilled_loss, new_head
+from nas.exits.heads import distilled_loss, new_head
 from nas.jobs.progress import Progress
 from nas.training.train import Criterion, TrainConfig, train
-from transforms import Network, analyse, export
+from transforms import Network, analyse, export, values_at
 from transforms.exits import ExitHead
 
 _MATCH = 1e-3  # of the largest number: more than what folding batch norm changes
@@ -105,7 +105,10 @@ class _WithExits(nn.Module):
 def _watched(
     model: nn.Module, x: torch.Tensor, see: Callable[[_Tap, torch.Tensor], None], names: Iterable[str]
 ) -> torch.Tensor:
-    """`model(x)`; `see` is shown what the named parts of it return, in the order they end."""
+    """`model(x)`; `see` is shown what the named parts of it return, in the order they end.
+
+    The module as its author wrote it is trained here, not the exported graph, so that its parts are watched by hooks.
+    """
     calls: Counter[str] = Counter()
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:
@@ -134,7 +137,7 @@ def _taps(model: nn.Module, network: Network, places: Sequence[int], images: tor
     """
     inner = range(1, len(network.spec.segments))
     found: dict[int, _Tap] = {}
-    values = Crossing(network, inner)(images)
+    values = values_at(network, images, inner)
 
     def see(tap: _Tap, value: torch.Tensor) -> None:
         for place in inner:

@@ -5,8 +5,8 @@ that of the variants. What crosses is coded as the runtime codes it, and its siz
 """
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -20,8 +20,9 @@ from modeltree.layers import LayerSpec
 from nas.bases import fingerprint
 from nas.config import SearchConfig
 from nas.exits.bottlenecks import train_bottlenecks
-from nas.exits.catalogue import Coder, KnownCode, KnownEndings, KnownExit
+from nas.exits.catalogue import Coder, KnownCode, KnownEndings, KnownExit, KnownPicture
 from nas.exits.heads import load_heads, train_heads
+from nas.exits.pictures import measure_pictures
 from nas.exits.places import exit_places
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.progress import Progress
@@ -29,12 +30,13 @@ from nas.training.base_network import Prepared
 from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from runtime.wire.frames import encode
-from transforms import Network
+from transforms import Network, values_at
 from transforms.bottleneck import bottleneck_layers
 from transforms.exits import ExitHead, head_layers
 from transforms.quantise import quantised
 
 _MEASURED = 1  # raise it when what is measured, or how, changes
+_PICTURES_MEASURED = 1
 _BATCH = 250
 _SIZED = 64  # images whose frames are counted
 
@@ -64,8 +66,10 @@ def learn_endings(config: SearchConfig, prepared: Prepared, folder: Path, progre
     coders: dict[tuple[int, int], Coder] = {}
     if wanted:
         coders = dict(train_bottlenecks(prepared, wanted, folder, config.seed, progress, bits=least))
+    pictures = _pictures(config, prepared, folder, progress)
+    preprocessing = prepared.dataset.preprocessing
     if not heads and not config.bits and not coders:
-        return KnownEndings()
+        return KnownEndings(pictures=pictures, preprocessing=preprocessing)
     path = folder / f"endings_{_tag(config, heads, coders)}.json"
     if path.exists():
         try:
@@ -78,7 +82,26 @@ def learn_endings(config: SearchConfig, prepared: Prepared, folder: Path, progre
             measure_codes(prepared, config.bits, coders, config.seed, progress),
         )
         write_bytes(path, msgspec.json.encode(found))
-    return KnownEndings(exits=found.exits, codes=found.codes, heads=heads, coders=coders)
+    return KnownEndings(
+        exits=found.exits, codes=found.codes, heads=heads, coders=coders, pictures=pictures, preprocessing=preprocessing
+    )
+
+
+def _pictures(
+    config: SearchConfig, prepared: Prepared, folder: Path, progress: Progress
+) -> tuple[KnownPicture, ...]:  # fmt: skip
+    """Ways to send the picture as a file, from `folder` if they were measured before."""
+    codes = config.offered_codes
+    told = [_PICTURES_MEASURED, codes, config.seed, prepared.dataset.files]
+    path = folder / f"pictures_{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=tuple[KnownPicture, ...])
+        except msgspec.MsgspecError as error:
+            raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
+    measured = measure_pictures(prepared, codes, config.seed, progress)
+    write_bytes(path, msgspec.json.encode(measured))
+    return measured
 
 
 def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) -> tuple[KnownExit, ...]:
@@ -87,15 +110,13 @@ def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) 
         return ()
     network, places = prepared.network, sorted(heads)
     images, labels = prepared.search_images(seed)
-    parts = _parts(network, places)
-    outputs: list[list[np.ndarray]] = [[] for _ in range(len(places) + 1)]
+    ends = [*places, len(network.spec.segments)]
+    outputs: dict[int, list[np.ndarray]] = {place: [] for place in ends}
     with torch.no_grad():
-        for x in images.split(_BATCH):
-            for i, (part, place) in enumerate(zip(parts, places)):
-                x = part(x)
-                outputs[i].append(heads[place].eval()(x).numpy())
-            outputs[-1].append(parts[-1](x).numpy())
-    logits = [np.concatenate(one) for one in outputs]
+        for batch in images.split(_BATCH):
+            for place, x in values_at(network, batch, ends).items():
+                outputs[place].append((heads[place].eval()(x) if place in heads else x).numpy())
+    logits = [np.concatenate(outputs[place]) for place in ends]
     right = [one.argmax(1) == labels for one in logits]
     found = []
     for i, place in enumerate(places):
@@ -114,6 +135,9 @@ def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) 
     return tuple(found)
 
 
+_Key = tuple[int, int, int]  # place, bits, channels kept (0: all, without a bottleneck)
+
+
 def measure_codes(
     prepared: Prepared, bits: Sequence[int], coders: Mapping[tuple[int, int], Coder], seed: int, progress: Progress
 ) -> tuple[KnownCode, ...]:  # fmt: skip
@@ -123,59 +147,65 @@ def measure_codes(
     """
     network = prepared.network
     last = len(network.spec.segments)
-    keys: list[tuple[int, int, int]] = [(place, width, 0) for place in range(1, last) for width in bits]
+    keys: list[_Key] = [(place, width, 0) for place in range(1, last) for width in bits]
     keys += [(place, width, kept) for place, kept in coders for width in (*bits, FLOAT_BITS)]
-    keys.sort()
     if not keys:
         return ()
     images, labels = prepared.probe_images(seed)
+    tallies = {key: _Tally() for key in sorted(keys)}
     places = sorted({place for place, _, _ in keys})
-    parts = _parts(network, places)
     rests = {place: network.between(place, last).eval() for place in places}
-    right, plain = dict.fromkeys(keys, 0), 0
-    size: dict[tuple[int, int, int], list[int]] = {key: [] for key in keys}
-    shape: dict[tuple[int, int, int], tuple[int, ...]] = {}
-    done = 0
+    plain = 0
     with torch.no_grad():
         for batch, truth in zip(images.split(_BATCH), torch.from_numpy(labels).split(_BATCH)):
-            x = batch
-            for part, place in zip(parts, places):
-                x = part(x)
-                for key in (key for key in keys if key[0] == place):
-                    _, width, kept = key
-                    encoder, decoder = coders[place, kept] if kept else (nn.Identity(), nn.Identity())
-                    crossing = encoder(x)
-                    shape[key] = tuple(crossing.shape[1:])
-                    for one in crossing[: max(0, _SIZED - len(size[key]))]:
-                        size[key].append(len(encode(np.ascontiguousarray(one[None].numpy()), width)))
-                    seen = decoder(crossing if width == FLOAT_BITS else quantised(crossing, width))
-                    right[key] += int((rests[place](seen).argmax(1) == truth).sum())
-                    done += len(truth)
-                    progress(done, len(keys) * len(labels), "coded hand-overs")
-            plain += int((parts[-1](x).argmax(1) == truth).sum())
-    found = []
-    for key in keys:
-        place, width, kept = key
-        encoder_layers, decoder_layers = _coder_layers(coders, place, kept, network.spec.places[place].shape)
-        found.append(
-            KnownCode(
-                place=place,
-                bits=width,
-                kept=kept,
-                shape=shape[key],
-                bytes=float(np.mean(size[key])),
-                drop=100.0 * (plain - right[key]) / len(labels),
-                encoder=encoder_layers,
-                decoder=decoder_layers,
-            )
-        )
-    return tuple(found)
+            x, at = batch, 0
+            for place in places:
+                x, at = values_at(network, x, [place], start=at)[place], place  # one at a time: large maps are many GB
+                for key in (key for key in tallies if key[0] == place):
+                    tallies[key].add(x, truth, key[1], coders.get((place, key[2])), rests[place])
+                progress(_done(tallies), len(keys) * len(labels), "coded hand-overs")
+            plain += int((rests[at](x).argmax(1) == truth).sum())
+    return tuple(_known_code(key, tally, plain, coders, network) for key, tally in tallies.items())
 
 
-def _parts(network: Network, places: Sequence[int]) -> list[nn.Module]:
-    """The network in parts that end at some places, and what follows the last of them."""
-    ends = [0, *places, len(network.spec.segments)]
-    return [network.between(start, stop).eval() for start, stop in itertools.pairwise(ends)]
+@dataclass(kw_only=True)
+class _Tally:
+    """What was counted of one place and width. right, images : classified rightly, of so many.
+
+    frame_bytes : of the first images. shape : of what crosses, per image.
+    """
+
+    right: int = 0
+    images: int = 0
+    frame_bytes: list[int] = field(default_factory=list)
+    shape: tuple[int, ...] = ()
+
+    def add(self, x: torch.Tensor, truth: torch.Tensor, width: int, coder: Coder | None, rest: nn.Module) -> None:
+        """Send what crosses, x (n, *shape), through its code to the rest of the network; truth (n,)."""
+        encoder, decoder = coder or (nn.Identity(), nn.Identity())
+        crossing = encoder(x)
+        self.shape = tuple(crossing.shape[1:])
+        for one in crossing[: max(0, _SIZED - len(self.frame_bytes))]:
+            self.frame_bytes.append(len(encode(np.ascontiguousarray(one[None].numpy()), width)))
+        decoded = decoder(crossing if width == FLOAT_BITS else quantised(crossing, width))
+        self.right += int((rest(decoded).argmax(1) == truth).sum())
+        self.images += len(truth)
+
+
+def _done(tallies: Mapping[_Key, _Tally]) -> int:
+    return sum(tally.images for tally in tallies.values())
+
+
+def _known_code(
+    key: _Key, tally: _Tally, plain: int, coders: Mapping[tuple[int, int], Coder], network: Network
+) -> KnownCode:  # fmt: skip
+    """plain : how many images are classified rightly without coding."""
+    place, width, kept = key
+    encoder, decoder = _coder_layers(coders, place, kept, network.spec.places[place].shape)
+    return KnownCode(
+        place=place, bits=width, kept=kept, shape=tally.shape, bytes=float(np.mean(tally.frame_bytes)),
+        drop=100.0 * (plain - tally.right) / tally.images, encoder=encoder, decoder=decoder,
+    )  # fmt: skip
 
 
 def _bottlenecks(network: Network, shares: Sequence[float]) -> list[tuple[int, int]]:

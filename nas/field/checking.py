@@ -9,9 +9,11 @@ import torch
 from compile.program_file import read_program
 from modeltree.errors import ConfigError, NasError
 from modeltree.files import inside
+from modeltree.image_codes import image_code
 from modeltree.tree import Handover, ModelTree
 from nas.field.images import FieldImages
 from nas.field.record import Shot
+from runtime.images import coded, received, sendable_file
 from runtime.wire.codec import FLOAT_BITS, dequantise, quantise
 
 TOLERANCES = {"f32": 1e-3}
@@ -39,22 +41,28 @@ class Checker:
             raise ConfigError(f"{run} holds no blocks/: pass the directory that nas search wrote to --check")
         self._modules: dict[str, Any] = {}
 
-    def error(self, tree: ModelTree, shot: Shot, output: tuple[float, ...], pixels: np.ndarray) -> float:
-        """Largest difference of the logits, as a share of torch's largest."""
-        wanted = self.logits(tree, shot, pixels)
+    def error(
+        self, tree: ModelTree, shot: Shot, output: tuple[float, ...], pixels: np.ndarray, *, filed: bool = False
+    ) -> float:
+        """Largest difference of the logits, as a share of torch's largest; pixels : (c, h, w) uint8."""
+        wanted = self.logits(tree, shot, pixels, filed=filed)
         return relative_error(np.array(output), wanted)
 
-    def logits(self, tree: ModelTree, shot: Shot, pixels: np.ndarray) -> np.ndarray:
+    def logits(self, tree: ModelTree, shot: Shot, pixels: np.ndarray, *, filed: bool = False) -> np.ndarray:
         """What torch says of an image along the path that a shot took, quantised where it crossed.
 
-        pixels : (channels, height, width) uint8.
+        pixels : (channels, height, width) uint8. filed : whether the device had a file to send as it came.
         """
-        x = tree.preprocessing.normalised(pixels)[None]
         path = [tree.nodes[number] for number in shot.nodes]
+        end = path[-1].handover if path else _whole(tree)
+        if end is not None and shot.answered_by == "cloud" and end.code and not (end.code == "came" and filed):
+            taking = tree.preprocessing
+            file = coded(pixels, image_code(end.code), taking.rule.channels)
+            pixels = received(file, taking, whole=False)
+        x = tree.preprocessing.normalised(pixels)[None]
         for node in path:
             if node.block:
                 x = self._run(node.block, x)
-        end = path[-1].handover if path else _whole(tree)
         if end is None:
             return x[0]
         crossed = shot.answered_by == "cloud" and end.place > 0 and end.bits != FLOAT_BITS
@@ -71,7 +79,10 @@ class Checker:
 
 
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference as a share of the largest wanted; infinite where something is not finite or does not fit."""
+    """Largest difference as a share of the largest wanted; infinite where something is not finite or does not fit.
+
+    found, wanted : of any shape, the same.
+    """
     if found.shape != wanted.shape or not (np.isfinite(found).all() and np.isfinite(wanted).all()):
         return float("inf")
     return float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
@@ -85,8 +96,9 @@ def checked(
     if len(outputs) != len(shots):
         raise NasError(f"{len(outputs)} answers for {len(shots)} inferences: ask the device for outputs")
     pixels = images.images
+    filed = [sendable_file(file) is not None for file in images.files] or [False] * len(pixels)
     return [
-        checker.error(tree, shot, output, pixels[i % len(pixels)])
+        checker.error(tree, shot, output, pixels[i % len(pixels)], filed=filed[i % len(pixels)])
         for i, (shot, output) in enumerate(zip(shots, outputs, strict=True))
     ]
 

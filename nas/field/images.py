@@ -13,11 +13,15 @@ from runtime.images import SUFFIXES, image_files
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FieldImages:
-    """images : (n, channels, height, width) uint8. labels : class of each, None where not known. origin : in words."""
+    """images : (n, channels, height, width) uint8. labels : class of each, None where not known. origin : in words.
+
+    files : what each was read from, which the device is shown; empty where there are arrays alone.
+    """
 
     images: np.ndarray
     labels: tuple[int | None, ...]
     origin: str
+    files: tuple[Path, ...] = ()
 
 
 def field_images(manifest: Manifest, folder: Path | None, *, count: int, seed: int) -> FieldImages:
@@ -59,4 +63,7 @@ def _of_folder(folder: Path, preprocessing: Preprocessing, classes: tuple[str, .
         warn_of_broken(reasons, len(files), folder)
     number = {name: label for label, name in enumerate(classes)}
     labels = tuple(number.get(files[position].parent.name) for position in sound)
-    return FieldImages(images=images, labels=labels, origin=f"{len(sound)} images of {folder}")
+    return FieldImages(
+        images=images, labels=labels, origin=f"{len(sound)} images of {folder}",
+        files=tuple(files[position].resolve() for position in sound),
+    )  # fmt: skip

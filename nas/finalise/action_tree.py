@@ -28,7 +28,7 @@ from nas.training.base_network import Prepared
 from nas.training.block_files import write_block
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
-from transforms import Network
+from transforms import Network, values_at
 from transforms.quantise import quantised
 
 _IMAGES = 2000
@@ -114,17 +114,14 @@ class Menu:
     def _logits(self, images: torch.Tensor, right: Collection[Chosen]) -> list[tuple[Chosen, torch.Tensor]]:
         """Every action on a batch; those that differ in nothing but the exit share the way there."""
         found = []
-        spine = [images]
-        for place in range(self.last):
-            spine.append(self.network.between(place, place + 1).eval()(spine[-1]))
+        spine = values_at(self.network, images, range(self.last + 1))
         for cut, width in dict.fromkeys((action.cut, action.bits) for action in self.actions):
             coded = cut > 0 and width < FLOAT_BITS
-            x, at = quantised(spine[cut], width) if coded else spine[cut], cut
-            for number, place in enumerate(self.exits, 1):
-                if Chosen(number, cut, width) in right:
-                    x, at = self.network.between(at, place).eval()(x) if place > at else x, place
-                    logits = x if place == self.last else self.endings.heads[place](x)
-                    found.append((Chosen(number, cut, width), logits))
+            crossing = quantised(spine[cut], width) if coded else spine[cut]
+            numbers = {p: n for n, p in enumerate(self.exits, 1) if Chosen(n, cut, width) in right}
+            for place, x in values_at(self.network, crossing, numbers, start=cut).items():
+                logits = x if place == self.last else self.endings.heads[place](x)
+                found.append((Chosen(numbers[place], cut, width), logits))
         return found
 
     def tree(
@@ -162,21 +159,6 @@ class Menu:
         keys = zip(table.leaf.tolist(), table.exit.tolist(), table.cut.tolist(), table.bits.tolist())
         by_leaf = {leaf: seen[Chosen(exit, cut, bits)] for leaf, exit, cut, bits in keys}
         return msgspec.structs.replace(tree, nodes=tuple(_worth(node, by_leaf.get(node.id)) for node in tree.nodes))
-
-    def worth_having(self, tree: ModelTree) -> list[Chosen]:
-        """The actions that are best at some bandwidth, by Niu's reward or by Wang's.
-
-        Every exit on the device, and the image as it is to the cloud, are among them.
-        """
-        table = tree_table(tree)
-        found: set[int] = set()
-        for objective in (Objective(), Reward()):
-            decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=objective)
-            found |= {decisions.best(mbps) for mbps in _SWEEP_MBPS}
-        every = [Chosen(*map(int, row)) for row in zip(table.exit, table.cut, table.bits)]
-        found |= {i for i, action in enumerate(every) if action.cut == self.exits[action.exit - 1]}
-        whole = Chosen(len(self.exits), 0, IMAGE_BITS)
-        return [action for i, action in enumerate(every) if i in found or action == whole]
 
     def export(self, actions: Sequence[Chosen], folder: Path) -> Hashes:
         """Write the blocks that some actions need to `folder`."""
@@ -268,6 +250,23 @@ class Menu:
                 fork = msgspec.structs.replace(node.fork, types=mine)
                 nodes.append(msgspec.structs.replace(node, fork=fork, leaf=leaf))
         return msgspec.structs.replace(tree, nodes=tuple(nodes))
+
+
+def worth_having(tree: ModelTree) -> list[Chosen]:
+    """The actions of a tree that are best at some bandwidth, by Niu's reward or by Wang's, in the order of its leaves.
+
+    Every exit on the device, and the image as it is to the cloud, are among them.
+    """
+    table = tree_table(tree)
+    found: set[int] = set()
+    for objective in (Objective(), Reward()):
+        decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=objective)
+        found |= {decisions.best(mbps) for mbps in _SWEEP_MBPS}
+    every = [Chosen(*map(int, row)) for row in zip(table.exit, table.cut, table.bits)]
+    exits = (*tree.exits, tree.places[-1])
+    found |= {i for i, action in enumerate(every) if action.cut == exits[action.exit - 1]}
+    whole = Chosen(len(exits), 0, IMAGE_BITS)
+    return [action for i, action in enumerate(every) if i in found or action == whole]
 
 
 def _worth(node: Node, accuracy: float | None) -> Node:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from nas.config import SearchConfig
 from nas.finalise.finetune import FinetuneConfig, Forest, finetune_, forest_seen
-from nas.finalise.measurement import Batch
+from nas.finalise.measurement import Batch, batches_of
+from nas.jobs.batches import trained_at_once
 from nas.jobs.progress import Progress
 from nas.names import TRAINED
+from nas.training.base_network import Prepared
 from nas.training.teacher import Lessons
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 
@@ -17,10 +19,12 @@ HOPELESS = 5.0
 _SMALL_STEPS, _STEPS = 100, 200
 
 
-def finetune_settings(config: SearchConfig, *, small: bool) -> FinetuneConfig:
+def finetune_settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
     """What a config says of fine-tuning; the number of steps by the size of the data unless said."""
+    images = trained_at_once(prepared.network.spec, FinetuneConfig.batch_size)
     steps = config.finetune_steps
-    return FinetuneConfig(steps=(_SMALL_STEPS if small else _STEPS) if steps is None else steps, seed=config.seed)
+    usual = _SMALL_STEPS if prepared.small else _STEPS
+    return FinetuneConfig(steps=usual if steps is None else steps, batch_size=images, seed=config.seed)
 
 
 def contenders(own: Mapping[str, Mapping[PlanPath, float]], valued: Mapping[str, float]) -> list[PlanPath]:
@@ -47,7 +51,7 @@ def train_contenders_(
     """
     finetune_(forest, lessons, settings, paths=paths, checkpoint=checkpoint, progress=progress)
     earlier = {path: PathOutcome(*one) for path, one in zip(forest.paths, before)}
-    if lost_accuracy(forest.paths, paths, earlier, forest_seen(forest, [judged])):
+    if lost_accuracy(forest.paths, paths, earlier, forest_seen(forest, batches_of(judged, forest.at_once))):
         forest.load_state_dict(untouched().state_dict())
 
 

@@ -15,8 +15,11 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from modeltree.image_codes import image_code
 from nas.compression.library import Choice, Library
+from nas.exits.pictures import sent
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
+from nas.jobs.batches import images_at_once
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress, silent
 from nas.training.teacher import Lessons
@@ -27,8 +30,6 @@ from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network, compose
 from transforms.quantise import quantised
-
-_BATCH = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class Forest(nn.Module):
         super().__init__()
         blocks = space.problem.blocks
         self.paths = dict(paths)
+        self.at_once = images_at_once(network.spec)
         self.device = nn.ModuleDict()
         self.cloud: dict[Rest, nn.Module] = {}
         self.shapes: dict[Rest, tuple[int, ...]] = {}
@@ -60,6 +62,7 @@ class Forest(nn.Module):
         self.endings: dict[PlanPath, Ending] = {}
         self.thresholds: dict[PlanPath, float] = {}
         self._names: dict[PlanPath, str] = {}
+        self._preprocessing = space.endings.preprocessing
         self._starts: dict[PlanPath, int] = {}
         for path in self.paths:
             for depth in range(1, len(path) + 1):
@@ -117,11 +120,26 @@ class Forest(nn.Module):
     ) -> Iterator[tuple[PlanPath, torch.Tensor]]:  # fmt: skip
         """(path, logits) for some paths (all unless said); shared first parts are computed once."""
         known: dict[PlanPath, torch.Tensor] = {(): images}
+        received: dict[str, torch.Tensor] = {}
         for path in self.paths if paths is None else paths:
             for depth in range(1, len(path) + 1):
                 if path[:depth] not in known:
                     known[path[:depth]] = self.node(path[:depth])(known[path[: depth - 1]])
-            yield path, self._end(path, known[path])
+            code = self.endings[path].picture
+            if code and code not in received:
+                received[code] = self._received(images, code)
+            yield path, self._end(path, received[code] if code else known[path])
+
+    def trains(self, path: PlanPath) -> bool:
+        """Whether a path has weights that may change."""
+        nodes = [self.node(path[:depth]) for depth in range(1, len(path) + 1)]
+        heads = [self.head(path)] if self.endings[path].kind == CONFIDENT else []
+        return any(weight.requires_grad for module in (*nodes, *heads) for weight in module.parameters())
+
+    def _received(self, images: torch.Tensor, code: str) -> torch.Tensor:
+        """What a server sees of the images when they cross in a code."""
+        assert self._preprocessing is not None
+        return sent(images, image_code(code), self._preprocessing)[0]
 
     def _end(self, path: PlanPath, x: torch.Tensor) -> torch.Tensor:
         ending, rest = self.endings[path], self.rest(path)
@@ -164,8 +182,10 @@ def finetune_(
     chosen = list(forest.paths if paths is None else paths)
     total = sum(forest.paths[path] for path in chosen)
 
+    trained = [path for path in chosen if forest.trains(path)]
+
     def outputs(batch: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
-        return ((forest.paths[path] / total, logits) for path, logits in forest.logits(batch, chosen))
+        return ((forest.paths[path] / total, logits) for path, logits in forest.logits(batch, trained))
 
     _train_(forest.device, outputs, lessons, config, checkpoint, progress)
 
@@ -185,7 +205,8 @@ def _train_(
     if not parameters or config.steps == 0:
         return
     optimiser = torch.optim.Adam(parameters, lr=config.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps, pct_start=0.1)
+    total = max(config.steps, 20)  # torch divides by zero where warming up is one step
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=total, pct_start=0.1)
     done = 0
     if checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint)
@@ -225,14 +246,14 @@ def _divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) 
 def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
     """Set the thresholds of the exits by confidence, which training has changed, on images held back.
 
-    Against an exit stands the likeliest path that goes on behind it.
+    images : (n, c, h, w), normalised. labels : (n,). Against an exit stands the likeliest path that goes on behind it.
     """
     if not forest.thresholds:
         return
     forest.device.eval()
     logits: dict[PlanPath, list[np.ndarray]] = {path: [] for path in forest.paths}
     with torch.no_grad():
-        for batch in images.split(_BATCH):
+        for batch in images.split(forest.at_once):
             for path, found in forest.logits(batch):
                 logits[path].append(found.numpy())
     joined = {path: np.concatenate(parts) for path, parts in logits.items()}
@@ -245,7 +266,7 @@ def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) ->
 
 
 def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[PlanPath, PathOutcome]:
-    """Every path on batches of normalised images and labels."""
+    """Every path on batches of normalised images (n, c, h, w) and labels (n,)."""
     came, left, right = (dict.fromkeys(forest.paths, 0) for _ in range(3))
     forest.device.eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is measured at the end of a search: the base network, JPEGs, and every path, on search and on test images."""
+"""What is measured at the end of a search: the base network and every path, on search and on test images."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,20 +10,18 @@ import torch
 
 from modeltree.files import write_text
 from nas.data import ImageSet
-from nas.data.jpeg import jpeg_round_trip
 from nas.finalise.finetune import Forest, forest_seen, set_thresholds_
+from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.treesearch.evaluator import PathOutcome, PlanPath
-
-_BATCH = 250
 
 Batch = tuple[torch.Tensor, np.ndarray]
 """Normalised images, (n, channels, height, width), and their labels, (n,)."""
 
 
 def measure(prepared: Prepared, forest: Forest, judged: Batch, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Accuracy in percent of the base network and of JPEGs, and the outcome of every path of a forest, as plain values.
+    """Accuracy in percent of the base network, and the outcome of every path of a forest, as plain values.
 
     Parameters
     ----------
@@ -37,9 +35,20 @@ def measure(prepared: Prepared, forest: Forest, judged: Batch, folder: Path, pro
         known = _references(prepared, judged)
         write_text(reference, json.dumps(known))
     set_thresholds_(forest, *judged)
-    on_search = list(forest_seen(forest, [judged]).values())
-    batches = _with_progress(_batches(prepared, test), -(-len(test) // _BATCH), progress)
+    on_search = list(forest_seen(forest, parts(prepared, judged)).values())
+    batches = _with_progress(_batches(prepared, test), -(-len(test) // images_at_once(prepared.network.spec)), progress)
     return {**known, "search": on_search, "test": list(forest_seen(forest, batches).values())}
+
+
+def parts(prepared: Prepared, whole: Batch) -> Iterator[Batch]:
+    """Images and labels, as many at once as memory takes well."""
+    return batches_of(whole, images_at_once(prepared.network.spec))
+
+
+def batches_of(whole: Batch, at_once: int) -> Iterator[Batch]:
+    """Images and labels, `at_once` at a time."""
+    for start in range(0, len(whole[1]), at_once):
+        yield whole[0][start : start + at_once], whole[1][start : start + at_once]
 
 
 def outcomes(
@@ -59,18 +68,16 @@ def outcomes(
 
 def _references(prepared: Prepared, judged: Batch) -> dict[str, float]:
     test = prepared.dataset.test
-    decoded, jpeg_bytes = jpeg_round_trip(np.asarray(test.images))
     return {
-        "base_search": _top1(prepared, [judged]),
+        "base_search": _top1(prepared, parts(prepared, judged)),
         "base_test": _top1(prepared, _batches(prepared, test)),
-        "jpeg_test": _top1(prepared, _batches(prepared, ImageSet(images=decoded, labels=test.labels))),
-        "jpeg_bytes": jpeg_bytes,
     }
 
 
 def _batches(prepared: Prepared, part: ImageSet) -> Iterator[Batch]:
-    for start in range(0, len(part), _BATCH):
-        chosen = slice(start, start + _BATCH)
+    at_once = images_at_once(prepared.network.spec)
+    for start in range(0, len(part), at_once):
+        chosen = slice(start, start + at_once)
         yield prepared.dataset.normalise(np.asarray(part.images[chosen])), part.labels[chosen]
 
 

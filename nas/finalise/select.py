@@ -9,11 +9,11 @@ from typing import Any
 from modeltree.files import write_bytes
 from modeltree.tree import ModelTree, encode_tree
 from nas.config import SearchConfig
-from nas.finalise.action_tree import Menu
+from nas.finalise.action_tree import Menu, worth_having
 from nas.finalise.choice import choose, outcome_of_leaves
 from nas.finalise.contenders import contenders, finetune_settings, train_contenders_
 from nas.finalise.finetune import Forest, complete_paths, forest_seen
-from nas.finalise.measurement import measure, outcomes
+from nas.finalise.measurement import measure, outcomes, parts
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
 from nas.jobs.progress import Progress
 from nas.names import ACTIONS, SIMPLER, TRAINED
@@ -28,14 +28,15 @@ from nas.treesearch.search_spaces import SearchSpaces
 OwnPaths = Mapping[str, Mapping[PlanPath, float]]
 """Method -> its complete paths and the chance that each is taken."""
 
+_LESSONS = 1.25  # images for every one that fine-tuning draws
+
 
 @dataclass(frozen=True, kw_only=True)
 class Concluded:
     """What is handed over, and what every executable method is worth as measured.
 
     tree : the tree to deploy; `chosen` is the method it comes from, the best on the search images.
-    trees : per executable method, its blocks exported, and for `cloud_jpeg`, which has none. `tree` is what is handed
-        over.
+    trees : per executable method, its blocks exported. `tree` is what is handed over.
     outcomes : likewise, with accuracies measured on test images and latencies predicted.
     searched : of the tree as it was searched, likewise; None if none was. Where another method is handed over,
         `outcomes` says nothing of it.
@@ -79,16 +80,15 @@ def conclude(
     builder = TreeBuilder(spaces, spaces.cuts, prepared.dataset, base=config.base, trace=config.trace)
     trees = _exported(builder, results, own, on_test, forest, run)
     worth = {name: reward_of(problem, results[name].plans, on_test) for name in own}
-    trees["cloud_jpeg"] = builder.jpeg(round(measured["jpeg_bytes"]), measured["jpeg_test"])
     if spaces.tree.endings.exits or spaces.tree.endings.codes:
         trees[ACTIONS] = _actions(prepared, spaces, trees["device_only"], config.seed, run, progress)
-    worth |= {name: outcome_of_leaves(problem, trees[name]) for name in ("cloud_jpeg", ACTIONS) if name in trees}
+    worth |= {name: outcome_of_leaves(problem, trees[name]) for name in (ACTIONS,) if name in trees}
     searched = worth.get("tree")
     if searched is not None:  # from here on, `tree` is what is handed over (docs/run-directory.md)
         trees["tree"], worth["tree"] = trees[chosen], worth[chosen]
         _drop_unused_(run.path("blocks"), trees)
     seconds["export"] = time.perf_counter() - began
-    steps = finetune_settings(config, small=prepared.small).steps
+    steps = finetune_settings(config, prepared).steps
     return Concluded(
         tree=trees[chosen], chosen=chosen, trees=trees, outcomes=worth, searched=searched, base_accuracy=base,
         finetuning=_finetuning(own, forest.paths, before, measured, steps), seconds=seconds,
@@ -113,16 +113,21 @@ def _trained(
     for name in TRAINED:
         for path, chance in own.get(name, {}).items():
             paths[path] = paths.get(path, 0.0) + chance
+    for mine in own.values():  # what a coded picture is worth must be measured, whoever sends it
+        for path, chance in mine.items():
+            if spaces.tree.problem.ending_of(path).picture:
+                paths.setdefault(path, chance)
 
     def planted() -> Forest:
         return Forest(prepared.network, spaces.tree, spaces.library, paths)
 
     forest, judged = planted(), prepared.search_images(config.seed)
-    before = run.stage("before", lambda: list(forest_seen(forest, [judged]).values())) if paths else []
-    settings = finetune_settings(config, small=prepared.small)
+    before = run.stage("before", lambda: list(forest_seen(forest, parts(prepared, judged)).values())) if paths else []
+    settings = finetune_settings(config, prepared)
     began = time.perf_counter()
-    if paths and settings.steps:
-        taught = lessons(prepared, spaces.library.folder, config.seed, progress)
+    if settings.steps and any(name in own for name in TRAINED):
+        most = round(_LESSONS * settings.steps * settings.batch_size)
+        taught = lessons(prepared, spaces.library.folder, config.seed, progress, most)
         chosen = contenders(own, {name: result.valued for name, result in results.items()})
         train_contenders_(forest, planted, chosen, before, judged, taught, settings, run.path("finetune.pt"), progress)
     return forest, before, {"finetune": time.perf_counter() - began}
@@ -151,7 +156,7 @@ def _actions(
     measured = run.stage("actions", lambda: menu.measure(seed, progress))
     whole = menu.tree(measured["search"], menu.actions)
     write_bytes(run.path("actions.json"), encode_tree(whole))
-    chosen = menu.worth_having(whole)
+    chosen = worth_having(whole)
     exported = menu.export(chosen, run.path("blocks"))
     return menu.tree(measured["search"], chosen, shown=measured["test"], exported=exported)
 

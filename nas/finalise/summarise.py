@@ -148,6 +148,11 @@ def _endings(prepared: Prepared, spaces: SearchSpaces) -> dict[str, Any]:
              "raw_bytes": places[one.place].bytes}
             for one in known.codes
         ],
+        "pictures": [
+            {"code": ending.picture, "bytes": ending.bytes, "raw_bytes": places[0].bytes, "encode_ms": ending.device_ms,
+             "drop": next(one.drop for one in known.pictures if one.code == ending.picture)}
+            for ending in spaces.tree.problem.blocks[0].endings[0] if ending.picture
+        ],
     }  # fmt: skip
 
 

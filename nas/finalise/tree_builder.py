@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeltree.layers import LayerSpec
-from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
+from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, version_of
 from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
 from nas.training.block_files import write_block
@@ -54,26 +54,6 @@ class TreeBuilder:
         grown = _Growing(self, plans, seen, origin, exported or Exported())
         return self._headed(grown.nodes())
 
-    def jpeg(self, jpeg_bytes: int, accuracy: float) -> ModelTree:
-        """The tree of one node that sends the image as a JPEG."""
-        problem, scenario = self.spaces.tree.problem, self.spaces.scenario
-        types = tuple(range(scenario.types.count))
-        place = self.spaces.network.spec.places[0]
-        device_ms = scenario.device.jpeg_ms(place.shape[1], place.shape[2])
-        cloud_ms = problem.blocks[0].endings[0][0].cloud_ms + scenario.cloud.jpeg_ms(place.shape[1], place.shape[2])
-        times = [scenario.transfer.ms(jpeg_bytes, mbps) for mbps in scenario.types.representative_mbps]
-        transfer_ms = sum(p * t for p, t in zip(scenario.types.initial, times))
-        handover = Handover(place=0, shape=place.shape, bytes=jpeg_bytes, bits=IMAGE_BITS)
-        leaf = Leaf(
-            chance=1.0, latency_ms=device_ms + transfer_ms + cloud_ms, accuracy=accuracy, accuracy_origin="measured"
-        )  # fmt: skip
-        node = Node(
-            id=0, level=0, parent=None, fork=BandwidthFork(types=types), partition=0,
-            segments=problem.blocks[0].places, actions=(), device_ms=device_ms, transfer_ms=transfer_ms,
-            cloud_ms=cloud_ms, handover=handover, leaf=leaf,
-        )  # fmt: skip
-        return self._headed([node])
-
     def _headed(self, nodes: list[Node]) -> ModelTree:
         spec, scenario = self.spaces.network.spec, self.spaces.scenario
         return ModelTree(
@@ -81,7 +61,7 @@ class TreeBuilder:
             classes=self.dataset.classes, places=self.cuts, picture=self.dataset.picture,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
-            exits=tuple(known.place for known in self.spaces.tree.endings.exits),
+            exits=tuple(known.place for known in self.spaces.tree.endings.exits), version=version_of(nodes),
         )  # fmt: skip
 
 
@@ -193,7 +173,7 @@ class _Growing:
         return Handover(
             place=place, shape=shape, bytes=ending.bytes, bits=IMAGE_BITS if place == 0 else ending.bits,
             block=self.exported.rests.get(Rest(place, ending.kept), ""),
-            device_ms=device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]),
+            device_ms=device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]), code=ending.picture,
         )  # fmt: skip
 
     def _leaf(self, chance: float, branch: PlanPath, types: tuple[int, ...]) -> Leaf:

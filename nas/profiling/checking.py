@@ -13,7 +13,7 @@ from modeltree.layers import LayerSpec
 from modeltree.profiles import DeviceProfile
 from nas.jobs.progress import Progress, silent
 from nas.profiling.timing import Timer, timed
-from transforms import TECHNIQUES, Network, analyse, compose, export, technique
+from transforms import TECHNIQUES, Network, analyse, compose, export, node_values, technique
 from transforms.graph.describe import module_specs
 
 _KEEP_CHANCE = 0.5
@@ -42,7 +42,7 @@ def checked(
 ) -> list[Checked]:  # fmt: skip
     """So many branches in all, drawn from the bases in turn; weights do not matter."""
     networks = [(name, analyse(export(module, (3, image_size, image_size)))) for name, module in bases]
-    values = [_values(network) for _, network in networks]
+    values = [sample_values(network) for _, network in networks]
     found, numbers = [], []
     for index in range(branches):
         which = index % len(networks)
@@ -63,7 +63,10 @@ def checked(
 def random_branch(
     network: Network, values: dict[str, torch.Tensor], rng: np.random.Generator
 ) -> tuple[str, fx.GraphModule]:
-    """Every unit stays as it is or takes a random technique that fits; what was chosen, and the composed network."""
+    """Every unit stays as it is or takes a random technique that fits; what was chosen, and the composed network.
+
+    values : (n, *shape) of what every node gives (`sample_values`).
+    """
     variants: dict[int, nn.Module] = {}
     said = []
     last = network.spec.places[-1].after
@@ -89,10 +92,7 @@ def random_branch(
     return " ".join(said) or "unchanged", compose(network, 0, len(network.spec.segments), variants)
 
 
-def _values(network: Network) -> dict[str, torch.Tensor]:
+def sample_values(network: Network) -> dict[str, torch.Tensor]:
     """What the base network computes inside, for a few random images."""
     images = torch.randn(_IMAGES, *network.spec.input_shape, generator=torch.Generator().manual_seed(0))
-    interpreter = fx.Interpreter(network.graph, garbage_collect_values=False)
-    with torch.no_grad():
-        interpreter.run(images)
-    return {node.name: value for node, value in interpreter.env.items() if isinstance(value, torch.Tensor)}
+    return node_values(network, images)

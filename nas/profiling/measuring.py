@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from compile.program_file import program_bytes
+from modeltree.image_codes import ImageCode
 from modeltree.profiles import DeviceProfile
 from nas.jobs.progress import StageProgress, silent_stages
 from nas.profiling.fitting import Residual, Sample, fitted, measurements, residuals
 from nas.profiling.stacks import Stack, stacks
 from nas.profiling.timing import Timer, Timings, timed
+from runtime.images import coded
 from transforms import analyse, export
 
 _JPEG_SIDE, _JPEG_QUALITY = 224, 75
@@ -34,7 +36,7 @@ class Profiled:
 
 def profiled(
     timer: Timer, *, name: str, description: str, origin: str, jpeg_ns: float, rounds: int, burst_s: float,
-    rng: np.random.Generator, chosen: Sequence[Stack] | None = None,
+    rng: np.random.Generator, webp_ns: float = 0.0, chosen: Sequence[Stack] | None = None,
     progress: StageProgress = silent_stages,
 ) -> Profiled:  # fmt: skip
     """Measure the device behind `timer`.
@@ -42,7 +44,8 @@ def profiled(
     Parameters
     ----------
     origin : where and how, in words; the profile's own, to which what the fit leaves out is added.
-    jpeg_ns : to encode or decode a pixel, `jpeg_ns_per_pixel`; over RPC nobody can measure it for us.
+    jpeg_ns, webp_ns : to encode or decode a pixel, `jpeg_ns_per_pixel`, and to encode one, `webp_ns_per_pixel`; over
+        RPC nobody can measure them for us.
     chosen : stacks to measure, all of them by default.
     """
     wanted = list(stacks() if chosen is None else chosen)
@@ -70,6 +73,7 @@ def profiled(
         origin=f"{origin}. Left out: {found.edge_ns:.3g} ns per number that enters or leaves a block.",
         fitted_to=measurements(samples), ns_per_mac=found.ns_per_mac, ns_per_element=found.ns_per_element,
         overhead_us=found.overhead_us, jpeg_ns_per_pixel=jpeg_ns, ns_per_weight_byte=found.ns_per_weight_byte,
+        webp_ns_per_pixel=webp_ns,
     )  # fmt: skip
     return Profiled(
         profile=profile, samples=samples, residuals=tuple(residuals(samples, profile, found.edge_ns)),
@@ -86,9 +90,7 @@ def jpeg_ns_per_pixel(rounds: int = 20) -> float:
     """Encoding or decoding a photo-like image (smooth, with noise) as JPEG here, whichever takes longer; best run."""
     from PIL import Image
 
-    side = _JPEG_SIDE
-    ramp = np.linspace(0, 200, side)[:, None, None] + np.random.default_rng(0).normal(20, 8, (side, side, 3))
-    image = Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
+    side, image = _JPEG_SIDE, Image.fromarray(_photo())
     best = {"encode": math.inf, "decode": math.inf}
     for _ in range(rounds):
         buffer = io.BytesIO()
@@ -99,3 +101,20 @@ def jpeg_ns_per_pixel(rounds: int = 20) -> float:
         best["encode"] = min(best["encode"], middle - began)
         best["decode"] = min(best["decode"], time.perf_counter() - middle)
     return float(f"{max(best.values()) * 1e9 / side**2:.4g}")
+
+
+def webp_ns_per_pixel(rounds: int = 5) -> float:
+    """Encoding such an image as WebP here, as a session does it; best run."""
+    pixels, code, best = _photo().transpose(2, 0, 1), ImageCode("webp", _JPEG_QUALITY), math.inf
+    for _ in range(rounds):
+        began = time.perf_counter()
+        coded(pixels, code, "RGB")
+        best = min(best, time.perf_counter() - began)
+    return float(f"{best * 1e9 / _JPEG_SIDE**2:.4g}")
+
+
+def _photo() -> np.ndarray:
+    """(side, side, 3) uint8, smooth, with noise."""
+    side = _JPEG_SIDE
+    ramp = np.linspace(0, 200, side)[:, None, None] + np.random.default_rng(0).normal(20, 8, (side, side, 3))
+    return np.asarray(ramp.clip(0, 255).astype(np.uint8))

@@ -30,6 +30,7 @@ class Residual(nn.Module):
         self.inner = inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w), as it came."""
         return x + self.inner(x)
 
 
@@ -41,6 +42,7 @@ class Parallel(nn.Module):
         self.one, self.other = one, other
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) to more channels."""
         return torch.cat([self.one(x), self.other(x)], dim=1)
 
 

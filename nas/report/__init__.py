@@ -1,4 +1,4 @@
-"""What a run found, for people: a verdict in plain sentences and a self-contained page."""
+"""What a run found, for people: self-contained pages. The verdict's sentences are made in `nas.results.verdict`."""
 
 from nas.report.search.page import write_report
 from nas.results.verdict import verdict

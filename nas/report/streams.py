@@ -22,6 +22,10 @@ _NOTE = (
 )
 
 
+def _link(record: StreamRecord) -> str:
+    return f" on average, {record.link}" if record.link else ""
+
+
 def write_stream_report(path: Path, record: StreamRecord) -> None:
     """Write the page, whole or not at all.
 
@@ -32,7 +36,7 @@ def write_stream_report(path: Path, record: StreamRecord) -> None:
     tallies = [tally(run) for run in record.runs]
     facts = [
         f"{len(record.runs[0].lines)} tasks, {record.tasks_from}", f"{record.devices} devices",
-        f"{record.mbps:g} Mbit/s each, round trip {record.rtt_ms:g} ms", f"queues {record.order}",
+        f"{record.mbps:.4g} Mbit/s each{_link(record)}, round trip {record.rtt_ms:g} ms", f"queues {record.order}",
         f"devices take {record.slowdown:g} times what the tree predicts" if record.slowdown else "",
         f"{record.machine}, {record.date}, commit {record.commit}",
     ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""What a run directory holds, as values."""
+"""What a run directory holds, as values: its folder, the summary, its trees, and the verdict with its wording."""

@@ -105,6 +105,16 @@ class CodeRow(msgspec.Struct, frozen=True, kw_only=True):
     drop: float
 
 
+class PictureRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to send the picture itself (`modeltree.image_codes`), alone: mean bytes of a file, points lost by it."""
+
+    code: str
+    bytes: float
+    raw_bytes: int
+    drop: float
+    encode_ms: float
+
+
 class Dropped(msgspec.Struct, frozen=True, kw_only=True):
     """A compression that the search was not offered."""
 
@@ -161,6 +171,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     branches: list[Branch] | None = None
     exits: list[ExitRow] | None = None
     codes: list[CodeRow] | None = None
+    pictures: list[PictureRow] | None = None
     along_trace: Series | None = None
     dropped: list[Dropped] | None = None
     finetuning: Finetuning | None = None

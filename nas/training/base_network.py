@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +13,9 @@ from torch import nn
 from compile.program_file import program_bytes, read_program
 from modeltree.errors import DataError, Remark
 from modeltree.files import write_bytes
-from modeltree.slicing import slice_blocks
 from nas.bases import build, fingerprint, load_weights_, save_weights
 from nas.config import SearchConfig
-from nas.data import Dataset, ImageSet, load_dataset
+from nas.data import Dataset, ImageSet, class_names, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
 from nas.training.program_soundness import check_program
@@ -28,6 +28,8 @@ _SMALL = 5000
 _FIT_IMAGES = 4000  # for distillation; fine-tuning sees all
 _PROBE_IMAGES = 1000
 _SEARCH_IMAGES = 2000
+_LEAST_IMAGES = 500
+_IMAGE_BYTES = 768 * 2**20  # of normalised images in memory at once
 _TRAINING = 2  # raised when training gives other weights for the same recipe
 
 
@@ -63,30 +65,41 @@ class Prepared:
         return self.search_images(seed, _PROBE_IMAGES)
 
     def _normalised(self, part: ImageSet, most: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-        chosen = np.random.default_rng(seed).permutation(len(part))[:most]
+        fitting = max(_LEAST_IMAGES, _IMAGE_BYTES // (4 * int(np.prod(part.images.shape[1:]))))
+        chosen = np.random.default_rng(seed).permutation(len(part))[: min(most, fitting)]
         return self.dataset.normalise(part.images[chosen]), part.labels[chosen]
 
 
-def prepare(config: SearchConfig, folder: Path, cache: Path, progress: Progress) -> Prepared:
+def prepare(
+    config: SearchConfig, folder: Path, cache: Path, progress: Progress,
+    check: Callable[[Network], object] = lambda network: None,
+) -> Prepared:  # fmt: skip
     """Load data, build the base network, load or train its weights, export and analyse it.
 
     folder : takes `base.pt2`. cache : takes decoded images and trained base networks.
+    check : refuses a network that cannot be searched as asked, before images are decoded and weights are trained.
 
     Raises
     ------
     ConfigError, DataError, GraphError : whatever does not fit, in one line.
     """
+    classes = class_names(config.data, image_size=config.image_size)
+    model = build(config.base, num_classes=len(classes), image_size=config.image_size, seed=config.seed)
+    program = folder / "base.pt2"
+    if not program.exists():
+        exported = export(model, (3, config.image_size, config.image_size))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Remark)  # which the final network gives
+            check_program(exported)
+        check(analyse(exported))
+    if config.weights is not None and (notes := load_weights_(model, Path(config.weights))):
+        progress(1, 1, f"weights: {', '.join(notes)}")
     dataset = load_dataset(config.data, image_size=config.image_size, seed=config.seed, cache=cache)
-    model = build(config.base, num_classes=len(dataset.classes), image_size=config.image_size, seed=config.seed)
     if config.weights is not None:
-        notes = load_weights_(model, Path(config.weights))
-        if notes:
-            progress(1, 1, f"weights: {', '.join(notes)}")
         dataset = with_unseen_search(dataset, config.seed)
     else:
         model = _trained(model, dataset, config, cache, progress)
     model.eval()
-    program = folder / "base.pt2"
     if not program.exists():
         exported = export(model, (3, config.image_size, config.image_size))
         check_program(exported)
@@ -140,11 +153,6 @@ def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Pa
     if kept.exists():
         load_weights_(model, kept)
         return model
-    exported = export(model, (3, config.image_size, config.image_size))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Remark)  # which the trained one gives
-        check_program(exported)
-    slice_blocks(analyse(exported).spec, config.N)  # what cannot be cut as asked is told before the training, not after
     state = kept.with_suffix(".part")
     kept.parent.mkdir(parents=True, exist_ok=True)
     trained = train(model, dataset, how, checkpoint=state, progress=progress)

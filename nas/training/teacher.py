@@ -8,12 +8,12 @@ import torch
 
 from modeltree.errors import DataError
 from modeltree.files import written_whole
+from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.train import augment
 
 _MOST = 16_000
-_BATCH = 250
 _WAYS = 2
 
 
@@ -33,33 +33,35 @@ class Lessons:
         return len(self.chosen)
 
     def take(self, positions: np.ndarray, way: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(normalised images, logits) of some lessons."""
+        """Normalised images (n, c, h, w) and logits (n, classes) of some lessons; positions : (n,)."""
         images = _images(self.prepared, self.chosen[positions], way, self.seed)
         return images, torch.from_numpy(np.ascontiguousarray(self.logits[way, positions]))
 
 
-def lessons(prepared: Prepared, folder: Path, seed: int, progress: Progress) -> Lessons:
+def lessons(
+    prepared: Prepared, folder: Path, seed: int, progress: Progress, most: int = _MOST
+) -> Lessons:  # fmt: skip
     """The lessons of a base network, from `folder` if an earlier search left them there.
 
-    At most 16 000 training images, each in two ways; the network runs over them once.
+    At most `most` training images, each in two ways; the network runs over them once.
 
     Raises
     ------
     DataError : the folder cannot be written.
     """
     fit = prepared.dataset.fit
-    chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(fit))[:_MOST])
+    chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(fit))[: min(most, _MOST)])
     path = folder / f"lessons_{seed}_{_WAYS}_{len(chosen)}.npy"
     shape = (_WAYS, len(chosen), len(prepared.dataset.classes))
     known = _read(path, shape)
     if known is not None:
         return Lessons(prepared=prepared, chosen=chosen, logits=known, seed=seed)
     answers = np.empty(shape, dtype=np.float32)
-    total, done = _WAYS * len(chosen), 0
+    total, done, at_once = _WAYS * len(chosen), 0, images_at_once(prepared.network.spec)
     with torch.no_grad():
         for way in range(_WAYS):
-            for start in range(0, len(chosen), _BATCH):
-                part = chosen[start : start + _BATCH]
+            for start in range(0, len(chosen), at_once):
+                part = chosen[start : start + at_once]
                 images = _images(prepared, part, way, seed)
                 answers[way, start : start + len(part)] = prepared.model(images).numpy()
                 done += len(part)

@@ -74,6 +74,16 @@ class TrainConfig:
             raise ConfigError(f"seed is {self.seed} but must not be negative")
 
 
+def check_recipe(*, epochs: int | None, lr: float | None) -> None:
+    """Refuse what `TrainConfig` would, before the images are there that the rest of a recipe follows from.
+
+    Raises
+    ------
+    ConfigError : a number is out of range.
+    """
+    TrainConfig(epochs=1 if epochs is None else epochs, batch_size=2, lr=1.0 if lr is None else lr)
+
+
 def recipe(
     dataset: Dataset, *, epochs: int | None = None, seed: int = 0, model: nn.Module | None = None
 ) -> TrainConfig:  # fmt: skip

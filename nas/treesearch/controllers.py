@@ -119,7 +119,10 @@ def draw_options(
     logits: torch.Tensor, block: BlockTensors, partition: torch.Tensor, generator: torch.Generator,
     forced: torch.Tensor | None = None,
 ) -> Sampled:  # fmt: skip
-    """Draw one option a unit, in order, each only among those from which the device half can be completed."""
+    """Draw one option a unit, in order, each only among those from which the device half can be completed.
+
+    logits : (batch, units, options). partition : (batch,). forced : (batch, units), taken as given where not negative.
+    """
     batch, units = logits.shape[:2]
     previous = torch.zeros(batch, dtype=torch.long)
     chosen, total, entropy = [], logits.new_zeros(batch), logits.new_zeros(batch)

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from modeltree.errors import ConfigError
+from modeltree.image_codes import BASELINE
 from nas.config import SearchConfig
 from nas.jobs.progress import Progress
 from nas.treesearch.evaluator import Evaluator, PathOutcome, PlanPath
@@ -47,9 +49,19 @@ class MethodResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fixed(spaces: SearchSpaces, method: str) -> MethodResult:
-    """`device_only` or `cloud_raw`: the whole network here, or the image as it is to the cloud."""
+    """`device_only`, `cloud_raw` or `cloud_jpeg`: the whole network here, or the image to the cloud.
+
+    Raises
+    ------
+    ConfigError : the network takes no pictures that could be sent as a JPEG.
+    """
     whole = spaces.branches[0].problem
     plan = _kept(whole, whole.blocks[0].places if method == "device_only" else 0)
+    if method == "cloud_jpeg":
+        codes = [ending.picture for ending in whole.blocks[0].endings[0]]
+        if BASELINE not in codes:
+            raise ConfigError("cloud_jpeg sends a JPEG: the network takes no pictures")
+        plan = plan._replace(ending=codes.index(BASELINE))
     return _result(spaces, method, branch_as_tree(spaces.tree.problem, whole, [plan] * len(spaces.branches)), 0, 0.0)
 
 

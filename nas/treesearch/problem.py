@@ -43,6 +43,7 @@ class Ending:
     rate : share of the samples that leave by confidence. loss : points by which those are less often right than if they
         had gone on.
     bits, bytes : of what crosses, on the wire. kept : channels behind a learned bottleneck, 0 without one.
+    picture : how the image itself crosses (`modeltree.image_codes`) where it does so as a file; empty elsewhere.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Ending:
     bits: int = 32
     bytes: int = 0
     kept: int = 0
+    picture: str = ""
 
     @property
     def code(self) -> tuple[int, int]:
@@ -196,7 +198,7 @@ CHARGE = 10.0
 
 
 def guarded(accuracy: np.ndarray, base: float, max_loss: float) -> np.ndarray:
-    """Accuracy, in percent, as a search takes it: below `base - max_loss`, each point counts `CHARGE` times."""
+    """Accuracy, in percent, of any shape, as a search takes it: below `base - max_loss` points count `CHARGE` times."""
     return np.asarray(accuracy - (CHARGE - 1) * np.maximum(0.0, base - max_loss - accuracy))
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from modeltree.errors import ConfigError
-from modeltree.link.bandwidth import BandwidthTypes
 from nas.compression.library import Library
 from nas.compression.predictor import Predictor
 from nas.exits.catalogue import KnownEndings
 from nas.treesearch.exact import solve
+from nas.treesearch.problem import Ending
 from nas.treesearch.space import Scenario, Space, build_space
 from transforms import Network
 
@@ -37,12 +37,8 @@ def build_search_spaces(
     """The spaces that all methods search."""
     last = len(network.spec.segments)
     branches = []
-    for mbps in scenario.types.representative_mbps:
-        constant = BandwidthTypes(representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
-        alone = Scenario(
-            device=scenario.device, cloud=scenario.cloud, types=constant, transfer=scenario.transfer,
-            reward=scenario.reward,
-        )  # fmt: skip
+    for kind in range(scenario.types.count):
+        alone = scenario.alone(kind)
         space = build_space(
             network, library, predictor, alone, cuts, levels=(0, last), max_loss=max_loss, endings=endings
         )
@@ -87,12 +83,29 @@ def within_energy(spaces: SearchSpaces, limit_mj: float) -> SearchSpaces:
 
 
 def without_endings(spaces: SearchSpaces) -> SearchSpaces:
-    """The same spaces, every path going on or handing over plain numbers; a plan of them is one of `spaces`, too."""
+    """The same spaces, every path going on, or handing over plain numbers or the picture, however that is coded.
+
+    A plan of them is one of `spaces`, too.
+    """
     return replace(spaces, tree=_plain(spaces.tree), branches=tuple(map(_plain, spaces.branches)))
 
 
+def without_pictures(spaces: SearchSpaces) -> SearchSpaces:
+    """The same spaces, the picture crossing as raw pixels alone; a plan of them is one of `spaces`, too."""
+    return replace(spaces, tree=_raw(spaces.tree), branches=tuple(map(_raw, spaces.branches)))
+
+
+def _raw(space: Space) -> Space:
+    first, *others = space.problem.blocks
+    first = replace(first, endings=(first.endings[0][:1], *first.endings[1:]))
+    return replace(space, problem=replace(space.problem, blocks=(first, *others)))
+
+
 def _plain(space: Space) -> Space:
-    blocks = tuple(replace(block, endings=tuple(at[:1] for at in block.endings)) for block in space.problem.blocks)
+    def stripped(at: tuple[Ending, ...]) -> tuple[Ending, ...]:
+        return tuple(ending for i, ending in enumerate(at) if i == 0 or ending.picture)
+
+    blocks = tuple(replace(block, endings=tuple(map(stripped, block.endings))) for block in space.problem.blocks)
     return replace(space, problem=replace(space.problem, blocks=blocks))
 
 

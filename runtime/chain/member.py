@@ -55,6 +55,11 @@ class ChainMember:
         """The engine's own, and every route that begins with us."""
         return _Models(self._engine.models, self)
 
+    @property
+    def backlog_s(self) -> float:
+        """Length of the engine's queue in seconds; an engine that does not say has none."""
+        return float(getattr(self._engine, "backlog_s", 0.0))
+
     def ready(self) -> bool:
         """Whether the engine takes work and we hold one stage at least."""
         return self._engine.ready() and bool(self.stages)
@@ -92,7 +97,9 @@ class ChainMember:
         """
         route, served = self.route_of(model), self._engine.models
         entry = served[self.placement.stages[route.stage].blocks[0]]
-        return ModelInfo(shape_in=entry.shape_in, shape_out=self._classes(), mean=entry.mean, std=entry.std)
+        return ModelInfo(
+            shape_in=entry.shape_in, shape_out=self._classes(), mean=entry.mean, std=entry.std, rule=entry.rule
+        )
 
     def _classes(self) -> tuple[int, ...]:
         last = self._engine.models.get(self.placement.stages[-1].blocks[-1])

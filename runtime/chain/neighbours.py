@@ -34,7 +34,7 @@ def transport_of(member: Member, identity: Identity) -> Transport:
 
 
 @dataclass(kw_only=True)
-class Seen:
+class Neighbour:
     """One member. rtt_ms : of the last probe that was answered, None before."""
 
     member: Member
@@ -59,7 +59,7 @@ class Neighbours:
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def __post_init__(self) -> None:
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, Neighbour] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.take(self.placement)
@@ -77,7 +77,7 @@ class Neighbours:
             for name, member in wanted.items():
                 if name not in self._seen:
                     breaker = Breaker(self.clock, self.rng, first_s=0.5, longest_s=2.0)
-                    self._seen[name] = Seen(member=member, transport=self.connect(member), breaker=breaker)
+                    self._seen[name] = Neighbour(member=member, transport=self.connect(member), breaker=breaker)
             self.placement = placement
         for seen in closed:
             seen.transport.close()
@@ -89,7 +89,7 @@ class Neighbours:
             return frozenset(name for name, seen in self._seen.items() if seen.breaker.closed)
 
     @property
-    def seen(self) -> Mapping[str, Seen]:
+    def seen(self) -> Mapping[str, Neighbour]:
         """All of them."""
         with self._lock:
             return dict(self._seen)

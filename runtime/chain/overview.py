@@ -16,7 +16,11 @@ _WAITING = re.compile(rb"^nas_waiting_requests(?:\{[^}]*\})? ([0-9.e+-]+)$", re.
 
 
 def overview(placement: Placement, identity: Identity) -> list[dict[str, Any]]:
-    """One entry a member: name, address, stages it holds, round trip in ms (None: not there), requests waiting."""
+    """One entry a member: name, address, stages it holds, round trip and queue in ms, requests waiting.
+
+    A member that is not there has no round trip. The queue's length in time comes with an answer; the number of
+    requests comes from the metrics address where one is given.
+    """
     threads = ThreadPoolExecutor(max(1, len(placement.members)))
     with Neighbours(placement=placement, connect=lambda member: transport_of(member, identity)) as neighbours:
         try:
@@ -32,7 +36,7 @@ def _row(placement: Placement, neighbours: Neighbours, member: Member) -> dict[s
     stages = [] if seen.rtt_ms is None else _held(placement, member.name, seen.transport)
     return {
         "name": member.name, "address": member.address, "stages": stages, "rtt_ms": seen.rtt_ms,
-        "waiting": _waiting(member.metrics),
+        "queue_ms": None if seen.rtt_ms is None else _queue_ms(seen.transport), "waiting": _waiting(member.metrics),
     }  # fmt: skip
 
 
@@ -51,6 +55,15 @@ def _held(placement: Placement, name: str, transport: Transport) -> list[int]:
             continue
         held.append(index)
     return held
+
+
+def _queue_ms(transport: Transport) -> float | None:
+    """How long a member's queue is; None where it does not say, as servers that are not ours do not."""
+    try:
+        waiting_s = transport.probe(1, _TIMEOUT_S).waiting_s
+    except TransportError:
+        return None
+    return None if waiting_s is None else 1e3 * waiting_s
 
 
 def _waiting(url: str) -> float | None:

@@ -67,7 +67,7 @@ class Library:
 
         Parameters
         ----------
-        x : `shape_in`, float32; any strides.
+        x : (batch, ...), `shape_in`, float32; any strides.
         out : `shape_out`, float32, to be written to and returned; a new array when None.
 
         Raises

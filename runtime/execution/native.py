@@ -21,6 +21,12 @@ from modeltree.errors import ConfigError, FormatError
 from modeltree.manifest import SHIM_NAME, TVM_NAME
 
 TVM_FFI_NAME = "libtvm_ffi.so"
+_SPIN, _SPINS = "TVM_THREAD_POOL_SPIN_COUNT", 1000
+"""How often a thread of TVM's pool yields the processor before it sleeps, which it also does before it ends.
+
+TVM's own 300 000 take 0.1 s on an idle processor. Where others wait for it, a yield lasts milliseconds, and the process
+could not end for minutes.
+"""
 _INT = 1
 _ERROR_HEADER_BYTES = 24
 _MESSAGE_BYTES = 1024
@@ -68,6 +74,7 @@ def _shim(path: Path) -> Runtime:
 
 
 def _tvm(path: Path | None) -> Runtime:
+    os.environ.setdefault(_SPIN, str(_SPINS))
     _load(TVM_FFI_NAME, _packaged("tvm_ffi", TVM_FFI_NAME), "run pip install apache-tvm-ffi")
     _load(TVM_NAME, path or _packaged("tvm", TVM_NAME))
     return _loaded_tvm()

@@ -34,10 +34,14 @@ def is_picture(thing: object) -> bool:
     return any(f"{kind.__module__}.{kind.__name__}" == "PIL.Image.Image" for kind in type(thing).__mro__)
 
 
-def read_file(source: Path | bytes, preprocessing: Preprocessing, name: str) -> np.ndarray:
+def read_file(
+    source: Path | bytes, preprocessing: Preprocessing, name: str, formats: tuple[str, ...] = FORMATS
+) -> np.ndarray:
     """Decode a file, or its bytes, to (h, w, 1 or 3) uint8, red first and upright, for `scaled`.
 
     A JPEG far larger than needed is read at a half, a quarter or an eighth, at least twice as large as needed.
+
+    formats : which are read, of `FORMATS`.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def read_file(source: Path | bytes, preprocessing: Preprocessing, name: str) -> 
     with _boundary(name):
         from PIL import Image
 
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as picture:
             side = round(2 * max(preprocessing.height, preprocessing.width) / preprocessing.rule.crop)
             picture.draft(None, (side, side))
             return _plain(_upright(picture, name), preprocessing, name)

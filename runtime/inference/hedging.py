@@ -14,14 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from modeltree.errors import NasError
+from modeltree.image_codes import image_code
 from modeltree.tree import Handover
 from runtime.execution.device import Device
+from runtime.images import can_code, coded
 from runtime.inference.time_left import MARGIN_S
 from runtime.inference.walk import Walk
 from runtime.options import SessionOptions
 from runtime.remote.offload_client import CALLS_IN_FLIGHT, LATE, Call, Cloud
 from runtime.remote.workers import Closed, Workers
 from runtime.selection.early_exit import Onward
+from runtime.wire.pictures import PictureToSend
 from runtime.wire.transports.interface import Reply
 
 LONGEST_RACE_S = 300.0
@@ -78,7 +81,7 @@ class Hedge:
         spare_s = left_s - way.within_s - MARGIN_S
         race = self._options.hedge or spare_s <= 0
         timeout_s = min(self._options.timeout_s, left_s if race else spare_s)
-        call = self._call(handover, x, pixels, timeout_s)
+        call = self._call(handover, x, pixels, walk, timeout_s)
         hurry = self._options.hedge and not way.leaves
         due_s = self._cloud.expected_s(handover.block, call.size_bytes) if hurry else None
         alone_s = min(timeout_s, spare_s, math.inf if due_s is None else LATE * due_s)
@@ -98,6 +101,8 @@ class Hedge:
     ) -> np.ndarray:  # fmt: skip
         """Mode only-cloud: the cloud's answer to the whole image, and none of our own.
 
+        x : (1, *shape) what enters the network. pixels : (c, h, w) uint8, if the image crosses as such.
+
         Raises
         ------
         NasError : the cloud failed, or was not in time.
@@ -105,7 +110,7 @@ class Hedge:
         timeout_s = self._options.timeout_s
         if deadline is not None:
             timeout_s = max(1e-3, min(timeout_s, deadline - self._clock()))
-        call = self._call(handover, x, pixels, timeout_s)
+        call = self._call(handover, x, pixels, walk, timeout_s)
         try:
             return _taken(call.future.result(timeout_s + MARGIN_S), handover, walk)
         except NotYet:
@@ -134,13 +139,28 @@ class Hedge:
         walk.note(way, f"no answer within {waited_ms:.0f} ms")
         return done.output
 
-    def _call(self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, timeout_s: float) -> Call:
-        coded = self._cloud.transport.frames
-        bits, sent = (handover.bits, x) if handover.place and coded else (_WHOLE_BITS, x)
-        if pixels is not None and handover.place == 0 and coded:  # another server takes normalised floats alone
-            bits, sent = handover.bits, pixels[None]
+    def _call(
+        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: Walk, timeout_s: float
+    ) -> Call:  # fmt: skip
+        frames = self._cloud.transport.frames
+        bits = handover.bits if handover.place and frames else _WHOLE_BITS
+        sent: np.ndarray | PictureToSend = x
+        if pixels is not None and handover.place == 0 and frames:  # another server takes normalised floats alone
+            bits, sent = handover.bits, self._picture(handover, pixels, walk.file)
         shape_out = self._device.manifest.blocks[handover.block].out_shape
         return self._cloud.ask(handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+
+    def _picture(
+        self, handover: Handover, pixels: np.ndarray, file: bytes | None
+    ) -> np.ndarray | PictureToSend:  # fmt: skip
+        """The image as the hand-over's code has it; as pixels where that is none, or nothing here can code."""
+        code = image_code(handover.code or "raw")
+        if code.kind == "came" and file is not None:
+            return PictureToSend(shape=pixels.shape, whole=True, likely_bytes=len(file), made=lambda: file)
+        if code.kind == "raw" or not can_code():
+            return pixels[None]
+        made = functools.partial(coded, pixels, code, self._device.manifest.tree.picture.channels)
+        return PictureToSend(shape=pixels.shape, whole=False, likely_bytes=handover.bytes, made=made)
 
 
 def ran(device: Device, blocks: Sequence[str], x: np.ndarray, clock: Callable[[], float]) -> Ran:

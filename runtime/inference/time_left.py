@@ -48,7 +48,10 @@ class TimeLeft:
         return None if self.planned_s(walk.here, walk.seen) <= left_s else self.exit_within(walk, left_s)
 
     def rest(self, handover: Handover, walk: Walk, x: np.ndarray, left_s: float) -> Onward:
-        """What follows a hand-over if it is done here; where that would be late, an exit that is not, if any."""
+        """What follows a hand-over if it is done here; where that would be late, an exit that is not, if any.
+
+        x : (1, *shape) what crosses.
+        """
         within_s = self._device.within_s(handover.block)
         if within_s > left_s and (way := self.exit_within(walk, left_s)) is not None:
             return way

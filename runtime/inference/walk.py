@@ -17,6 +17,7 @@ class Walk:
     stays : why the cloud was not to be asked at the last fork, behind a colon.
     here, x, seen : the node above the last fork, None at the start; what it gave; what was known there.
     held : the answer of the last head that was not sure.
+    file : the JPEG or WebP file that the picture came as, where it may be sent on.
     blocks_ms : [block, ms] of what ran here for the answer.
     radio_ms, raced_ms : how long the radio was on, or the processor, for answers that came too late or not at all.
     """
@@ -34,11 +35,12 @@ class Walk:
     here: int | None = None
     seen: LinkState = UNKNOWN_LINK
     held: Onward | None = None
+    file: bytes | None = None
     radio_ms: float = 0.0
     raced_ms: float = 0.0
 
     def sure(self, head: Node, logits: np.ndarray) -> bool:
-        """Whether a head is sure enough of what it says. It is kept in any case, for time may run out."""
+        """Whether a head is sure enough of its logits, (1, classes). They are kept all the same: time may run out."""
         assert isinstance(head.fork, ExitFork)
         assert head.fork.entropy is not None
         entropy = entropy_nats(logits)

@@ -1,4 +1,7 @@
-"""A link shaped to a trace: a relay that needs no rights, or network namespaces where there is root."""
+"""A link made slow, as a trace says: a relay that needs no rights, or network namespaces where there is root.
+
+Also cut, stalled and damaged (`Faults`), and a real link recorded as a trace.
+"""
 
 from runtime.link.namespace import NamespaceLink
 from runtime.link.relay import Relay

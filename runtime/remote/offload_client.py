@@ -14,6 +14,7 @@ import numpy as np
 from modeltree.errors import NasError
 from runtime.remote.circuit_breaker import Breaker
 from runtime.remote.workers import Workers
+from runtime.wire.pictures import PictureToSend
 from runtime.wire.transports.interface import Exchange, Reply, TimedOut, Transport, Unreachable
 
 CALLS_IN_FLIGHT = 4
@@ -95,10 +96,12 @@ class Cloud:
         return None if link_s is None or server_s is None else link_s + server_s
 
     def ask(
-        self, model: str, x: np.ndarray, *, bits: int, timeout_s: float, shape_out: tuple[int, ...],
+        self, model: str, x: np.ndarray | PictureToSend, *, bits: int, timeout_s: float, shape_out: tuple[int, ...],
         urgent: bool = False,
     ) -> Call:  # fmt: skip
         """Begin a hand-over; `Call.future` brings the reply or a `NasError`.
+
+        x : (1, *shape) what crosses, float32.
 
         urgent : the time is what a deadline leaves, so that one that runs out is nobody's fault; several in a row are.
 
@@ -106,7 +109,8 @@ class Cloud:
         ------
         Closed : this was closed, or the machine has no thread left.
         """
-        call = Call(model, max(1, x.size * bits // 8), self.clock())
+        size_bytes = x.likely_bytes if isinstance(x, PictureToSend) else x.size * bits // 8
+        call = Call(model, max(1, size_bytes), self.clock())
         call.urgent = urgent
         call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
         with self._lock:
@@ -122,7 +126,9 @@ class Cloud:
         self._threads.close()
         self.transport.close()
 
-    def _run(self, call: Call, x: np.ndarray, bits: int, timeout_s: float, shape_out: tuple[int, ...]) -> Reply:
+    def _run(
+        self, call: Call, x: np.ndarray | PictureToSend, bits: int, timeout_s: float, shape_out: tuple[int, ...]
+    ) -> Reply:
         try:
             reply = self.transport.infer(call.model, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
         except NasError as error:

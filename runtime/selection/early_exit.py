@@ -76,7 +76,7 @@ class Leaving:
         """The latest exit, the end of the network being the last, that is reached in time below a node, which gave `x`.
 
         A head that others leave through by confidence answers whatever its confidence. Of equally late ones it is the
-        most accurate. allows : whether a path may end at a leaf.
+        most accurate. x : (1, *shape). allows : whether a path may end at a leaf.
         """
         for path in self._paths:
             ids = [node.id for node in path]

@@ -44,7 +44,7 @@ class Exact:
     decisions: Decisions
 
     def choose(self, state: State, among: np.ndarray | None = None) -> int:
-        """Looks at the bandwidth alone."""
+        """Looks at the bandwidth alone; among : (actions,), bool."""
         return self.decisions.best(state.mbps, among=among)
 
 
@@ -55,7 +55,7 @@ class Greedy:
     decisions: Decisions
 
     def choose(self, state: State, among: np.ndarray | None = None) -> int:
-        """Looks at the bandwidth alone."""
+        """Looks at the bandwidth alone; among : (actions,), bool."""
         return self.decisions.highest(-self.decisions.latency_ms(state.mbps), state.mbps, among=among)
 
 
@@ -72,7 +72,7 @@ class Fixed:
         self._nearest = np.lexsort((table.device_ms, bits, apart[2], apart[1], apart[0]))
 
     def choose(self, state: State, among: np.ndarray | None = None) -> int:
-        """Looks at nothing. Where the action is not `among` those allowed, the one most like it.
+        """Looks at nothing. Where the action is not `among` those allowed, (actions,), the one most like it.
 
         Most like it: that sends, too, or does not, either; then of the nearest exit, cut and bits; then the fastest.
         """
@@ -199,7 +199,7 @@ class Trained:
             )
 
     def choose(self, state: State, among: np.ndarray | None = None) -> int:
-        """Looks at the whole state."""
+        """Looks at the whole state; among : (actions,), bool."""
         scores = self.network(self.decisions.observe(state))
         return self.decisions.highest(scores, state.mbps, among=among)
 

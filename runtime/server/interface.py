@@ -1,12 +1,13 @@
 """Between the fronts, which speak the protocol, and the engine, which runs the models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from modeltree.errors import NasError
+from modeltree.preprocessing import PictureRule, Preprocessing
 
 
 class Busy(NasError):
@@ -27,12 +28,22 @@ class ModelInfo:
 
     mean, std : per channel, of pixels scaled to 0..1, where the model takes whole images (channels, height, width): the
     fronts then take uint8 pixels too and hand on (pixel / 255 - mean) / std. None where it takes a feature map.
+    rule : how a picture that comes as a file becomes such pixels.
     """
 
     shape_in: tuple[int, ...]
     shape_out: tuple[int, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    rule: PictureRule = field(default_factory=PictureRule)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """All that is done to a picture in front of it; None where it takes none."""
+        if self.mean is None or self.std is None or len(self.shape_in) != 3 or self.shape_in[0] != self.rule.count:
+            return None
+        height, width = self.shape_in[1:]
+        return Preprocessing(height=height, width=width, mean=self.mean, std=self.std, rule=self.rule)
 
 
 @dataclass(frozen=True, kw_only=True)

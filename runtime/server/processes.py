@@ -19,6 +19,7 @@ from typing import Any
 from modeltree.errors import ConfigError, NasError
 from runtime.execution.native import available_cpus
 from runtime.server.memory import bound_arenas
+from runtime.server.open_files import SERVED_FILES, allow_files
 from runtime.server.serving import ServeConfig, Server, place, url_of
 
 _LOOK_S = 1.0
@@ -138,6 +139,7 @@ def _serve(config: ServeConfig, pipe: Connection) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     bound_arenas()
+    allow_files(SERVED_FILES)
     stop, swap = threading.Event(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:

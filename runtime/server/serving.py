@@ -99,6 +99,8 @@ class Server:
                 raise ConfigError(f"{scheme}:// needs a certificate and its key: pass both")
         if config.tls is not None and not any(scheme in ("grpcs", "https") for scheme, _, _ in places):
             raise ConfigError("a certificate is given but nothing is encrypted: listen on grpcs:// or https://")
+        if config.metrics is not None:
+            place(f"http://{config.metrics}")
         self._watch = Watch(config.bundle) if config.watch else None
         self.engine = BundleEngine(
             config.bundle, backend=config.backend, target=config.target, variant=config.variant, workers=config.workers,

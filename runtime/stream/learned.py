@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.streams.costs import MOST_IMAGES
-from modeltree.streams.system import Seen, StreamSystem
+from modeltree.streams.system import Observation, StreamSystem
 from runtime.selection.policies import Dense
 
 OBSERVED = 3
@@ -29,7 +29,7 @@ class Observer:
         )  # fmt: skip
         return np.stack(columns, -1).astype(np.float32)
 
-    def of(self, seen: Seen) -> np.ndarray:
+    def of(self, seen: Observation) -> np.ndarray:
         """(3,), float32, of what a planner sees."""
         left_ms = (seen.deadline_ms - seen.device_wait_ms) / self.longest_ms
         wait_ms = seen.server_wait_ms / self.longest_ms
@@ -46,6 +46,6 @@ class Learned:
     network: Dense
     longest_ms: float
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """Looks at the paper's state."""
         return int(self.network(Observer(self.longest_ms).of(seen)).argmax())

@@ -20,6 +20,20 @@ from runtime.stream.ways import ways_of
 PLANNER_NAMES = (*sorted(PLANNERS), "rolling")
 
 
+def check_planner(name: str) -> None:
+    """Refuse a name that `open_planner` does not know, before there is a system to open it for.
+
+    Raises
+    ------
+    ConfigError : an unknown name, or a file that is not there.
+    """
+    if name.endswith(".npz"):
+        if not Path(name).is_file():
+            raise ConfigError(f"no file {name}: pass what nas policy train wrote")
+    elif not re.fullmatch(r"\d+/\d+", name) and name not in PLANNER_NAMES:
+        raise unknown("planner", name, [*PLANNER_NAMES, "EXIT/CUT", "FILE.npz"])
+
+
 def open_planner(name: str, system: StreamSystem, arrivals: Arrivals | None = None) -> Planner:
     """A planner by name, or from the file of a trained one.
 

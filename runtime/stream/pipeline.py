@@ -23,7 +23,7 @@ import numpy as np
 
 from modeltree.errors import DataError, NasError
 from modeltree.streams.costs import MOST_IMAGES
-from modeltree.streams.system import Planner, Seen, StreamSystem
+from modeltree.streams.system import Observation, Planner, StreamSystem
 from modeltree.units import bytes_per_ms, ms_from_s, s_from_ms
 from runtime.execution.device import Device
 from runtime.images.inputs import Picture, entering
@@ -123,11 +123,11 @@ class TaskStream:
             self._jobs.put(job, job.until_s, self._device_s(job, job.action))
         return job.future
 
-    def seen(self, job: Job) -> Seen:
+    def seen(self, job: Job) -> Observation:
         """What a planner sees of a task that has just come."""
         now = self.clock()
         waits_s = max(0.0, self._busy_until_s - now) + self._jobs.before_s(job.until_s) + self._kept.expected_s
-        return Seen(
+        return Observation(
             images=len(job.images), deadline_ms=ms_from_s(job.until_s - now) - self._overrun.margin_ms,
             device_wait_ms=ms_from_s(waits_s),
             server_wait_ms=self.server.wait_ms(), mbps=self._bandwidth(),

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from modeltree.errors import ConfigError
-from modeltree.streams.system import EPSILON_MS, Planner, Seen, StreamSystem
+from modeltree.streams.system import EPSILON_MS, Observation, Planner, StreamSystem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +24,7 @@ class Greedy:
 
     system: StreamSystem
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """Looks at size and deadline alone."""
         return best_fit(self.system, seen._replace(device_wait_ms=0.0, server_wait_ms=0.0))
 
@@ -38,7 +38,7 @@ class BestFit:
 
     system: StreamSystem
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """Looks at this task and the queues."""
         return best_fit(self.system, seen)
 
@@ -50,7 +50,7 @@ class Random:
     system: StreamSystem
     rng: np.random.Generator
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """Looks at nothing."""
         return int(self.rng.integers(len(self.system.table)))
 
@@ -67,7 +67,7 @@ class Local:
         allowed[0] = True
         return allowed
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """Looks at this device's queue."""
         return best_fit(self.system, seen, self._allowed)
 
@@ -78,7 +78,7 @@ class Fixed:
 
     action: int
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """Looks at nothing."""
         return self.action
 
@@ -98,8 +98,11 @@ def fixed(system: StreamSystem, exit: int, cut: int) -> Fixed:
     return Fixed(action=int(found[0]))
 
 
-def best_fit(system: StreamSystem, seen: Seen, allowed: np.ndarray | None = None) -> int:
-    """The action of the highest gain that is in time, of equals the one that is done first; 0 where there is none."""
+def best_fit(system: StreamSystem, seen: Observation, allowed: np.ndarray | None = None) -> int:
+    """The action of the highest gain that is in time, of equals the one that is done first; 0 where there is none.
+
+    allowed : (actions,), bool.
+    """
     finish_ms = system.finish_ms(seen)
     fits = finish_ms <= seen.deadline_ms + EPSILON_MS
     if allowed is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from modeltree.errors import ConfigError
 from modeltree.streams.costs import MOST_IMAGES
-from modeltree.streams.system import EPSILON_MS, Seen, StreamSystem, play, total_gain
+from modeltree.streams.system import EPSILON_MS, Observation, StreamSystem, play, total_gain
 from modeltree.streams.tasks import Arrivals
 from modeltree.units import bytes_per_ms
 
@@ -32,7 +32,7 @@ class Priced:
     device_price: float
     server_price: float
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """Looks at this task, the queues and the prices."""
         finish_ms = self.system.finish_ms(seen)
         system, images = self.system, seen.images
@@ -68,7 +68,7 @@ class RollingHorizon:
         self._kept = useful(system)
         self.device_price, self.server_price = _tried(system, arrivals, np.random.default_rng([seed, 12]))
 
-    def choose(self, seen: Seen) -> int:
+    def choose(self, seen: Observation) -> int:
         """The action whose own gain and drawn futures are worth most."""
         system = self.system
         finish_ms = system.finish_ms(seen)
@@ -79,7 +79,7 @@ class RollingHorizon:
         best = values.max()
         return int(kept[np.where(values >= best - 1e-9, finish_ms[kept], np.inf).argmin()])
 
-    def _worth(self, seen: Seen, kept: np.ndarray, finish_ms: np.ndarray) -> np.ndarray:
+    def _worth(self, seen: Observation, kept: np.ndarray, finish_ms: np.ndarray) -> np.ndarray:
         """(actions kept,): mean gain of the futures after each action."""
         system, devices = self.system, self.arrivals.devices
         futures, horizon = self._at_ms.shape

@@ -109,6 +109,8 @@ def dequantise(codes: Codes) -> np.ndarray:
 def extremes(x: np.ndarray) -> tuple[float, float]:
     """Smallest and largest number, a zero without its sign (which of -0 and 0 is found depends on the machine).
 
+    x : of any shape.
+
     Raises
     ------
     DataError : `x` is not float32, is empty, or holds NaN or infinity; says where.
@@ -128,7 +130,7 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def pack(q: np.ndarray, bits: int) -> tuple[Packing, bytes]:
-    """Codes as bytes, by the method that makes them fewest.
+    """Codes, of any shape, as bytes, by the method that makes them fewest.
 
     Up to four-bit planes put several codes into a byte, which also lets Huffman spend less than a bit on each.
     """

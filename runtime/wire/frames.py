@@ -6,6 +6,7 @@ The receiver says what it expects before it looks, so that a frame never decides
 tells damage, not malice: everything behind it is checked as well.
 """
 
+import enum
 import math
 import struct
 import zlib
@@ -30,28 +31,40 @@ from runtime.wire.codec import (
     unpack,
 )
 
-__all__ = ["FRAME_VERSION", "FrameError", "Header", "decode", "encode", "largest_frame_bytes", "read_header"]
+__all__ = [
+    "FRAME_VERSION", "FrameError", "Header", "decode", "encode", "encode_picture", "largest_frame_bytes", "picture_in",
+    "read_header",
+]  # fmt: skip
 
 FRAME_VERSION = 1
 MAX_NUMBERS = 2**28
 MAX_RANK = 8
 PIXEL_BITS = 8
+MAX_PICTURE_BYTES = 2**25
 _MAGIC = b"NMF"
 _FIXED = struct.Struct("<3sBBBBBffI")
 _CHECKSUM = struct.Struct("<I")
-_FEATURES, _PIXELS = 0, 1
+
+
+class Kind(enum.IntEnum):
+    """What a frame holds: float32; uint8 pixels; a picture's file, as it came; a file of the network's own pixels."""
+
+    FEATURES = 0
+    PIXELS = 1
+    PICTURE = 2
+    CUT_PICTURE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """What a frame says of itself.
 
-    shape : sizes, batch first. pixels : whether it holds uint8 pixels (else float32). bits : of a number, 32 where
-    floats are as they are. lo, step : a number is `lo + step * code`; 0 and 1 for pixels and 32 bits.
+    shape : sizes, batch first; of a picture, what it becomes. bits : of a number, 32 where floats are as they are.
+    lo, step : a number is `lo + step * code`; 0 and 1 for pixels, pictures and 32 bits.
     """
 
     shape: tuple[int, ...]
-    pixels: bool
+    kind: Kind
     method: Packing
     bits: int
     lo: float
@@ -59,15 +72,25 @@ class Header:
     payload_bytes: int
 
     @property
+    def pixels(self) -> bool:
+        """Whether it holds uint8 pixels."""
+        return self.kind is Kind.PIXELS
+
+    @property
+    def picture(self) -> bool:
+        """Whether it holds a picture's file."""
+        return self.kind in (Kind.PICTURE, Kind.CUT_PICTURE)
+
+    @property
     def size_bytes(self) -> int:
         """Of header and sizes; the payload begins here."""
         return _FIXED.size + 4 * len(self.shape)
 
     def encoded(self) -> bytes:
-        kind = _PIXELS if self.pixels else _FEATURES
         fixed = _FIXED.pack(
-            _MAGIC, FRAME_VERSION, kind, self.method, self.bits, len(self.shape), self.lo, self.step, self.payload_bytes
-        )
+            _MAGIC, FRAME_VERSION, self.kind, self.method, self.bits, len(self.shape), self.lo, self.step,
+            self.payload_bytes,
+        )  # fmt: skip
         return fixed + struct.pack(f"<{len(self.shape)}I", *self.shape)
 
 
@@ -101,10 +124,42 @@ def encode(x: np.ndarray, bits: int) -> bytes:
         codes = quantise(x, bits)
         lo, step = float(codes.lo), float(codes.step)
         method, payload = pack(codes.q, bits)
+    kind = Kind.PIXELS if pixels else Kind.FEATURES
+    return _whole(
+        Header(shape=x.shape, kind=kind, method=method, bits=bits, lo=lo, step=step, payload_bytes=len(payload)),
+        payload,
+    )
+
+
+def encode_picture(file: bytes, shape: Sequence[int], *, whole: bool) -> bytes:
+    """A picture's file as a frame.
+
+    Parameters
+    ----------
+    file : JPEG or WebP. shape : (channels, height, width) of the pixels that the receiver makes of it.
+    whole : whether it is as it came, so that the receiver cuts and scales by the picture rule; else it was cut already.
+
+    Raises
+    ------
+    DataError : the file is empty or larger than a frame takes.
+    """
+    if not 1 <= len(file) <= MAX_PICTURE_BYTES:
+        raise DataError(f"the picture has {len(file)} bytes: it must have 1 to {MAX_PICTURE_BYTES}; code it smaller")
+    kind = Kind.PICTURE if whole else Kind.CUT_PICTURE
     header = Header(
-        shape=x.shape, pixels=pixels, method=method, bits=bits, lo=lo, step=step, payload_bytes=len(payload)
-    ).encoded()
-    return b"".join([header, payload, _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(header)))])
+        shape=(1, *shape), kind=kind, method=Packing.PACKED, bits=PIXEL_BITS, lo=0.0, step=1.0, payload_bytes=len(file)
+    )
+    return _whole(header, file)
+
+
+def picture_in(frame: bytes | bytearray | memoryview, header: Header) -> memoryview:
+    """The file in a frame that `read_header` found to hold one; not looked into."""
+    return memoryview(frame).cast("B")[header.size_bytes : -_CHECKSUM.size]
+
+
+def _whole(header: Header, payload: bytes | memoryview) -> bytes:
+    front = header.encoded()
+    return b"".join([front, payload, _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(front)))])
 
 
 def decode(frame: bytes | bytearray | memoryview, *, shape: Sequence[int], dtype: DTypeLike = np.float32) -> np.ndarray:
@@ -129,6 +184,8 @@ def decode(frame: bytes | bytearray | memoryview, *, shape: Sequence[int], dtype
             reason="length",
         )
     header = read_header(view)
+    if header.picture:
+        raise FrameError("frame holds a picture's file: numbers are expected here; send those", reason="shape")
     found, wanted = np.dtype(np.uint8 if header.pixels else np.float32), np.dtype(dtype)
     if header.shape != tuple(shape) or found != wanted:
         raise FrameError(
@@ -191,14 +248,14 @@ def _parsed(frame: memoryview) -> Header:
         raise FrameError(f"frame has {len(frame)} bytes: it says {whole}; send it whole, alone", reason="length")
     if zlib.crc32(frame[: -_CHECKSUM.size]) != _CHECKSUM.unpack(frame[-_CHECKSUM.size :])[0]:
         raise FrameError("frame has another checksum than its bytes: it was damaged; send it again", reason="checksum")
-    if kind not in (_FEATURES, _PIXELS) or method not in tuple(Packing) or not 1 <= rank <= MAX_RANK:
+    if kind not in tuple(Kind) or method not in tuple(Packing) or not 1 <= rank <= MAX_RANK:
         raise FrameError(
-            f"frame has kind {kind}, method {method}, {rank} dimensions: they must be 0 or 1, 0..2, 1..{MAX_RANK}; "
+            f"frame has kind {kind}, method {method}, {rank} dimensions: they must be 0..3, 0..2, 1..{MAX_RANK}; "
             "encode it again",
             reason="header",
         )
     return Header(
-        shape=struct.unpack_from(f"<{rank}I", frame, _FIXED.size), pixels=kind == _PIXELS, method=Packing(method),
+        shape=struct.unpack_from(f"<{rank}I", frame, _FIXED.size), kind=Kind(kind), method=Packing(method),
         bits=bits, lo=lo, step=step, payload_bytes=payload_bytes,
     )  # fmt: skip
 
@@ -213,13 +270,16 @@ def _check(header: Header) -> None:
     numbers, bits = math.prod(header.shape), header.bits
     if min(header.shape) < 1 or numbers > MAX_NUMBERS:
         raise _wrong(f"shape {header.shape}", f"sizes of 1 or more, {MAX_NUMBERS} numbers at most")
-    plain = header.pixels or bits == FLOAT_BITS
-    if not (bits == PIXEL_BITS if header.pixels else bits == FLOAT_BITS or 1 <= bits <= 16):
-        raise _wrong(f"bits {bits}", f"{PIXEL_BITS} for pixels, 1..16 or {FLOAT_BITS} for features")
+    eights = header.pixels or header.picture
+    plain = eights or bits == FLOAT_BITS
+    if not (bits == PIXEL_BITS if eights else bits == FLOAT_BITS or 1 <= bits <= 16):
+        raise _wrong(f"bits {bits}", f"{PIXEL_BITS} for pixels and pictures, 1..16 or {FLOAT_BITS} for features")
     if plain and (header.lo, header.step) != (0, 1):
         raise _wrong(f"lo {header.lo} and step {header.step}", "0 and 1, since it is not quantised")
     if not (math.isfinite(header.lo) and math.isfinite(header.step) and header.step >= 0):
         raise _wrong(f"lo {header.lo} and step {header.step}", "finite, and step not negative")
+    if header.picture:
+        return _check_picture(header)
     most = 4 * numbers if bits == FLOAT_BITS else packed_bytes(numbers, bits)
     if header.method is Packing.DEFLATED and (bits == FLOAT_BITS or header.payload_bytes >= most):
         raise _wrong(f"{header.payload_bytes} deflated bytes of {bits} bits", f"packed, or fewer than {most}")
@@ -227,6 +287,15 @@ def _check(header: Header) -> None:
         raise _wrong(f"{header.payload_bytes} modelled bytes of {bits} bits", f"fewer than {most}, of 1..8 bits")
     if header.method is Packing.PACKED and header.payload_bytes != most:
         raise _wrong(f"{header.payload_bytes} packed bytes of {bits} bits", str(most))
+
+
+def _check_picture(header: Header) -> None:
+    if len(header.shape) != 4 or header.shape[0] != 1:
+        raise _wrong(f"a picture of shape {header.shape}", "one, (1, channels, height, width)")
+    if header.method is not Packing.PACKED or not 1 <= header.payload_bytes <= MAX_PICTURE_BYTES:
+        raise _wrong(
+            f"a picture of {header.payload_bytes} bytes, method {header.method}", f"1 to {MAX_PICTURE_BYTES}, method 0"
+        )
 
 
 def _wrong(what: str, must: str) -> FrameError:

@@ -6,7 +6,8 @@ from torch import nn
 from compile.formats import format_of
 from compile.graph.core_form import core_form
 from compile.graph.fusing import folded, fused, pooled
-from compile.graph.layouts import Placed, placed
+from compile.graph.layouts import Placed
+from compile.graph.placing import placed
 from compile.graph.reading import read
 from compile.graph.stages import Program
 from compile.machine_code.memory_planning import joined, needs_kernel, planned

@@ -21,20 +21,33 @@ def program():
     return export(NETWORK, (3, 6, 6))
 
 
+def on_lines(*sizes):
+    """Bytes of constants that each begin on a cache line of 64 bytes."""
+    return sum(-(-size // 64) * 64 for size in sizes)
+
+
 def test_a_compiled_block_knows_its_shapes_and_costs(program):
     block = compile_block(program, TARGETS["pi4"], batch=2)
     assert (block.input_shape, block.output_shape) == ((2, 3, 6, 6), (2, 5))
     assert block.macs == 2 * (36 * 8 * 27 + 72 * 5)
-    assert block.weight_bytes >= 4 * (8 * 27 + 72 * 5)
-    assert block.workspace_bytes > 0
+    assert block.weight_bytes == on_lines(4 * 8 * 27, 4 * 8, 4 * 72 * 8, 4 * 8)
+    pooled, every_map = 4 * 9 * 8, 4 * (36 * 4 + 36 * 8 + 9 * 8 + 8)  # an image; 3 channels are held as 4, 5 as 8
+    assert 2 * pooled <= block.workspace_bytes <= 2 * every_map
     assert [name for name in block.kernels if name.startswith("conv")] == ["conv3x3", "conv1x1"]
 
 
 def test_fewer_bytes_a_weight_make_a_smaller_library(program):
-    sizes = [
-        compile_block(program, TARGETS["pi4"], weights=weights).weight_bytes for weights in ("f32", "bf16", "int8")
-    ]
-    assert sizes[0] > sizes[1] > sizes[2]
+    """Kernels 8 x 27 and 72 x 5, the 5 outputs held as 8; biases, and the scales of int8, stay float32."""
+    sizes = {
+        weights: compile_block(program, TARGETS["pi4"], weights=weights).weight_bytes
+        for weights in ("f32", "bf16", "int8")
+    }
+    biases = [4 * 8, 4 * 8]
+    assert sizes == {
+        "f32": on_lines(4 * 8 * 27, 4 * 72 * 8, *biases),
+        "bf16": on_lines(2 * 8 * 27, 2 * 72 * 8, *biases),
+        "int8": on_lines(8 * 27, 72 * 8, *biases, *biases),
+    }
 
 
 def test_a_dump_has_a_file_for_every_phase(program, tmp_path):

@@ -9,6 +9,7 @@ import torch
 import tvm
 import tvm_ffi
 from accepted import SHAPE, Together, groups
+from truths import TruthProgram
 
 import compile.pipeline as pipeline
 from compile.graph.core_form import core_form
@@ -60,6 +61,21 @@ def test_every_accepted_operator_computes_what_torch_does(group, tmp_path, monke
         if not np.allclose(given, right, rtol=1e-4, atol=1e-4 * np.abs(right[np.isfinite(right)]).max(initial=0)):
             wrong.append(f"{name}: off by {np.abs(given - right).max():.3g}")
     assert not wrong
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3,), (2, 5), (6, 5, 7)])
+@pytest.mark.parametrize("seed", range(2))
+def test_truths_pass_from_stage_to_stage_also_where_scratch_memory_is_little(shape, seed, tmp_path):
+    model, path = TruthProgram(10 * len(shape) + seed).eval(), tmp_path / "block.so"
+    path.write_bytes(compile_block(export(model, shape), SHORT).library)
+    x = np.random.default_rng(seed).standard_normal((1, *shape), np.float32)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x)).numpy()
+    y = tvm.runtime.tensor(np.full(wanted.shape, np.nan, np.float32))
+    run = tvm_ffi.load_module(str(path))["run"]
+    for shown in (np.full_like(x, -7.0), x):  # what the first leaves behind is nothing to the second
+        run(tvm.runtime.tensor(shown), y)
+    np.testing.assert_allclose(y.numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_there_are_many_cases():

@@ -4,8 +4,10 @@ Files and their bytes give the same to the bit. What was decoded before it came 
 at a part of its size: by half a level of 255 on average, and by three at most.
 """
 
+import contextlib
 import io
 
+import msgspec
 import numpy as np
 import pytest
 from forked_run import FAST_MBPS, FROM_IMAGE, IMAGE, compiled, normalised, tree
@@ -13,11 +15,14 @@ from in_process_transport import InProcessTransport
 from PIL import Image
 from sample_pictures import pictures
 
-from nas.cli.picture_sources import PictureSources
+from modeltree.image_codes import image_code
+from modeltree.tree import version_of
+from nas.cli.deployed.picture_sources import PictureSources
 from nas.data import load_dataset
 from nas.field.images import field_images
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.images import coded, received, sendable_file
 from runtime.options import SessionOptions
 from runtime.server.interface import Answer, ModelInfo
 from runtime.session import Session
@@ -49,10 +54,23 @@ def trained(folder):
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """(session, what entered the server's network) of a link on which the whole picture crosses."""
-    bundle = compiled(tmp_path_factory.mktemp("deployed"))
+def bundle(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("deployed"))
+
+
+@contextlib.contextmanager
+def session_of(bundle, code=""):
+    """(session, what entered the server's network, its transport) on a link on which the whole picture crosses."""
     device, entered = Device(Bundle.open(bundle)), []
+    here = Device(Bundle.open(bundle))
+    nodes = tuple(
+        msgspec.structs.replace(node, handover=msgspec.structs.replace(node.handover, code=code))
+        if node.handover is not None and node.handover.place == 0
+        else node
+        for node in tree().nodes
+    )
+    coded_tree = msgspec.structs.replace(tree(), nodes=nodes, version=version_of(nodes))
+    here.manifest = msgspec.structs.replace(here.manifest, tree=coded_tree)
 
     class Engine:
         models = {FROM_IMAGE: ModelInfo(shape_in=IMAGE, shape_out=(4,), mean=tree().mean, std=tree().std)}  # noqa: RUF012
@@ -74,10 +92,15 @@ def opened(tmp_path_factory):
         def expected_s(self, size_bytes):
             return None
 
-    with Session(
-        Device(Bundle.open(bundle)), Link(), InProcessTransport(Engine()), SessionOptions(hedge=False, timeout_s=60.0)
-    ) as session:
-        yield session, entered
+    transport = InProcessTransport(Engine())
+    with Session(here, Link(), transport, SessionOptions(hedge=False, timeout_s=60.0)) as session:
+        yield session, entered, transport
+
+
+@pytest.fixture(scope="module")
+def opened(bundle):
+    with session_of(bundle) as parts:
+        yield parts[:2]
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -108,3 +131,29 @@ def test_a_field_run_sees_what_training_saw(folder, trained):
 
     found = field_images(SimpleNamespace(tree=tree()), folder / "test" / "a", count=1, seed=0)
     assert np.array_equal(found.images, np.stack(list(trained.values())))
+
+
+@pytest.mark.parametrize("code", ["came", "jpeg:90", "webp:60", "jpeg:75@6"])
+def test_a_picture_that_crosses_as_a_file_enters_as_that_file_says(code, folder, trained, bundle):
+    taking = tree().preprocessing
+    with session_of(bundle, code) as (session, entered, transport):
+        sent = []
+        send = transport._send
+        transport._send = lambda *args: sent.append(args[2]) or send(*args)
+        for name, pixels in trained.items():
+            file = folder / "test" / "a" / name
+            as_it_is = sendable_file(file) if code == "came" else None
+            made = as_it_is or coded(pixels, image_code(code), "RGB")
+            wanted = pixels if as_it_is else received(made, taking, whole=False)
+            result = session.infer(file)
+            assert result.answered_by == "cloud", result.why
+            assert np.array_equal(entered[-1][0], taking.normalised(wanted)), name
+            assert bytes(sent[-1].data).count(made) == 1
+            assert len(sent[-1].data) == len(made) + 40
+
+
+def test_numbers_cross_as_numbers_whatever_the_code(bundle, trained):
+    x = tree().preprocessing.normalised(next(iter(trained.values())))
+    with session_of(bundle, "jpeg:90") as (session, entered, _):
+        assert session.infer(x).answered_by == "cloud"
+        assert np.array_equal(entered[-1][0], x)

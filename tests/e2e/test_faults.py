@@ -30,8 +30,8 @@ def world(tmp_path_factory):
 def test_while_things_break_at_random_every_inference_is_answered_and_rightly(world):
     campaign = Campaign(world.server.bundle, world, INFERENCES, SEED)
     record = campaign.run(each=40)
-    assert len(record.seen) >= INFERENCES
-    assert [one for one in record.seen if one.wrong] == []
+    assert len(record.inferences) >= INFERENCES
+    assert [one for one in record.inferences if one.wrong] == []
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "https"])
@@ -46,4 +46,4 @@ def test_after_every_fault_that_we_know_the_cloud_answers_again(world, scheme):
         end = time.monotonic() + PATIENCE_S
         while campaign.infer(session, setting, "none", True).by != "cloud":
             assert time.monotonic() < end, "it never came back"
-    assert [one for one in campaign.record.seen if one.wrong] == []
+    assert [one for one in campaign.record.inferences if one.wrong] == []

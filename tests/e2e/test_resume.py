@@ -13,7 +13,7 @@ import pytest
 import tiny_search
 
 SCRIPT = Path(tiny_search.__file__)
-KILLS = 5
+KILLS = 3
 
 
 def started(options, out, cache):

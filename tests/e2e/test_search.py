@@ -177,7 +177,7 @@ def test_curves_never_fall(found):
 def test_progress_is_told_stage_by_stage_and_ends_whole(found):
     _, _, told, _ = found
     stages = list(dict.fromkeys(stage for stage, *_ in told))
-    assert stages == ["library", "calibration", "search", "finetune"]
+    assert stages == ["library", "calibration", "endings", "search", "finetune"]
     last = {stage: (done, total) for stage, done, total, _ in told}
     assert all(done == total for stage, (done, total) in last.items() if stage != "search")
     assert all(0 <= done <= total for _, done, total, _ in told)

@@ -24,7 +24,7 @@ from forked_run import (
     wanted,
 )
 
-from compile.onnx_form import onnx_form
+from compile.bundle.onnx_form import onnx_form
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
 from runtime.options import SessionOptions

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeltree.errors import DataError, FormatError
-from modeltree.files import inside, write_bytes, write_text, written_whole
+from modeltree.files import check_writable, inside, write_bytes, write_text, written_whole
 
 
 @pytest.fixture
@@ -79,6 +80,18 @@ def test_a_disk_that_is_full_only_when_flushed_leaves_the_old_file(tmp_path, mon
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_can_be_written_is_let_through_and_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "new" / "deep" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_told_beforehand(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match=re.escape(str(tmp_path))):
+            check_writable(path)
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path):

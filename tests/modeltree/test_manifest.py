@@ -81,7 +81,7 @@ HOSTILE = {
     "unknown key": (setting("colour", value="red"), "colour"),
     "unknown key in a library": (setting(*LIBRARY, "colour", value="red"), "colour"),
     "a tree that is none": (setting("tree", "nodes", 0, "id", value=9), "has id 9"),
-    "a newer tree": (setting("tree", "version", value=2), "version 2"),
+    "a newer tree": (setting("tree", "version", value=3), "version 3"),
     "absolute path": (setting(*LIBRARY, "file", value="/lib/pi4/x.so"), "leaves the bundle"),
     "path upwards": (setting(*LIBRARY, "file", value="lib/pi4/../../../etc/passwd"), "leaves the bundle"),
     "path upwards at once": (setting(*LIBRARY, "file", value="../x.so"), "leaves the bundle"),
@@ -192,7 +192,7 @@ def test_a_key_that_is_there_twice_is_refused():
 
 
 def test_a_huge_manifest_is_refused_unread(monkeypatch):
-    monkeypatch.setattr("modeltree.manifest.MAX_MANIFEST_BYTES", len(DATA))
+    monkeypatch.setattr("modeltree.manifest.document.MAX_MANIFEST_BYTES", len(DATA))
     assert decode_manifest(DATA, "m.json") == manifest()
     with pytest.raises(FormatError, match="larger than"):
         decode_manifest(DATA + b" ", "m.json")

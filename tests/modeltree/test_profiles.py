@@ -61,13 +61,41 @@ def test_layers_add_up_and_none_cost_nothing():
     assert profile.jpeg_ms(100, 100) == pytest.approx(0.1)
 
 
+def conv(kernel=3, groups=1, stride=1):
+    """64 channels to 64, 56 x 56."""
+    return LayerSpec(
+        op="conv", in_channels=64, out_channels=64, out_height=56 // stride, out_width=56 // stride,
+        kernel=(kernel, kernel), stride=(stride, stride), groups=groups,
+    )  # fmt: skip
+
+
+def test_maps_that_are_read_and_written_and_strides_cost_what_the_profile_says():
+    plain = DeviceProfile(**GOOD)
+    more = DeviceProfile(**GOOD, ns_per_map_byte=2.0, strided_ratio=3.0)
+    maps_ms = 2.0e-6 * 4 * 2 * 64 * 56 * 56
+    assert more.layer_ms(conv()) - plain.layer_ms(conv()) == pytest.approx(maps_ms)
+    work_ms = GOOD["ns_per_mac"]["conv3x3"] * conv(stride=2).dense_macs * 1e-6
+    maps_ms = 2.0e-6 * 4 * 64 * (56 * 56 + 28 * 28)
+    assert more.layer_ms(conv(stride=2)) - plain.layer_ms(conv(stride=2)) == pytest.approx(maps_ms + 2 * work_ms)
+    assert more.layer_ms(conv(kernel=1, stride=2)) - plain.layer_ms(conv(kernel=1, stride=2)) == pytest.approx(maps_ms)
+
+
+def test_webp_takes_what_was_measured_or_five_times_jpeg():
+    assert DeviceProfile(**GOOD).encode_ms("webp", 100) == pytest.approx(
+        5 * DeviceProfile(**GOOD).encode_ms("jpeg", 100)
+    )
+    assert DeviceProfile(**GOOD, webp_ns_per_pixel=7.0).encode_ms("webp", 100) == pytest.approx(7e-4)
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_shipped_profile_loads_and_says_where_it_comes_from(name):
     profile = load_profile(name)
     assert profile.name == name
     assert len(profile.origin) > 50
     assert profile.fitted_to
-    assert all(profile.ns_per_mac[kind] > 0 for kind in MAC_KINDS)
+    layers = [LayerSpec(op="fc", in_channels=64, out_channels=64), *(conv(kernel=k) for k in (1, 3, 5, 7))]
+    assert {layer.kind for layer in layers} | {"depthwise"} == set(MAC_KINDS)
+    assert all(profile.layer_ms(layer) > profile.overhead_us / 1000 for layer in (*layers, conv(groups=64)))
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("phone", 0.1), ("pi4", 0.15)])
@@ -85,7 +113,8 @@ def test_a_gpu_server_is_faster_than_a_cpu_server_and_both_than_the_devices():
 def test_a_depthwise_mac_costs_more_than_a_dense_one_everywhere():
     for name in PROFILES:
         profile = load_profile(name)
-        assert profile.ns_per_mac["depthwise"] > profile.ns_per_mac["conv3x3"], name
+        apart, dense = (profile.layer_ms(conv(groups=groups)) - profile.overhead_us / 1000 for groups in (64, 1))
+        assert 64 * apart > 1.5 * dense, name
 
 
 def test_a_profile_comes_back_from_its_file(tmp_path):

@@ -1,5 +1,8 @@
 """Small systems of a stream for tests: two exits, round numbers."""
 
+import numpy as np
+
+from modeltree.link.traces import Trace
 from modeltree.streams.costs import Branch, LayerLines, Line, StreamCosts
 from modeltree.streams.system import StreamSystem
 
@@ -17,5 +20,13 @@ def small_costs(*, server_ms=1.0):
     return StreamCosts(name="small", origin="made up for tests", in_bytes=Line(k=2500.0), branches=branches)
 
 
-def small_system(*, strict=True, server_ms=1.0, mbps=1.0):
-    return StreamSystem(table=small_costs(server_ms=server_ms).table(), mbps=mbps, strict=strict)
+def small_system(*, strict=True, server_ms=1.0, mbps=1.0, trace=None):
+    return StreamSystem(table=small_costs(server_ms=server_ms).table(), mbps=mbps, trace=trace, strict=strict)
+
+
+def changing_link():
+    """1 Mbit/s for 20 ms, none for 10 ms, 4 Mbit/s for 15 ms, and again."""
+    return Trace(
+        name="changing", time_s=np.array([0.0, 0.02, 0.03]), bandwidth_mbps=np.array([1.0, 0.0, 4.0]), end_s=0.045,
+        rtt_ms=0.0, origin="made up for tests",
+    )  # fmt: skip

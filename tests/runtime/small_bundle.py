@@ -9,7 +9,7 @@ import torch
 from bundles import FEATURES, FIRST, FROM_FOUR, FROM_IMAGE, IMAGE, LOGITS, SECOND, SHAPES, tree
 from torch import nn
 
-from compile.block_cache import sha256
+from compile.bundle.block_cache import sha256
 from compile.machine_code.linking import runtime_library
 from compile.pipeline import compile_block
 from compile.targets import host

@@ -40,10 +40,15 @@ def module_specs(module: nn.Module, in_shape: tuple[int, ...]) -> list[LayerSpec
         if isinstance(part, fx.GraphModule):
             part.forward = _CallSpecs(part, found).run
         elif not any(True for _ in part.children()) and not isinstance(part, _FREE_MODULES):
-            part.register_forward_hook(lambda m, _, out: found.append(_leaf_spec(m, tuple(out.shape[1:]))))
+            part.register_forward_hook(lambda m, _, out: found.append(layer_spec(m, _one_image(out))))
     with torch.no_grad():
         module.eval()(torch.zeros(1, *in_shape))
     return found
+
+
+def _one_image(tensor: torch.Tensor) -> tuple[int, ...]:
+    """A tensor's shape without the batch of one; the number of its values where the batch is not in front."""
+    return tuple(tensor.shape[1:]) if tensor.shape[:1] == (1,) else (tensor.numel(),)
 
 
 def _private(module: nn.Module) -> nn.Module:
@@ -63,25 +68,34 @@ class _CallSpecs(fx.Interpreter):
         """The call's value, its description noted if it is a tensor."""
         value = super().call_function(target, args, kwargs)
         if isinstance(value, torch.Tensor):
-            self.found.append(call_spec(target, tuple(value.shape[1:])))
+            self.found.append(call_spec(target, _one_image(value)))
         return value
 
 
-def _leaf_spec(module: nn.Module, out_shape: tuple[int, ...]) -> LayerSpec:
+def layer_spec(module: nn.Module, out_shape: tuple[int, ...], sides: tuple[int, int] | None = None) -> LayerSpec:
+    """A leaf module.
+
+    Parameters
+    ----------
+    out_shape : of its output, per image. The number of values is what counts: a layer that runs several times an image
+        (on windows, frames or tokens) is one that is higher.
+    sides : height and width of one map of a convolution; those of `out_shape` unless said.
+    """
     if isinstance(module, nn.Conv2d):
+        height, width = sides or out_shape[-2:]
+        times = math.prod(out_shape) // max(module.out_channels * height * width, 1)
         padding = (module.kernel_size[0] // 2, module.kernel_size[1] // 2)
         return LayerSpec(
-            op="conv", in_channels=module.in_channels, out_channels=out_shape[0], out_height=out_shape[1],
-            out_width=out_shape[2], kernel=(module.kernel_size[0], module.kernel_size[1]),
+            op="conv", in_channels=module.in_channels, out_channels=module.out_channels, out_height=height * times,
+            out_width=width, kernel=(module.kernel_size[0], module.kernel_size[1]),
             stride=(module.stride[0], module.stride[1]), groups=module.groups,
             padding=padding if isinstance(module.padding, str) else (int(module.padding[0]), int(module.padding[1])),
         )  # fmt: skip
     if isinstance(module, nn.Linear):
-        rows = math.prod(out_shape[:-1])
-        density = float(getattr(module, "density", 1.0))
         return LayerSpec(
-            op="fc", in_channels=module.in_features * rows, out_channels=module.out_features, density=density
-        )
+            op="fc", in_channels=module.in_features, out_channels=module.out_features,
+            out_height=math.prod(out_shape) // module.out_features, density=float(getattr(module, "density", 1.0)),
+        )  # fmt: skip
     if isinstance(module, nn.Flatten):
         return _plain("move", out_shape)
     return _plain("pool" if isinstance(module, _POOL_MODULES) else "elementwise", out_shape)

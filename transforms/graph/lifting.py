@@ -235,18 +235,35 @@ def _functional(node: fx.Node) -> Any:
 
 
 def _own_batch_size(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, Any]) -> dict[fx.Node, fx.Node]:
-    """Let a call that is told the batch size (a reshape) read it from its own tensor, not from one further up."""
+    """Let a call that is told the batch size, or a multiple of it (a reshape), read it from its own tensor.
+
+    A size from further up would be a second thing that is alive between the two.
+    """
     tensors = [n for n in node.all_input_nodes if n in copies and isinstance(n.meta.get("val"), torch.Tensor)]
     if not tensors:
         return {}
-    symbols, own = _symbols(tensors[0].meta["val"]), {}
+    source, own = tensors[0], {}
+    symbols = _symbols(source.meta["val"])
     for size in node.all_input_nodes:
         value = size.meta.get("val")
-        if isinstance(value, torch.SymInt) and value.node.expr in symbols:
-            dimension = symbols.index(value.node.expr)
-            own[size] = graph.call_function(aten.sym_size.int, (copies[tensors[0]], dimension))
-            own[size].meta["val"] = value
+        if not isinstance(value, torch.SymInt):
+            continue
+        for dimension, there in enumerate(symbols):
+            ratio = None if there is None else value.node.expr / there
+            if ratio is not None and ratio.is_Rational:
+                own[size] = _scaled(graph.call_function(aten.sym_size.int, (copies[source], dimension)), ratio)
+                own[size].meta["val"] = value
+                break
     return own
+
+
+def _scaled(size: fx.Node, ratio: Any) -> fx.Node:
+    """`size` times a fraction that divides it."""
+    if ratio.p != 1:
+        size = size.graph.call_function(operator.mul, (size, int(ratio.p)))
+    if ratio.q != 1:
+        size = size.graph.call_function(operator.floordiv, (size, int(ratio.q)))
+    return size
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:

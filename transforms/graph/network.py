@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import networkx
 import torch
 from torch import fx, nn
@@ -20,7 +19,7 @@ from torch import fx, nn
 from modeltree.errors import GraphError
 from modeltree.layers import LayerSpec
 from modeltree.network import FLOAT_BYTES, Item, NetworkSpec, Place
-from transforms.graph.describe import call_spec, module_specs
+from transforms.graph.describe import call_spec, layer_spec
 from transforms.graph.lifting import aten, lift
 from transforms.graph.subgraph import subgraph
 
@@ -294,15 +293,9 @@ def _layers(region: _Region, graph: fx.GraphModule) -> Iterator[LayerSpec]:
 
 
 def _layer(node: fx.Node, module: nn.Module) -> LayerSpec:
-    """A layer with weights. One that runs several times an image (windows, frames) counts as one that is higher."""
-    value = node.all_input_nodes[0].meta["val"]
-    (layer,) = module_specs(module, tuple(int(side) for side in value.shape[1:]))
-    if node.meta["batch_first"] or layer.elements == 0:
-        return layer
-    times = _elements(node) // layer.elements
-    if layer.op == "fc":
-        return msgspec.structs.replace(layer, in_channels=layer.in_channels * times)
-    return msgspec.structs.replace(layer, out_height=layer.out_height * times)
+    """A layer with weights, by the shape that it really makes."""
+    sides = node.meta["val"].shape[-2:] if isinstance(module, nn.Conv2d) else None
+    return layer_spec(module, _shape(node), sides and (int(sides[0]), int(sides[1])))
 
 
 def _place(index: int, item: Item, is_input: bool) -> Place:

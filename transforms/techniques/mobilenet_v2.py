@@ -14,7 +14,7 @@ class Add(nn.Module):
     """The sum of two tensors, as a leaf that cost models see."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Elementwise sum."""
+        """Elementwise sum of two maps, (n, c, h, w)."""
         return x + y
 
 

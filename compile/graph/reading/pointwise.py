@@ -28,7 +28,7 @@ for _target, _op in {
         getattr(aten, name).default: name
         for name in (
             "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
-            "asinh", "acosh", "atanh", "erf", "floor", "ceil", "round", "trunc", "sign", "isinf",
+            "asinh", "acosh", "atanh", "erf", "floor", "ceil", "round", "trunc", "sign", "isinf", "isnan",
             "logical_not", "bitwise_not",
         )
     },
@@ -155,7 +155,7 @@ def power(reader: Reader, call: Call, x: Any, exponent: Any) -> Value | View:
             return reader.value(x)
         if exponent in (0.5, -0.5, -1):
             return step(reader, call, x, Step(op={0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[exponent]))
-    return scalars(reader, call, "power", [x, exponent])
+    return power_of(reader, call, x, exponent)
 
 
 def _scalar_binary(op: str) -> Callable[..., Any]:
@@ -173,6 +173,8 @@ for _op in ("logical_and", "logical_or", "logical_xor", "atan2"):
 
 @operator(aten.pow.Tensor_Tensor, aten.pow.Scalar)
 def power_of(reader: Reader, call: Call, x: Any, exponent: Any) -> Value | View:
+    if call.dtype() != "float32":
+        raise call.refused("has a result of whole numbers", "take the power of floats and round it")
     return scalars(reader, call, "power", [x, exponent])
 
 

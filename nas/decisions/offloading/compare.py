@@ -66,7 +66,7 @@ def contenders(decisions: Decisions, files: Mapping[str, Trained]) -> dict[str, 
 
 
 def over_bandwidths(decisions: Decisions, policies: Mapping[str, Policy], mbps: np.ndarray) -> dict[str, PolicyOutcome]:
-    """What every policy chooses at one bandwidth after the other."""
+    """What every policy chooses at one bandwidth, in Mbit/s, after the other; mbps : (steps,)."""
     return {name: sweep(decisions, one, mbps) for name, one in policies.items()}
 
 

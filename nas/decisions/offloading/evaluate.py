@@ -41,7 +41,10 @@ def paper_bandwidths(count: int = 101) -> np.ndarray:
 
 
 def sweep(decisions: Decisions, policy: Policy, mbps: Sequence[float] | np.ndarray) -> Sweep:
-    """Let a policy decide at one bandwidth after the other; each state holds what the action before took and gave."""
+    """Let a policy decide at one bandwidth after the other; each state holds what the action before took and gave.
+
+    mbps : (steps,).
+    """
     if len(mbps) == 0:
         raise ConfigError("there are 0 bandwidths to sweep: give at least one")
     state = decisions.start(float(mbps[0]))
@@ -61,7 +64,7 @@ def decision_ms(
     decisions: Decisions, policy: Policy, mbps: Sequence[float] | np.ndarray, *, repeats: int = 100,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> float:  # fmt: skip
-    """Median time of one decision, over all bandwidths and repeats; clock : nanoseconds."""
+    """Median time of one decision, over all bandwidths, (steps,), and repeats; clock : nanoseconds."""
     states = [decisions.start(float(now)) for now in mbps]
     policy.choose(states[0])  # what is computed once is not counted
     taken_ns = []

@@ -39,13 +39,13 @@ class Delays:
 
     def load(self, slots: Slots, hosts: np.ndarray) -> np.ndarray:
         """(B, N + 1): by how much a host's time for a block grows with what else it has; see `World`."""
-        there = hosts[:, :, None] == np.arange(self.world.hosts)
-        if self.world.coupling == "blocks":
-            return there.sum(1).astype(float)
-        if self.world.coupling == "work":
-            share = slots.cycles / slots.cycles.sum(1, keepdims=True)
-            return (there * share[:, :, None]).sum(1)
-        return np.ones((len(hosts), self.world.hosts))
+        count, width = len(hosts), self.world.hosts
+        if self.world.coupling == "none":
+            return np.ones((count, width))
+        share = 1.0 if self.world.coupling == "blocks" else slots.cycles / slots.cycles.sum(1, keepdims=True)
+        place = (hosts + width * np.arange(count)[:, None]).ravel()
+        weights = np.broadcast_to(share, hosts.shape).ravel()
+        return np.bincount(place, weights, minlength=count * width).reshape(count, width)
 
     def compute_s(self, slots: Slots, hosts: np.ndarray) -> np.ndarray:
         """(B, M): eqs. 3 and 6, with the share that the load leaves."""

@@ -18,6 +18,8 @@ from gymnasium.vector.utils import batch_space
 from nas.decisions.placement.delays import Delays
 from nas.decisions.placement.world import RATES_BYTES_PER_S, Slots, World, draw_slots
 
+AHEAD = 32
+"""Slots drawn at once: they do not depend on what is done, and numpy takes as long for one as for many."""
 STATES = "c, d and tau of each block, the rate to each server, the energy that is left"
 
 
@@ -38,13 +40,19 @@ class Episodes:
         self.energy_j = np.full(count, world.battery_j)
         self.distances = np.ones((count, world.servers))
         self.slots: Slots | None = None
+        self._ahead: list[Slots] = []
 
     def reset(self, which: np.ndarray, rng: np.random.Generator) -> None:
-        """Begin the episodes `which`, (count,) bool, and draw a slot for all."""
-        self.distances = np.where(which[:, None], self.world.distances_m(self.count, rng), self.distances)
-        self.at = np.where(which, 0, self.at)
-        self.energy_j = np.where(which, self.world.battery_j, self.energy_j)
-        self.slots = draw_slots(self.world, self.delays.chain, self.distances, rng)
+        """Begin the episodes `which`, (count,) bool, and go to the next slot, of which several are drawn at once."""
+        if which.any():
+            self.distances = np.where(which[:, None], self.world.distances_m(self.count, rng), self.distances)
+            self.at = np.where(which, 0, self.at)
+            self.energy_j = np.where(which, self.world.battery_j, self.energy_j)
+            self._ahead = []
+        if not self._ahead:
+            many = draw_slots(self.world, self.delays.chain, np.tile(self.distances, (AHEAD, 1)), rng)
+            self._ahead = many.split(AHEAD)
+        self.slots = self._ahead.pop()
 
     def observe(self) -> np.ndarray:
         """(count, numbers), float32, within -2..2; see `STATES`."""
@@ -86,7 +94,7 @@ class PlacementEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.episodes.observe()[0], {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Place the tasks of one slot."""
+        """Place the tasks of one slot; action : (blocks,), the host of each."""
         reward, told = self.episodes.step(np.asarray(action, int)[None])
         self.episodes.reset(np.zeros(1, bool), self.np_random)
         over = bool(self.episodes.at[0] >= self.world.slots)
@@ -116,7 +124,7 @@ class PlacementVectorEnv(gymnasium.vector.VectorEnv):
         return self.episodes.observe(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Place the tasks of one slot in every episode."""
+        """Place the tasks of one slot in every episode; actions : (episodes, blocks)."""
         reward, told = self.episodes.step(np.asarray(actions, int))
         reward = np.where(self._over, 0.0, reward)
         self.episodes.reset(self._over, self.np_random)

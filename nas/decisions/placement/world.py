@@ -134,6 +134,11 @@ class Slots:
     def __len__(self) -> int:
         return len(self.cycles)
 
+    def split(self, parts: int) -> list["Slots"]:
+        """As many parts of the same length."""
+        pieces = (np.split(one, parts) for one in (self.cycles, self.tolerance_s, self.rate))
+        return [Slots(cycles=c, tolerance_s=t, rate=r) for c, t, r in zip(*pieces, strict=True)]
+
 
 def draw_slots(world: World, chain: Blocks, distances_m: np.ndarray, rng: np.random.Generator) -> Slots:
     """One slot for every row of `distances_m`, (B, N); `chain` is the world's."""

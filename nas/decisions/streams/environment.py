@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 
 from modeltree.errors import ConfigError
+from modeltree.link.traces import Trace
 from modeltree.streams.costs import MOST_IMAGES, ActionTable, StreamCosts, load_costs
 from modeltree.streams.gain import Gain
 from modeltree.streams.system import PAPER_MBPS, Played, StreamSystem, Timeline
@@ -30,11 +31,11 @@ def shipped_costs() -> StreamCosts:
 def setting(
     *, costs: StreamCosts | None = None, table: ActionTable | None = None, p: float = 0.1, k: float = 3.0,
     devices: int = 3, slot_ms: float = 10.0, mbps: float = PAPER_MBPS, alpha: float = 0.1, beta: float = 16.0,
-    strict: bool = True,
+    trace: Trace | None = None, strict: bool = True,
 ) -> tuple[StreamSystem, Arrivals]:  # fmt: skip
     """A system and its arrivals; the parameters are those of `TaskStreamEnv`."""
     actions = (costs or shipped_costs()).table() if table is None else table
-    system = StreamSystem(table=actions, mbps=mbps, gain=Gain(alpha=alpha, beta=beta), strict=strict)
+    system = StreamSystem(table=actions, mbps=mbps, gain=Gain(alpha=alpha, beta=beta), trace=trace, strict=strict)
     return system, Arrivals(p=p, k=k, devices=devices, slot_ms=slot_ms)
 
 
@@ -49,7 +50,7 @@ class TaskStreamEnv(gymnasium.Env[np.ndarray, np.int64]):
     p, k, devices : arrival rate, deadline in slots an image, end devices; 0.1, 3 and 3 in the paper's figures.
     slot_ms : length of a slot; the paper does not give it. Ours lets k = 1 keep what the second exit takes on the
         device alone, and k = 4 what the last one does.
-    mbps : of the link; the paper's 1000 kbit/s.
+    mbps : of the link; the paper's 1000 kbit/s. trace : a link that changes, in its place; it begins with the stream.
     alpha, beta : of the gain, the paper's 0.1 and 16.
     strict : the paper's order at the server, which every task passes; False: those that end on the device do not.
 

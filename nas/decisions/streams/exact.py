@@ -3,7 +3,7 @@
 A partial plan is what it has gained and when every device and the server are free. A time before the next arrival that
 can need it is as good as that arrival. One partial plan beats another that gained no more and is free nowhere earlier;
 and one that cannot reach, with everything to come at its best, what a known plan gains is dropped. Both leave an
-optimum.
+optimum, on a link that changes too, since what is sent later is never there earlier.
 """
 
 import math
@@ -40,10 +40,8 @@ def exact(
 
     Raises
     ------
-    ConfigError : the link follows a trace, or the system is not `strict` and has several devices (see `upper_bound`).
+    ConfigError : the system is not `strict` and has several devices (see `upper_bound`).
     """
-    if system.trace is not None:
-        raise ConfigError("the exact optimum needs a link that stays as it is: it was given a trace")
     if not system.strict and devices > 1:
         raise ConfigError("several devices meet at a server that takes tasks as they come: ask for upper_bound")
     plans = [list(plan) for plan in known] or [[0] * len(tasks)]
@@ -100,12 +98,13 @@ def _expanded(
     """Every partial plan with every action that is in time: (times, gains, parent, action)."""
     begins = np.maximum(free[:, task.device], task.arrival_ms)[:, None]
     sends = begins + system.device_ms[task.images]
-    transfer_ms = system.transfer_ms(task.images, system.mbps)
+    sent = system.sent_bytes[task.images]
     if system.strict:
-        reaches = sends + transfer_ms
+        reaches = sends + system.crosses_ms(sent, sends)
         busy = ends = np.maximum(reaches, free[:, -1:]) + system.server_ms[task.images]
     else:  # the last time is the link's
-        busy = np.where(system.passes, np.maximum(sends, free[:, -1:]) + transfer_ms, sends)
+        leaves = np.maximum(sends, free[:, -1:])
+        busy = np.where(system.passes, leaves + system.crosses_ms(sent, leaves), sends)
         ends = busy + system.server_ms[task.images]
     fits = ends <= task.arrival_ms + task.deadline_ms + EPSILON_MS
     fits[:, 0] = True
@@ -142,8 +141,9 @@ def _ahead(system: StreamSystem, tasks: Sequence[Task]) -> np.ndarray:
     """(tasks + 1,): what the tasks from each on can gain if each has everything for itself."""
     best = []
     for task in tasks:
-        alone = system.device_ms[task.images] + system.transfer_ms(task.images, system.mbps)
-        fits = alone + system.server_ms[task.images] <= task.deadline_ms + EPSILON_MS
+        device_ms = system.device_ms[task.images]
+        crosses_ms = system.crosses_ms(system.sent_bytes[task.images], task.arrival_ms + device_ms)
+        fits = device_ms + crosses_ms + system.server_ms[task.images] <= task.deadline_ms + EPSILON_MS
         best.append(float(np.where(fits, system.gains, 0.0).max()))
     return np.concatenate([np.cumsum(best[::-1])[::-1], [0.0]])
 

@@ -10,7 +10,6 @@ from gymnasium.vector.utils import batch_space
 from modeltree.errors import ConfigError
 from modeltree.streams.costs import MOST_IMAGES
 from modeltree.streams.system import EPSILON_MS
-from modeltree.units import bytes_per_ms
 from nas.decisions.streams.environment import setting
 from runtime.stream.learned import Observer
 
@@ -30,7 +29,6 @@ class TaskStreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rows = np.arange(num_envs)
-        self._link_ms = self.system.sent_bytes / bytes_per_ms(self.system.mbps)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -48,7 +46,10 @@ class TaskStreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._observed(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Decide a task of every stream; of one that was over, begin the next and take no action."""
+        """Decide a task of every stream; of one that was over, begin the next and take no action.
+
+        actions : (streams,).
+        """
         fresh = self._over.copy()
         if fresh.any():
             self._draw_(np.flatnonzero(fresh))
@@ -64,7 +65,7 @@ class TaskStreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         at = np.minimum(self._at, self.tasks - 1)
         images, device, arrival = self._images[rows, at], self._device[rows, at], self._at_ms[rows, at]
         sends = np.maximum(self._free[rows, device], arrival) + system.device_ms[images, actions]
-        reaches = sends + self._link_ms[images, actions]
+        reaches = sends + system.crosses_ms(system.sent_bytes[images, actions], sends)
         passes = system.passes[actions]
         ends = np.where(passes, np.maximum(reaches, self._server), reaches) + system.server_ms[images, actions]
         runs = going & (actions > 0)

@@ -9,7 +9,8 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from modeltree.units import s_from_ms
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
+from runtime.images import Picture
 from runtime.result import Result
 from runtime.session import Session
 
@@ -28,6 +30,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     server : None where nothing is ever handed over.
     images : file of numpy's, uint8 (n, channels, height, width); inference i takes image i modulo n.
+    files : pictures to take instead, each read into memory before the first inference, as a camera has it there.
     least_s : block -> seconds that it takes at least. factor : instead, so many times what each takes here.
     outputs : whether to send the logits too.
     """
@@ -35,6 +38,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bundle: str
     server: str | None
     images: str
+    files: tuple[str, ...]
     count: int
     every_ms: float
     target: str | None
@@ -70,7 +74,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def main() -> None:
     """Do what standard input says."""
     task = msgspec.json.decode(sys.stdin.readline(), type=Task)
-    images = np.load(task.images, allow_pickle=False)
+    pictures: Sequence[Picture] = [Path(file).read_bytes() for file in task.files]
+    pictures = pictures or list(np.load(task.images, allow_pickle=False))
     least_s = task.least_s if task.factor is None else _times_here(task, task.factor)
     with Session.open(
         task.bundle, server=task.server, target=task.target, variant=task.weights, mode=task.mode, policy=task.policy,
@@ -78,7 +83,7 @@ def main() -> None:
     ) as session:  # fmt: skip
         _tell(json.dumps({"measured": session.measure()}))
         began_s = float(json.loads(sys.stdin.readline()))
-        for line in infer_all(session, images, task, lambda: time.monotonic() - began_s, time.sleep):
+        for line in infer_all(session, pictures, task, lambda: time.monotonic() - began_s, time.sleep):
             _tell(msgspec.json.encode(line).decode())
 
 
@@ -88,14 +93,15 @@ def _tell(line: str) -> None:
 
 
 def infer_all(
-    session: Session, images: np.ndarray, task: Task, clock: Callable[[], float], sleep: Callable[[float], None]
+    session: Session, pictures: Sequence[Picture], task: Task, clock: Callable[[], float],
+    sleep: Callable[[float], None],
 ) -> Iterator[Line]:  # fmt: skip
     """Inference i begins at i * every_ms, or at once where the one before took longer."""
     for i in range(task.count):
         due_s = s_from_ms(i * task.every_ms)
         sleep(max(0.0, due_s - clock()))
         began_s = clock()
-        result = session.infer(images[i % len(images)], deadline_ms=task.deadline_ms)
+        result = session.infer(pictures[i % len(pictures)], deadline_ms=task.deadline_ms)
         yield _line(result, began_s, outputs=task.outputs)
 
 

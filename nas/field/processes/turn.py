@@ -51,7 +51,7 @@ def play_turn(
             stack.enter_context(server)
             url = laid.lay(port_of(server.line(START_S)))
         device = stack.enter_context(Child("device", "nas.field.processes.device:main", within=laid.device))
-        device.say(msgspec.to_builtins(_task(method, config, url, pixels)))
+        device.say(msgspec.to_builtins(_task(method, config, url, pixels, images.files)))
         device.heard(START_S)
         begins_s = time.monotonic() + _LEAD_S
         device.say(begins_s)
@@ -90,9 +90,10 @@ def measured_of(lines: list[Line], trace: Trace, offset_s: float, images: FieldI
     )  # fmt: skip
 
 
-def _task(method: FieldMethod, config: FieldConfig, url: str | None, pixels: Path) -> Task:
+def _task(method: FieldMethod, config: FieldConfig, url: str | None, pixels: Path, files: tuple[Path, ...]) -> Task:
     return Task(
-        bundle=str(method.folder.resolve()), server=url, images=str(pixels), count=config.count,
+        bundle=str(method.folder.resolve()), server=url, images=str(pixels), files=tuple(map(str, files)),
+        count=config.count,
         every_ms=config.apart_ms, target=config.target, weights=config.weights, threads=config.threads,
         mode=config.mode, policy=config.policy, deadline_ms=config.deadline_ms,
         least_s=predicted_s(method.tree) if config.slowdown == PROFILE else {}, factor=factor_of(config.slowdown),

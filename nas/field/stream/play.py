@@ -13,6 +13,7 @@ import numpy as np
 
 from modeltree.errors import ConfigError
 from modeltree.files import write_bytes
+from modeltree.link.traces import Trace
 from modeltree.streams.costs import ActionTable, encode_table
 from modeltree.streams.system import PAPER_MBPS
 from modeltree.streams.tasks import Arrivals, Task
@@ -41,12 +42,14 @@ class StreamConfig:
 
     slowdown : what every block of a device takes at least, in times of what the tree predicts for its device; 0: the
         devices are this machine as it is. The server always is. order : of the queues, on devices and server.
+    trace : of every device's link, in place of `mbps`; it begins with the tasks.
     kill_at_s, down_s : when the server is killed, and for how long; None: never. pipelined : see `TaskStream`.
     """
 
     bundle: Path
     arrivals: Arrivals
     mbps: float = PAPER_MBPS
+    trace: Trace | None = None
     rtt_ms: float = 4.0
     order: str = "fcfs"
     slowdown: float = 0.0
@@ -164,10 +167,13 @@ def _killed(cast: Cast, begins_s: float, down: list[float]) -> None:
 
 def _link(cast: Cast) -> RelayTask:
     config = cast.config
+    times_s, mbps, end_s = (0.0,), (config.mbps,), 1.0
+    if config.trace is not None:
+        trace = config.trace
+        times_s, mbps, end_s = tuple(trace.time_s.tolist()), tuple(trace.bandwidth_mbps.tolist()), trace.end_s
     return RelayTask(
-        host="127.0.0.1", port=cast.port, time_s=(0.0,), bandwidth_mbps=(config.mbps,), end_s=1.0,
-        rtt_ms=config.rtt_ms,
-    )  # fmt: skip
+        host="127.0.0.1", port=cast.port, time_s=times_s, bandwidth_mbps=mbps, end_s=end_s, rtt_ms=config.rtt_ms
+    )
 
 
 def _device_task(

@@ -75,7 +75,7 @@ class StreamRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StreamRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All turns, and what they were played with."""
+    """All turns, and what they were played with. link : a trace's name, `mbps` is its mean; empty: steady."""
 
     bundle: str
     base: str
@@ -90,6 +90,7 @@ class StreamRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     date: str
     table: dict[str, list[float]]
     runs: tuple[StreamRun, ...]
+    link: str = ""
 
 
 def tally(run: StreamRun) -> StreamTally:

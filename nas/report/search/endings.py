@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from modeltree.image_codes import image_code
 from modeltree.render import ms_text
 from nas.report.pieces.blocks import section
 from nas.report.pieces.cells import NONE
 from nas.report.pieces.table import table
-from nas.results.summary import CodeRow, ExitRow, Summary
+from nas.results.summary import CodeRow, ExitRow, PictureRow, Summary
 
 
 def endings_section(summary: Summary) -> Markup:
@@ -17,8 +18,16 @@ def endings_section(summary: Summary) -> Markup:
         "Each alone, with the base network in front and behind, on search images. Points are of accuracy against the "
         "whole network at full width; bytes are of the frame that crosses, after entropy coding."
     )
-    parts = _exits(summary.exits or []), _codes(summary.codes or [])
+    parts = _exits(summary.exits or []), _codes(summary.codes or []), _pictures(summary.pictures or [])
     return section("Early exits and coded hand-overs", *parts, kind="measured", note=note)
+
+
+def _pictures(rows: Sequence[PictureRow]) -> Markup:
+    """Ways to send the picture itself that were offered, raw pixels first."""
+    head = ("the picture itself, as", "bytes", "points lost", "coding on the device (predicted)")
+    body = [(image_code(r.code).title, f"{r.bytes:,.0f}", f"{r.drop:+.2f}", ms_text(r.encode_ms)) for r in rows]
+    raw = [("raw pixels", f"{rows[0].raw_bytes:,}", "+0.00", ms_text(0.0))] if rows else []
+    return table(head, raw + body)
 
 
 def _exits(rows: Sequence[ExitRow]) -> Markup:

@@ -39,6 +39,7 @@ TECHNIQUES = {
     "fire": "C3, a Fire layer; the rate is the squeezed channels' share",
     "prune": "W1, the insignificant filters removed; the rate is the share kept",
     "tucker2": "T2, a Tucker decomposition over channels; the rate is the rank's share",
+    "low_rank": "T3, two thin pointwise layers, the best for the layer's inputs; the rate is the rank's share",
 }
 """What stands in a tree, for a reader who has not seen the paper. Said here because `transforms` needs torch."""
 

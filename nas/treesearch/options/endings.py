@@ -1,13 +1,27 @@
 """Ways to end, or to go on, at a place: hand-overs, plain and coded, and early exits."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from modeltree.image_codes import BASELINE, image_code
 from nas.compression.predictor import Predictor
-from nas.exits.catalogue import KnownCode, KnownEndings
+from nas.exits.catalogue import KnownCode, KnownEndings, KnownPicture
 from nas.treesearch.options.scenario import Scenario
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, ON, Ending
 from transforms import Network
+
+
+def worth_sending(pictures: Sequence[Ending]) -> list[Ending]:
+    """Ways to send the picture that no other one beats in time on both ends, in bytes and in accuracy.
+
+    What one would try first stays in any case, for it is compared with.
+    """
+
+    def beats(one: Ending, other: Ending) -> bool:
+        pairs = [(getattr(one, name), getattr(other, name)) for name in ("device_ms", "cloud_ms", "bytes", "damage")]
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    return [one for one in pictures if one.picture == BASELINE or not any(beats(rival, one) for rival in pictures)]
 
 
 class EndingOptions:
@@ -29,6 +43,8 @@ class EndingOptions:
         cloud_ms = scenario.cloud.compute_ms(spec.layers(place, len(spec.segments)))
         plain = spec.places[place].bytes
         endings = [Ending(kind=HAND, transfer_ms=scenario.transfer_ms(plain), cloud_ms=cloud_ms, bytes=plain)]
+        if place == 0:
+            endings += worth_sending([self._pictured(picture, cloud_ms) for picture in self._known.pictures])
         endings += [self._coded(code, cloud_ms) for code in self._known.codes_at(place)]
         if (leaves := self._known.exit_at(place)) is not None:
             endings.append(
@@ -59,6 +75,19 @@ class EndingOptions:
                 )
             )
         return tuple(endings)
+
+    def _pictured(self, known: KnownPicture, cloud_ms: float) -> Ending:
+        device, cloud, code = self._scenario.device, self._scenario.cloud, image_code(known.code)
+        pixels = round(known.pixels)
+        return Ending(
+            kind=HAND,
+            device_ms=0.0 if code.kind == "came" else device.encode_ms(code.kind, pixels),
+            transfer_ms=self._scenario.transfer_ms(round(known.bytes)),
+            cloud_ms=cloud_ms + cloud.decode_ms(code.kind, pixels),
+            damage=self._predictor.damage_of(known.drop),
+            bytes=round(known.bytes),
+            picture=known.code,
+        )
 
     def _coded(self, code: KnownCode, cloud_ms: float) -> Ending:
         device, cloud = self._scenario.device, self._scenario.cloud

@@ -1,28 +1,64 @@
 """Where a tree shall run, and what crossing the link takes there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.latency import TransferModel
+from modeltree.link.traces import Trace
 from modeltree.profiles import DeviceProfile
 from modeltree.reward import Reward
+
+PATIENCE_MS = 2000.0
+"""A device waits so long for an answer, then it has gone on alone."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MetLink:
+    """A link, and the moments (s) at which a device takes it to be of each type, right or wrong: (types,) arrays."""
+
+    trace: Trace
+    starts_s: tuple[np.ndarray, ...]
+
+    def transfer_ms(self, kind: int, size_bytes: int) -> float | None:
+        """What so many bytes take on average when the type is taken to be `kind`, the round trip included.
+
+        None where it never is.
+        """
+        times = [self.trace.transfer_ms(size_bytes, start_s) for start_s in self.starts_s[kind].tolist()]
+        return float(np.minimum(np.array(times) + self.trace.rtt_ms, PATIENCE_MS).mean()) if times else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Where a tree shall run: a device, a cloud, and the link between them."""
+    """Where a tree shall run: a device, a cloud, and the link between them.
+
+    met : what hand-overs meet at each type as the device will know it; None where it will know the type, and each type
+    is as its representative.
+    """
 
     device: DeviceProfile
     cloud: DeviceProfile
     types: BandwidthTypes
     transfer: TransferModel
     reward: Reward
+    met: MetLink | None = None
 
     def transfer_ms(self, size_bytes: int) -> np.ndarray:
         """What a hand-over of so many bytes takes at each bandwidth type: (types,), the round trip included."""
-        return np.array([self.transfer.ms(size_bytes, mbps) for mbps in self.types.representative_mbps])
+        return np.array([self._transfer_ms(kind, size_bytes) for kind in range(self.types.count)])
+
+    def _transfer_ms(self, kind: int, size_bytes: int) -> float:
+        met_ms = None if self.met is None else self.met.transfer_ms(kind, size_bytes)
+        return self.transfer.ms(size_bytes, self.types.representative_mbps[kind]) if met_ms is None else met_ms
+
+    def alone(self, kind: int) -> "Scenario":
+        """The same where the link is of one type alone."""
+        mbps = self.types.representative_mbps[kind]
+        constant = BandwidthTypes(representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
+        met = None if self.met is None else replace(self.met, starts_s=(self.met.starts_s[kind],))
+        return replace(self, types=constant, met=met)
 
     @property
     def no_transfer_ms(self) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import Any, NoReturn
 from modeltree.errors import ConfigError, FormatError
 from runtime.server.fronts.admission import Admission, ServerTls
 from runtime.server.fronts.arrivals import Arrivals
+from runtime.server.fronts.crowd import Crowd
 from runtime.server.fronts.grpc_reflection import SERVICES as REFLECTION
 from runtime.server.fronts.grpc_reflection import reflected
 from runtime.server.fronts.request_handler import EXTENSIONS, Desk, refusal_of
 from runtime.server.interface import UnknownModel
+from runtime.server.open_files import open_files
 from runtime.wire.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.wire.protocol.message_size import RAW_INPUTS, check_weight
 from runtime.wire.protocol.messages import message, require_grpc
@@ -28,6 +30,8 @@ _CUT_S = 10.0
 """What cutting may take after the grace."""
 _HANDSHAKE_S = 10.0
 """From a connection's first packet to HTTP/2's first frame: TLS takes two or three round trips, and a busy machine."""
+_UNREQUESTED_S = 5
+"""What a call may wait in grpc's core for a thread; its caller has long gone on alone."""
 _SPARE_THREADS = 4
 """Beyond those that infer, so that health is answered under load, and a refusal too."""
 
@@ -49,6 +53,7 @@ class GrpcFront:
 
         limits = admission.limits
         threads = limits.max_requests + _SPARE_THREADS
+        places = min(limits.max_grpc_connections, max(1, open_files() // 2))
         self._threads = ThreadPoolExecutor(threads, "nas-grpc")
         self._server = grpc.server(
             self._threads, maximum_concurrent_rpcs=2 * threads,
@@ -56,14 +61,13 @@ class GrpcFront:
                 ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_concurrent_streams", threads), ("grpc.max_connection_idle_ms", int(limits.idle_s * 1e3)),
                 ("grpc.server_handshake_timeout_ms", int(min(limits.read_s, _HANDSHAKE_S) * 1e3)),
-                ("grpc.max_allowed_incoming_connections", limits.max_grpc_connections),
+                ("grpc.max_allowed_incoming_connections", places),
+                ("grpc.server.max_pending_requests", threads),  # more wait in grpc's core, each with its message
+                ("grpc.server.max_pending_requests_hard_limit", 2 * threads),
+                ("grpc.server_max_unrequested_time_in_server", _UNREQUESTED_S),
                 ("grpc.compression_enabled_algorithms_bitset", 1),  # none: what unfolds has no limit of its own
             ],
         )  # fmt: skip
-        self._arrivals = Arrivals(threads // 2, limits.read_s)
-        self._server.add_generic_rpc_handlers(
-            _Calls(desk=desk, admission=admission, arrivals=self._arrivals).handlers()
-        )
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             self.port: int = (
@@ -76,14 +80,21 @@ class GrpcFront:
                 f"cannot listen on {where} ({error}): choose another address, or other TLS files"
             ) from error
 
+        self._arrivals = Arrivals(threads // 2, limits.read_s)
+        self._crowd = Crowd(self.port, places)
+        calls = _Calls(desk=desk, admission=admission, arrivals=self._arrivals, crowd=self._crowd)
+        self._server.add_generic_rpc_handlers(calls.handlers())
+
     def start(self) -> None:
         self._arrivals.start()
+        self._crowd.start()
         self._server.start()
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no more connections, let what is being answered end within a time, then cut. May be called again."""
         self._server.stop(grace_s).wait(grace_s + _CUT_S)
         self._arrivals.stop()
+        self._crowd.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -102,6 +113,7 @@ class _Calls:
     desk: Desk
     admission: Admission
     arrivals: Arrivals
+    crowd: Crowd
 
     def handlers(self) -> tuple[Any, ...]:
         """One for each service.
@@ -128,6 +140,7 @@ class _Calls:
         try:
             if guarded:
                 self.admission.check_token(_token(context))
+                self.crowd.called(context.peer())
             with self.arrivals.waiting(context):
                 data = next(messages, None)
             if data is None:

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +12,18 @@ import numpy as np
 
 from modeltree.errors import DataError, FormatError, NasError
 from modeltree.preprocessing import normalised
+from runtime.images import received
 from runtime.server.fronts.admission import Limits, TooLarge, Unauthenticated
 from runtime.server.interface import Busy, Draining, Engine, ModelInfo, UnknownModel
-from runtime.wire.frames import decode, read_header
+from runtime.wire.frames import Header, Kind, decode, picture_in, read_header
 from runtime.wire.protocol.reasons import Reason
 from runtime.wire.protocol.tensors import FRAME, LOGITS, PROBE, VERSION, Tensor, X
 
 EXTENSIONS = ("binary_tensor_data", "model_repository(unload_disabled)")
 """Of the protocol, which every front speaks."""
+
+_DECODING_S = 5.0
+"""The longest wait for a processor that decodes a picture."""
 
 _MOST_WORDS = 500
 """Characters of a sentence: gRPC sends it as a header, coded, and a client takes 8 KiB of those."""
@@ -69,10 +75,14 @@ class Desk:
     """The engine's models as models of the protocol, whatever it is spoken over.
 
     max_bytes : of a request's numbers as float32, however few bytes they came in.
+
+    As many pictures are decoded at a time as there are processors, so that memory is bounded, however many devices send
+    some.
     """
 
     def __init__(self, engine: Engine, *, max_bytes: int = Limits.max_message_bytes) -> None:
         self._engine, self._max_bytes = engine, max_bytes
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def ready(self) -> bool:
         """Whether the engine takes work."""
@@ -117,7 +127,7 @@ class Desk:
             return Answered(tensors=(), seconds=time.perf_counter() - started, waiting_s=self._waiting_s())
         if any(name != LOGITS for name in outputs) or len(outputs) > 1:
             raise FormatError(f"the request asks for {[name[:40] for name in outputs[:4]]}: there is {LOGITS!r} only")
-        x = self._batch(inputs[0], self.model(model, version))
+        x = self._batch(inputs[0], self.model(model, version), deadline_s)
         if deadline_s is not None:
             deadline_s -= time.perf_counter() - started
         output = self._engine.infer(model, x, deadline_s=deadline_s).output
@@ -130,10 +140,18 @@ class Desk:
         """How long the engine's queue is; an engine that does not say has none."""
         return float(getattr(self._engine, "backlog_s", 0.0))
 
-    def _batch(self, tensor: Tensor, info: ModelInfo) -> np.ndarray:
-        if tensor.name == FRAME and tensor.datatype == "UINT8" and len(tensor.shape) == 1:
-            return _coded(tensor.data, info, self._max_bytes)
-        return _plain(tensor, info.shape_in)
+    def _batch(self, tensor: Tensor, info: ModelInfo, deadline_s: float | None) -> np.ndarray:
+        if tensor.name != FRAME or tensor.datatype != "UINT8" or len(tensor.shape) != 1:
+            return _plain(tensor, info.shape_in)
+        header = _fitting(tensor.data, info, self._max_bytes)
+        if not header.picture:
+            return _coded(tensor.data, header, info)
+        if not self._decoding.acquire(timeout=_DECODING_S if deadline_s is None else min(deadline_s, _DECODING_S)):
+            raise Busy("the processors are busy with other pictures: try again later, or send fewer")
+        try:
+            return _pictured(tensor.data, header, info)
+        finally:
+            self._decoding.release()
 
 
 def _plain(tensor: Tensor, shape_in: tuple[int, ...]) -> np.ndarray:
@@ -156,8 +174,8 @@ def _plain(tensor: Tensor, shape_in: tuple[int, ...]) -> np.ndarray:
     return x
 
 
-def _coded(frame: bytes | memoryview, info: ModelInfo, max_bytes: int) -> np.ndarray:
-    """(n, *shape_in), float32, finite, from a frame.
+def _fitting(frame: bytes | memoryview, info: ModelInfo, max_bytes: int) -> Header:
+    """The header of a frame that a model takes.
 
     Raises
     ------
@@ -168,9 +186,28 @@ def _coded(frame: bytes | memoryview, info: ModelInfo, max_bytes: int) -> np.nda
         raise FormatError(f"the frame holds {list(header.shape)}: it must hold [n, {str(list(info.shape_in))[1:-1]}]")
     if (size := 4 * math.prod(header.shape)) > max_bytes:
         raise TooLarge(f"the frame unfolds to {size} bytes: {max_bytes} at most; send fewer images at a time")
+    return header
+
+
+def _coded(frame: bytes | memoryview, header: Header, info: ModelInfo) -> np.ndarray:
+    """(n, *shape_in), float32, finite, from a frame of numbers."""
     if not header.pixels:
         return decode(frame, shape=header.shape)
     if info.mean is None or info.std is None:
         raise FormatError("the frame holds pixels: this model takes a feature map in float32")
     pixels = decode(frame, shape=header.shape, dtype=np.uint8)
     return normalised(pixels, info.mean, info.std)
+
+
+def _pictured(frame: bytes | memoryview, header: Header, info: ModelInfo) -> np.ndarray:
+    """(1, *shape_in), float32, from a frame with a picture's file.
+
+    Raises
+    ------
+    FormatError : the model takes no pictures. DataError : the file is off, or too large.
+    """
+    preprocessing = info.preprocessing
+    if preprocessing is None:
+        raise FormatError("the frame holds a picture: this model takes a feature map in float32")
+    pixels = received(picture_in(frame, header), preprocessing, whole=header.kind is Kind.PICTURE)
+    return preprocessing.normalised(pixels)[None]

@@ -47,7 +47,7 @@ class Tensor:
 
     @classmethod
     def of(cls, name: str, array: np.ndarray) -> "Tensor":
-        """A float32 or uint8 array under a name."""
+        """A float32 or uint8 array, of any shape, under a name."""
         datatype = next(key for key, dtype in TYPES.items() if dtype == array.dtype)
         data = np.ascontiguousarray(array, TYPES[datatype]).data.cast("B") if array.size else b""
         return cls(name=name, datatype=datatype, shape=array.shape, data=data)

@@ -21,6 +21,7 @@ import numpy as np
 
 from modeltree.errors import ConfigError, DataError, FormatError, NasError
 from runtime.wire.frames import encode
+from runtime.wire.pictures import PictureToSend
 from runtime.wire.protocol.reasons import Reason
 from runtime.wire.protocol.tensors import FRAME, PROBE, Tensor, checksum
 
@@ -114,13 +115,15 @@ class Transport(ABC):
         self._names: dict[str, str] = {}
 
     def infer(
-        self, model: str, x: np.ndarray, *, bits: int, timeout_s: float, shape_out: tuple[int, ...] | None = None
-    ) -> Reply:
+        self, model: str, x: np.ndarray | PictureToSend, *, bits: int, timeout_s: float,
+        shape_out: tuple[int, ...] | None = None,
+    ) -> Reply:  # fmt: skip
         """What a model of the server makes of a batch.
 
         Parameters
         ----------
-        x : (n, ...), float32; or uint8 pixels, with 8 bits. bits : of a number; 32 sends float32 as it is.
+        x : (n, ...), float32; or uint8 pixels, with 8 bits; or one picture's file, where the server knows `frames`.
+        bits : of a number; 32 sends float32 as it is.
         shape_out : of one image's answer, where known; an answer of another shape is refused.
 
         Raises
@@ -132,7 +135,7 @@ class Transport(ABC):
         tensor = self._tensor(model, x, bits, until)
         begun = self._clock()
         response, cost = self._exchange(model, tensor, until)
-        output = _output(response, len(x), shape_out)
+        output = _output(response, 1 if isinstance(x, PictureToSend) else len(x), shape_out)
         return Reply(output=output, encode_s=begun - started, **cost)
 
     def probe(self, size_bytes: int, timeout_s: float) -> Exchange:
@@ -196,7 +199,9 @@ class Transport(ABC):
             raise ConfigError(f"timeout_s is {timeout_s}: it must be above 0 and finite")
         return self._clock() + timeout_s
 
-    def _tensor(self, model: str, x: np.ndarray, bits: int, until: float) -> Tensor:
+    def _tensor(self, model: str, x: np.ndarray | PictureToSend, bits: int, until: float) -> Tensor:
+        if isinstance(x, PictureToSend):
+            return Tensor.of(FRAME, np.frombuffer(x.frame(), np.uint8))
         if self.frames:  # floats as they are too: a frame has a checksum
             return Tensor.of(FRAME, np.frombuffer(encode(x, bits), np.uint8))
         if x.dtype != np.float32 or x.ndim < 2 or x.size == 0:

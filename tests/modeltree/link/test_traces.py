@@ -70,6 +70,16 @@ def test_a_transfer_takes_what_stepping_through_the_trace_takes(bandwidth, size,
     assert trace.transfer_ms(size, start) == pytest.approx(step_by_step_ms(trace, size, start), rel=1e-6, abs=1e-3)
 
 
+@given(rates, st.floats(1, 1e8), st.floats(0, 30))
+def test_many_transfers_at_once_take_what_each_does(bandwidth, size, start):
+    trace = trace_of(bandwidth)
+    sizes, starts = np.array([[0.0], [size], [1000.0]]), np.array([start, 0.0, 0.25, trace.end_s])
+    found = trace.transfers_ms(sizes, starts)
+    assert found.shape == (3, 4)
+    wanted = [[trace.transfer_ms(float(s), float(t)) for t in starts] for s in sizes[:, 0]]
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-6)
+
+
 @given(rates, st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 10))
 def test_more_bytes_never_arrive_sooner(bandwidth, a, b, start):
     trace = trace_of(bandwidth)

@@ -1,15 +1,21 @@
 """Losses of the agents with several choices against numpy written from the equations."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
+from modeltree.errors import ConfigError
 from nas.agents.a3c import A3cConfig
 from nas.agents.actor_critic import ActorCritic, Weights, loss_of, returns
 from nas.agents.distributed_dqn import Batch, Values
 from nas.agents.distributed_dqn import loss_of as dqn_loss
+from nas.agents.flat_actor_critic import FlatActorCritic, flattened, restore_
 from nas.agents.joint_a3c import OneHeadForAll
-from nas.agents.shared_rmsprop import SharedRmsProp
+from nas.agents.multitask_a3c import train_multitask
+from nas.agents.shared_rmsprop import rmsprop_
+from nas.decisions.placement.environment import PlacementVectorEnv
 
 
 @pytest.fixture
@@ -33,13 +39,38 @@ def _forward(stack, x):
     return x
 
 
-def test_starts_and_what_follows_use_up_the_episodes():
-    config = A3cConfig(episodes=40, slots=600, copies=8, steps=4, starts=7, start_share=0.6)
-    start, rest = config.phases
-    assert start.updates == int(750 * 0.6 / 7)
-    assert 7 * start.updates + rest.updates == 750
+def test_rounds_of_starts_and_what_follows_use_up_the_episodes():
+    config = A3cConfig(episodes=40, slots=600, copies=8, steps=4, starts=8, start_share=0.6)
+    phases = config.phases
+    assert [phase.networks for phase in phases] == [8, 4, 2, 1]
+    assert [phase.updates for phase in phases[:3]] == [int(750 * 0.6 / 3 / n) for n in (8, 4, 2)]
+    assert sum(phase.networks * phase.updates for phase in phases) == 750
+    np.testing.assert_allclose([phase.first for phase in phases], [0, 1 / 3, 2 / 3, 0])
+    np.testing.assert_allclose([phase.last for phase in phases], [1 / 3, 2 / 3, 1, 1])
     alone = A3cConfig(episodes=40, slots=600, copies=8, steps=4, starts=1).phases
-    assert [phase.updates for phase in alone] == [0, 750]
+    assert [(phase.networks, phase.updates, phase.lr) for phase in alone] == [(1, 750, config.lr)]
+    with pytest.raises(ConfigError, match="power of two"):
+        A3cConfig(starts=7)
+
+
+def test_the_flat_network_is_torchs_and_so_is_its_gradient(rng):
+    network = _random_network(rng).double()
+    shape, vector = flattened(network)
+    flat = FlatActorCritic(shape, vector)
+    x, actions, aim = rng.normal(size=(6, 5)), rng.integers(0, 4, (6, 3)), rng.normal(size=6)
+    weights = Weights(entropy=0.3, value=0.7, tie=0.01)
+    log, value = network(torch.from_numpy(x))
+    ours = flat.logits(x)
+    np.testing.assert_allclose(ours - np.log(np.exp(ours).sum(-1, keepdims=True)), log.detach(), atol=1e-12)
+    np.testing.assert_allclose(flat.value(x), value.detach(), atol=1e-12)
+    loss_of(network, torch.from_numpy(x), torch.from_numpy(actions), torch.from_numpy(aim), weights).backward()
+    slopes = [one.grad.numpy().T.ravel() for stack in (network.actor, network.critic, network.policy, network.value)
+              for one in stack.parameters()]  # fmt: skip
+    np.testing.assert_allclose(flat.differentiate(x, actions, aim, weights), np.concatenate(slopes), atol=1e-12)
+    other = _random_network(rng).double()
+    restore_(other, vector)
+    for one, two in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_observations_are_measured_from_the_middle_in_the_spread(rng):
@@ -53,8 +84,8 @@ def test_observations_are_measured_from_the_middle_in_the_spread(rng):
 
 
 def test_k_step_returns_by_hand():
-    rewards = torch.tensor([[1.0, 0.0], [2.0, 4.0]])
-    found = returns(rewards, torch.tensor([8.0, 2.0]), 0.5)
+    rewards = np.array([[1.0, 0.0], [2.0, 4.0]])
+    found = returns(rewards, np.array([8.0, 2.0]), 0.5)
     assert found.tolist() == [[1 + 0.5 * 2 + 0.25 * 8, 0.5 * 4 + 0.25 * 2], [2 + 0.5 * 8, 4 + 0.5 * 2]]
 
 
@@ -97,17 +128,22 @@ def test_the_plain_actor_has_the_chances_of_the_network(rng):
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 4000, np.exp(log[0, 0]), atol=0.03)
 
 
-def test_rmsprop_is_eqs_23_and_24(rng):
-    parameter = torch.tensor([1.0, -2.0])
-    optimiser = SharedRmsProp([parameter], alpha=0.9, epsilon=1e-3)
+def test_rmsprop_is_eqs_23_and_24_by_hand(rng):
+    parameters, averages = np.array([1.0, -2.0], np.float32), np.zeros(2, np.float32)
     theta, g = np.array([1.0, -2.0]), np.zeros(2)
     for _ in range(3):
         d = rng.normal(size=2)
-        optimiser.step_([torch.from_numpy(d.astype(np.float32))], 0.1)
+        rmsprop_(parameters, averages, d.astype(np.float32), 0.1, alpha=0.9, epsilon=1e-3)
         g = 0.9 * g + 0.1 * d**2
         theta = theta - 0.1 * d / np.sqrt(g + 1e-3)
-    np.testing.assert_allclose(parameter.numpy(), theta, rtol=1e-5)
-    assert optimiser.averages[0].is_shared()
+    np.testing.assert_allclose(parameters, theta, rtol=1e-5)
+    np.testing.assert_allclose(averages, g, rtol=1e-5)
+
+
+def test_asynchronous_workers_learn_on_the_same_parameters():
+    make = functools.partial(PlacementVectorEnv, network="vgg16", blocks=3, servers=2, slots=64)
+    found = train_multitask(make, A3cConfig(episodes=60, slots=64, hidden=16, starts=2, workers=2))
+    assert np.mean(found.curve[-5:]) > np.mean(found.curve[:5])
 
 
 def test_a_joint_head_names_every_combination_once():

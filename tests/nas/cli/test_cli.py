@@ -1,5 +1,6 @@
 """The command line: whatever the user can mend is one line, status 2, and leaves nothing behind."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def refused(nas, tmp_path, *words, why, quiet=True):
 
 UNKNOWN = {
     "base": (("--base", "vgg12"), "unknown base network 'vgg12': known are alexnet, alexnet_exits, "),
-    "device": (("--device", "toaster"), "unknown device profile 'toaster': known are cloud_cpu, cloud_gpu, phone, pi4"),
+    "device": (("--device", "toaster"), "unknown device profile 'toaster': known are cloud_cpu, cloud_gpu, phone, pi"),
     "cloud": (("--cloud", "sky"), "unknown device profile 'sky': known are "),
     "trace": (("--trace", "5g"), "'5g': known are 4g_"),
     "method": (("--method", "guess"), "unknown method 'guess': known are branch, egreedy, random, surgery, tree"),
@@ -157,9 +158,8 @@ def test_weights_that_do_not_fit_are_refused(nas, tmp_path, base):
 def test_images_that_are_none_are_refused(nas, tmp_path, base):
     words = ("--base", base, "--image-size", 16, "--data", f"imagefolder:{tmp_path / 'images'}")
     refused(nas, tmp_path, *words, why="must hold train/ and val/ or test/")
-    for part in ("train", "test"):
-        (tmp_path / "images" / part / "cat").mkdir(parents=True)
-        (tmp_path / "images" / part / "dog").mkdir(parents=True)
+    for part, digit in itertools.product(("train", "test"), "0123456789"):
+        (tmp_path / "images" / part / digit).mkdir(parents=True)
     refused(nas, tmp_path, *words, why="holds no image")
 
 
@@ -216,6 +216,61 @@ def test_an_unknown_option_is_an_error_and_names_itself(nas):
     assert "--colour" in error[-1]
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["train", "--seed", "-1"], "--seed"), (["train", "--epochs", "many"], "--epochs"), (["trian"], "trian"),
+        (["serve"], "missing argument"), (["policy", "train"], "missing option"), (["run", "a", "b", "-z"], "-z"),
+    ],
+)  # fmt: skip
+def test_words_that_do_not_fit_are_one_line_that_names_the_help(nas, words, why):
+    status, out, err = nas(*words)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("nas: ")
+    assert why in err[0]
+    assert "--help" in err[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--epochs", "0"], "epochs is 0"), (["--lr", "nan"], "lr is nan"), (["--device-name", "abacus"], "abacus"),
+        (["--exits", "99"], "exits are '99'"), (["--out", "."], "is a folder"), (["--out", "model.py/w"], "model.py"),
+        (["--from", "nowhere.pth"], "nowhere.pth"), (["--base", "vgg12"], "vgg12"),
+    ],
+)  # fmt: skip
+def test_train_refuses_every_argument_before_it_reads_an_image(nas, tmp_path, base, monkeypatch, words, why):
+    monkeypatch.setattr("nas.data.load_dataset", lambda *_, **__: pytest.fail("images were read"))
+    status, out, err = nas("train", "--base", base, "--image-size", 16, *words)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert why in err[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.py"]
+
+
+def test_a_search_refuses_exits_before_it_reads_an_image(nas, tmp_path, base, monkeypatch):
+    monkeypatch.setattr("nas.training.base_network.load_dataset", lambda *_, **__: pytest.fail("images were read"))
+    status, _, err = nas("search", "--base", base, "--image-size", 16, "--N", 2, "--exits", "99", "--out", "run")
+    assert (status, len(err)) == (2, 1)
+    assert "exits are '99'" in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["stream", ".", "--policy", "fastest"], "fastest"), (["stream", ".", "--policy", "gone.npz"], "gone.npz"),
+        (["stream", ".", "--out", "file/below"], "file"), (["bench", "--out", "."], "is a folder"),
+        (["profile", "--out", "file/below"], "file"), (["emulate", ".", "--out", "."], "is a folder"),
+        (["serve", ".", "--metrics", "host:port"], "host:port"),
+    ],
+)  # fmt: skip
+def test_what_is_needed_at_the_end_is_looked_at_first(nas, tmp_path, words, why):
+    (tmp_path / "file").write_text("")
+    status, out, err = nas(*words)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert why in err[0]
+
+
 def test_ctrl_c_says_how_to_go_on(nas, monkeypatch, tmp_path):
     def stops(*_, **__):
         raise KeyboardInterrupt
@@ -244,11 +299,12 @@ def test_pictures_that_were_left_out_are_a_line_of_ours(monkeypatch, capsys):
 
     from modeltree.errors import BrokenImages
 
-    def app():
+    def app(**_):
         warnings.warn("3 of 9 images are left out", BrokenImages, stacklevel=1)
 
     monkeypatch.setattr("nas.cli.app", app)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        main()
+        with pytest.raises(SystemExit):
+            main()
     assert capsys.readouterr().err == "nas: 3 of 9 images are left out\n"

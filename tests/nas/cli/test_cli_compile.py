@@ -90,9 +90,10 @@ def compiler(monkeypatch):
 
     tools = Tools(
         load=lambda path: path.stem, compile_block=compile_block, verify_block=lambda *args, **options: 2e-6,
-        vouch_block=lambda *args, **options: 3e-6, runtime_library=lambda target: None, onnx_form=lambda program: b"onnx",
+        vouch_block=lambda *args, **options: 3e-6, runtime_library=lambda target: None,
+        onnx_form=lambda program: b"onnx",
     )  # fmt: skip
-    monkeypatch.setattr("compile.bundle.real_tools", lambda cache, tune: tools)
+    monkeypatch.setattr("compile.bundle.from_run.real_tools", lambda cache, tune: tools)
     return asked
 
 

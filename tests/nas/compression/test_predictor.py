@@ -140,3 +140,13 @@ def test_random_compositions_change_one_to_all_units_and_end_behind_f3():
     assert len(gap) > 10
     assert all(4 not in plan for plan in gap)
     assert plans == random_plans(tiny(), library, 200, np.random.default_rng(0))
+
+
+def test_with_nothing_to_compress_what_an_ending_loses_alone_is_what_it_costs():
+    library = Library(folder=Path("nowhere"), records={}, declined={})
+    predictor, found = fit_predictor(library, [], [], base=BASE, classes=CLASSES)
+    assert found.points == []
+    assert predictor.accuracy({}) == BASE
+    for drop in (0.5, 3.0):
+        assert predictor.table[0] - predictor.table[predictor.damage_of(drop)] == pytest.approx(drop, abs=0.1)
+    assert predictor.damage_of(-1.0) == 0

@@ -7,7 +7,6 @@ from gymnasium.utils.env_checker import check_env
 
 from modeltree.errors import ConfigError
 from modeltree.link.traces import Trace
-from modeltree.offloading.decisions import State
 from nas.decisions.offloading.environment import DecisionEnv, Replayed, Uniform
 from nas.decisions.offloading.evaluate import decision_ms, paper_bandwidths, sweep
 from runtime.selection.policies import Exact, Greedy, on_device
@@ -41,20 +40,50 @@ def test_the_same_seed_plays_the_same_episode(process):
     assert any((a[0] != b[0]).any() for a, b in zip(one, other))
 
 
+COMPUTE_W, TRANSMIT_W = 3.375, 1.0
+"""1e-27 W/Hz^3 at 1.5 GHz; 1 W where the logarithm is 1."""
+
+
+def by_hand(action, mbps):
+    """(ms, mJ, percent) of an action of the small table: 3 exits by 6 cuts by 3 widths, 3 ms of round trip."""
+    exit, cut, width = action // 18, action // 3 % 6, action % 3
+    layers, accuracy = ((3, 78.7), (4, 81.7), (5, 83.6))[exit]
+    bits, lost = ((4, 3.0), (8, 0.5), (16, 0.0))[width]
+    ms = [12.0, 20.0, 20.0, 15.0, 13.0]
+    here_ms = sum(ms[: min(cut, layers)])
+    if cut >= layers:
+        return here_ms, COMPUTE_W * here_ms, accuracy
+    sent = (150_528, 290_400, 69_984, 186_624, 64_896)[cut] * bits / 8 * 0.4
+    wire_ms = sent / (125 * mbps) if mbps else math.inf
+    latency_ms = here_ms + 3.0 + wire_ms + sum(ms[cut:layers]) / 10
+    return latency_ms, COMPUTE_W * here_ms + TRANSMIT_W * wire_ms, accuracy - lost
+
+
+def niu_reward(costs, action, mbps):
+    """[Niu 2022, eqs. 13, 14]: accuracy and speed, each brought to 0..1 over all actions."""
+    a = min(1.0, math.log1p(mbps / 80) / math.log(2))
+    speeds, accuracies = [1 / one[0] for one in costs], [one[2] for one in costs]
+    speed = (speeds[action] - min(speeds)) / (max(speeds) - min(speeds))
+    accuracy = (accuracies[action] - min(accuracies)) / (max(accuracies) - min(accuracies))
+    return a * accuracy + (1 - a) * speed
+
+
 def test_a_step_pays_the_reward_at_the_bandwidth_seen_and_shows_what_it_took():
-    decisions = small_decisions()
-    env = DecisionEnv(decisions, steps=5)
+    env = DecisionEnv(small_decisions(), steps=5)
     seen, _ = env.reset(seed=0)
     for action in (0, 17, 53, 30):
         following, reward, ended, cut_off, told = env.step(action)
         now = told["mbps"]
-        assert decisions.observe(State(0.0, 0.0, 80.0, now))[3] == seen[3]
-        assert reward == decisions.rewards(now)[action]
-        assert told["latency_ms"] == decisions.latency_ms(now)[action]
-        assert told["energy_mj"] == decisions.energy_mj(now)[action]
-        assert told["accuracy"] == decisions.table.accuracy[action]
-        state = State(told["latency_ms"], told["energy_mj"], told["accuracy"], 0.0)
-        np.testing.assert_array_equal(following[:3], decisions.observe(state)[:3])
+        assert seen[3] == pytest.approx(2 * now / (now + 10) - 1, abs=1e-6)  # an eighth of 80 Mbit/s is the middle
+        costs = [by_hand(one, now) for one in range(54)]
+        took = costs[action]
+        assert reward == pytest.approx(niu_reward(costs, action, now))
+        assert (told["latency_ms"], told["energy_mj"], told["accuracy"]) == pytest.approx(took)
+        fast = [by_hand(one, 80.0) for one in range(54)]
+        for i in (0, 1):  # latency and energy, against the median action at 80 Mbit/s
+            middle = np.median([one[i] for one in fast])
+            assert following[i] == pytest.approx(1 - 2 * middle / (middle + took[i]), abs=1e-6)
+        assert following[2] == pytest.approx(2 * (took[2] - 75.7) / (83.6 - 75.7) - 1, abs=1e-6)
         assert (ended, cut_off) == (False, False)
         seen = following
     assert env.step(0)[2:4] == (False, True)

@@ -14,7 +14,7 @@ from bundles import FEATURES, FIRST, FROM_FOUR, FROM_IMAGE, IMAGE, SECOND, manif
 from modeltree.errors import ConfigError, NasError
 from modeltree.link.traces import Trace
 from modeltree.manifest import encode_manifest
-from nas.cli.field import over_surgery
+from nas.cli.links.field import over_surgery
 from nas.field.config import FieldConfig, factor_of
 from nas.field.images import FieldImages, field_images
 from nas.field.methods import find_methods, predicted_s, slowdown_text

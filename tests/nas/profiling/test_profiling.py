@@ -20,8 +20,8 @@ from compile.targets import TARGETS, host
 from modeltree.errors import ConfigError
 from modeltree.layers import KINDS
 from modeltree.profiles import load_profile
-from nas.profiling import jpeg_ns_per_pixel, open_timer
-from nas.profiling.checking import _values, random_branch
+from nas.profiling import jpeg_ns_per_pixel, open_timer, webp_ns_per_pixel
+from nas.profiling.checking import random_branch, sample_values
 from nas.profiling.fitting import Sample, error, fitted
 from nas.profiling.measuring import _layers
 from nas.profiling.stacks import Stack, stacks
@@ -116,7 +116,7 @@ def few():
 
 def test_random_branches_are_legal_and_differ():
     network, rng = tiny(), np.random.default_rng(0)
-    values = _values(network)
+    values = sample_values(network)
     said = set()
     for _ in range(12):
         choices, branch = random_branch(network, values, rng)
@@ -167,8 +167,8 @@ def test_a_target_that_does_not_run_here_needs_a_device():
         pass
 
 
-def test_jpeg_takes_some_time():
-    assert 0.01 < jpeg_ns_per_pixel(rounds=1) < 10_000
+def test_jpeg_takes_some_time_and_webp_more():
+    assert 0.01 < jpeg_ns_per_pixel(rounds=3) < webp_ns_per_pixel(rounds=3) < 100_000
 
 
 def test_the_command_writes_a_profile_that_a_search_can_take(monkeypatch, capsys, tmp_path):

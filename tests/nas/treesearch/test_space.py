@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+from importlib import resources
 
 import msgspec
 import numpy as np
@@ -15,6 +17,7 @@ from modeltree.layers import LayerSpec
 from modeltree.network import Item, NetworkSpec, Place
 from modeltree.slicing import slice_blocks
 from nas.compression.library import Choice
+from nas.exits.catalogue import KnownEndings, KnownPicture
 from nas.treesearch.evaluator import Evaluator
 from nas.treesearch.exact import solve
 from nas.treesearch.problem import ABSORBED, Plan
@@ -61,26 +64,42 @@ def test_more_blocks_than_segments_are_refused(blocks):
         slice_blocks(chain([1] * 8), blocks)
 
 
+PARTS = (
+    {"conv3x3": 16 * 16 * 16 * 3 * 9, "elementwise": 16 * 16 * 16},
+    {"conv3x3": 16 * 16 * 32 * 16 * 9, "elementwise": 16 * 16 * 32, "pool": 8 * 8 * 32},
+    {"conv3x3": 8 * 8 * 32 * 32 * 9, "elementwise": 8 * 8 * 32, "pool": 4 * 4 * 32},
+    {"fc": 512 * 48, "move": 512, "elementwise": 48},
+    {"fc": 48 * 5},
+)
+"""MACs, and numbers that layers without weights make, of `networks.Tiny` from place to place."""
+CROSSING_BYTES = (3 * 16 * 16, 4 * 16 * 16 * 16, 4 * 8 * 8 * 32, 4 * 4 * 4 * 32, 4 * 48)
+
+
+def by_hand_ms(profile, parts):
+    """What parts take by the coefficients in a profile's file; one layer with weights a part."""
+    costs = json.loads((resources.files("modeltree.profiles") / f"{profile}.json").read_text())
+    ns_each = costs["ns_per_mac"] | costs["ns_per_element"]
+    ns = sum(ns_each[kind] * count for part in parts for kind, count in part.items())
+    return (ns + 1000 * costs["overhead_us"] * len(parts)) / 1e6
+
+
 def test_a_problem_mirrors_its_network():
     space = built((0, 2, LAST))
     first, second = space.problem.blocks
     assert (first.start, first.places, second.start, second.places) == (0, 2, 2, 3)
     assert [t.unit for t in first.units] == [0, 1]
     assert [t.unit for t in second.units] == [2, 3, 4]
-    where = scenario()
-    spec = tiny().spec
     for block in (first, second):
         for place in range(block.places):
-            at = block.start + place
-            assert block.endings[place][0].cloud_ms == pytest.approx(where.cloud.compute_ms(spec.layers(at, LAST)))
-            for k, mbps in enumerate(where.types.representative_mbps):
-                assert block.endings[place][0].transfer_ms[k] == pytest.approx(
-                    2.0 + spec.places[at].bytes / (125 * mbps)
-                )
+            at, raw = block.start + place, block.endings[place][0]
+            assert raw.cloud_ms == pytest.approx(by_hand_ms("cloud_gpu", PARTS[at:]))
+            for k, bytes_per_ms in enumerate((125.0, 2500.0)):  # 1 and 20 Mbit/s; the round trip is 2 ms
+                assert raw.transfer_ms[k] == pytest.approx(2.0 + CROSSING_BYTES[at] / bytes_per_ms)
     kept = Evaluator(space.problem).tree([Plan(b.places, (0,) * len(b.units)) for b in (first, first, *[second] * 4)])
-    assert kept.outcome.latency_ms == pytest.approx(where.device.compute_ms(spec.layers(0, LAST)))
+    here_ms = by_hand_ms("phone", PARTS)
+    assert kept.outcome.latency_ms == pytest.approx(here_ms)
     assert kept.outcome.accuracy == 90.0
-    assert kept.outcome.reward == pytest.approx(where.reward.of(90.0, kept.outcome.latency_ms))
+    assert kept.outcome.reward == pytest.approx(100 * (90 - 50) / 50 + 300 * (500 - here_ms) / 500)
 
 
 def plans_of(block, rng, count):
@@ -249,3 +268,22 @@ def test_one_root_serves_all_types_by_their_chances():
     block = problem.blocks[0]
     plain = block.endings[0][0]
     assert problem.transfer_ms((0, 1), plain) == pytest.approx(plain.transfer_ms.mean())
+
+
+def test_the_picture_may_be_sent_as_a_file_at_its_bytes_and_what_coding_takes_on_both_ends():
+    where = scenario()
+    ways = (
+        KnownPicture(code="jpeg:75", bytes=700.4, pixels=64.0, drop=0.0),
+        KnownPicture(code="webp:50", bytes=400.0, pixels=64.0, drop=1.0),
+        KnownPicture(code="came", bytes=900.0, pixels=256.0, drop=0.0),
+    )
+    block = built((0, 2, LAST), where=where, endings=KnownEndings(pictures=ways)).problem.blocks[0]
+    raw, jpeg, webp, came = block.endings[0]
+    assert [len(at) for at in block.endings[1:]] == [1] * block.places
+    assert (raw.picture, jpeg.picture, webp.picture, came.picture) == ("", "jpeg:75", "webp:50", "came")
+    assert jpeg.device_ms == pytest.approx(where.device.jpeg_ns_per_pixel * 64e-6)
+    assert webp.device_ms == pytest.approx(5 * jpeg.device_ms)
+    assert came.device_ms == 0
+    assert came.cloud_ms - raw.cloud_ms == pytest.approx(where.cloud.jpeg_ns_per_pixel * 256e-6)
+    assert jpeg.transfer_ms.tolist() == where.transfer_ms(700).tolist()
+    assert webp.damage > jpeg.damage == 0

@@ -1,5 +1,6 @@
 """Calling a compiled block from Python, with TVM's runtime library and with ours."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from compile.machine_code.linking import runtime_library
 from compile.targets import host
 from modeltree.errors import ConfigError, DataError, FormatError, NasError
 from runtime.execution.library import Library
+from runtime.execution.native import open_runtime
 
 KINDS = ("tvm", "shim")
 SHAPES = {"shape_in": tiny_blocks.SHAPE, "shape_out": tiny_blocks.SHAPE}
@@ -282,3 +284,12 @@ def test_paths_may_be_text_and_relative(files, kind, monkeypatch, x):
     block, runtime = files[kind]
     monkeypatch.chdir(Path(block).parent)
     assert Library("block.so", runtime=runtime.name, threads=1, **SHAPES).run(x).shape == tiny_blocks.SHAPE
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_threads_of_tvms_pool_yield_seldom_before_they_sleep_unless_told(monkeypatch, given):
+    monkeypatch.delenv("TVM_THREAD_POOL_SPIN_COUNT", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TVM_THREAD_POOL_SPIN_COUNT", given)
+    open_runtime(None)
+    assert os.environ["TVM_THREAD_POOL_SPIN_COUNT"] == (given or "1000")

@@ -1,1 +1,1 @@
-"""Operator graphs and real networks over processors and servers: planned exactly where that can be."""
+"""Operator graphs over processors: planned exactly where that can be."""

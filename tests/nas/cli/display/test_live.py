@@ -299,7 +299,9 @@ def test_images_start_no_closer_than_every_ms(run, monkeypatch):
         waits.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr(sys.modules["nas.cli.run"], "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(
+        sys.modules["nas.cli.deployed.run"], "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=sleep)
+    )
     assert run("--every-ms", 500, "--repeat", 2)[0] == 0
     assert waits == [0.5] * 3
 

@@ -5,7 +5,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from stream_systems import small_costs
+from stream_systems import changing_link, small_costs
 
 from modeltree.errors import ConfigError
 from nas.decisions.registration import register_environments
@@ -53,11 +53,12 @@ def test_an_episode_pays_the_gain_of_tasks_in_time_and_the_same_seed_gives_the_s
     assert set(np.round(totals[0], 9)) <= {0.0, 1.05}
 
 
-@pytest.mark.parametrize("strict", [True])
-def test_streams_that_step_at_once_are_what_one_alone_is(strict):
-    vector = TaskStreamVectorEnv(num_envs=5, costs=small_costs(server_ms=3.0), tasks=12, k=1.5, slot_ms=5.0)
+@pytest.mark.parametrize("trace", [None, changing_link()], ids=["steady", "changing"])
+def test_streams_that_step_at_once_are_what_one_alone_is(trace):
+    of = {"costs": small_costs(server_ms=3.0), "tasks": 12, "k": 1.5, "slot_ms": 5.0, "trace": trace}
+    vector = TaskStreamVectorEnv(num_envs=5, **of)
     observed, _ = vector.reset(seed=1)
-    alone = [TaskStreamEnv(costs=small_costs(server_ms=3.0), tasks=12, k=1.5, slot_ms=5.0) for _ in range(5)]
+    alone = [TaskStreamEnv(**of) for _ in range(5)]
     for i, env in enumerate(alone):
         env.reset(seed=0)
         env._stream = [

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from stream_systems import small_system
+from stream_systems import changing_link, small_system
 
 from modeltree.streams.system import Scripted, play, total_gain
 from modeltree.streams.tasks import Arrivals, Task
@@ -25,8 +25,9 @@ def best_of_all(system, tasks, devices):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("devices", [1, 2])
-def test_the_exact_optimum_is_the_best_of_every_plan(seed, devices):
-    system = small_system(server_ms=4.0)
+@pytest.mark.parametrize("trace", [None, changing_link()], ids=["steady", "changing"])
+def test_the_exact_optimum_is_the_best_of_every_plan(seed, devices, trace):
+    system = small_system(server_ms=4.0, trace=trace)
     tasks = Arrivals(p=0.5, k=1.0, devices=devices, slot_ms=6.0).draw(4, np.random.default_rng(seed))
     found = exact(system, tasks, devices=devices)
     assert found.proven
@@ -35,8 +36,9 @@ def test_the_exact_optimum_is_the_best_of_every_plan(seed, devices):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_bound_of_a_real_system_is_above_every_plan(seed):
-    system = small_system(strict=False, server_ms=4.0)
+@pytest.mark.parametrize("trace", [None, changing_link()], ids=["steady", "changing"])
+def test_the_bound_of_a_real_system_is_above_every_plan(seed, trace):
+    system = small_system(strict=False, server_ms=4.0, trace=trace)
     tasks = Arrivals(p=0.5, k=1.0, devices=2, slot_ms=6.0).draw(4, np.random.default_rng(seed))
     assert upper_bound(system, tasks, devices=2) >= best_of_all(system, tasks, 2) - 1e-9
 
@@ -49,6 +51,31 @@ def test_algorithm_1_is_exact_where_no_two_tasks_can_overlap(seed):
     tasks = Arrivals(p=0.4, k=1.0, devices=1, slot_ms=8.0).draw(7, np.random.default_rng(seed))
     plan = dynamic_programme(system, tasks, step_ms=1.0)
     assert gain_of(system, tasks, plan, 1) == pytest.approx(exact(system, tasks, devices=1).gain, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_algorithm_1_on_a_changing_link_is_the_best_plan_in_which_no_two_tasks_overlap(seed):
+    """Against every plan in turn; arrivals, times and the link's changes are whole steps but for what is sent."""
+    system = small_system(trace=changing_link())
+    tasks = Arrivals(p=0.3, k=1.5, devices=1, slot_ms=8.0).draw(5, np.random.default_rng(seed))
+    best = max(one_after_the_other(system, tasks, plan) for plan in itertools.product(range(7), repeat=len(tasks)))
+    plan = dynamic_programme(system, tasks, step_ms=0.01)
+    assert gain_of(system, tasks, plan, 1) >= best - 1e-9
+    assert one_after_the_other(system, tasks, plan) == pytest.approx(best, abs=1e-9)
+
+
+def one_after_the_other(system, tasks, plan):
+    """What a plan gains if a task begins when the one before has been answered; -1 for a late one."""
+    gain, free_ms = 0.0, 0.0
+    for task, action in zip(tasks, plan, strict=True):
+        if action:
+            sends_ms = max(task.arrival_ms, free_ms) + system.device_ms[task.images, action]
+            sent_ms = system.trace.transfer_ms(system.sent_bytes[task.images, action], sends_ms / 1e3)
+            free_ms = sends_ms + sent_ms + system.server_ms[task.images, action]
+            if free_ms > task.arrival_ms + task.deadline_ms + 1e-6:
+                return -1.0
+            gain += system.gains[action]
+    return gain
 
 
 def test_algorithm_1_forgets_that_devices_work_side_by_side():

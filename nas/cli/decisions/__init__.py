@@ -1,0 +1,1 @@
+"""Verbs of the decision problems: policies trained and compared, networks placed over servers."""

@@ -1,0 +1,1 @@
+"""Verbs of a device and a server at work: running, serving, looking after both."""
