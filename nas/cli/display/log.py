@@ -36,7 +36,8 @@ class ProgressLog:
         """Take note; a stage that begins is a line of its own, and so is the end of the one before."""
         with self._lock:
             title = self._titles.get(stage, stage)
-            if self._stage is None or self._stage.title != title:
+            again = self._stage is not None and done < self._stage.done  # the next of several alike
+            if self._stage is None or self._stage.title != title or again:
                 self._line()
                 self._stage = _Stage(title, self._clock())
             begins = not self._stage.total

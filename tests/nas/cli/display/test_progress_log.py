@@ -34,6 +34,18 @@ def test_a_line_says_stage_done_total_and_time_left():
     ]
 
 
+def test_the_second_of_two_alike_is_timed_from_its_own_beginning():
+    lines, clock = [], Clock()
+    log = ProgressLog({}, lines.append, clock)
+    log.progress("search", 300, 400, "branch 1")
+    clock.now_s = 100.0
+    log.progress("search", 1, 400, "branch 2")
+    clock.now_s = 110.0
+    log.progress("search", 200, 400, "branch 2")
+    log.line()
+    assert lines[-1] == "search: 200 of 400, branch 2, 10 s so far, about 10 s left"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (185, "3:05 min"), (3720, "1:02 h")]
 )
