@@ -40,6 +40,7 @@ from nas.finalise.select import conclude
 from nas.finalise.summarise import Findings, summarise
 from nas.jobs.executors import executor
 from nas.jobs.progress import Progress, StageProgress, silent_stages
+from nas.jobs.threads import torch_threads
 from nas.names import FIXED, PLAIN_TREE
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
@@ -119,7 +120,8 @@ def search(
     simple = {name: fixed(searched, name) for name in _fixed(searched)}
     if not config.offered_codes:
         searched = without_pictures(searched)
-    results = simple | _methods(config, searched, run, oracle, partial(progress, "search"))
+    with torch_threads(1 if oracle is None else config.workers):  # an oracle trains what it is asked for
+        results = simple | _methods(config, searched, run, oracle, partial(progress, "search"))
     seconds |= learnt | {"search": time.perf_counter() - started}
     concluded = conclude(config, prepared, spaces, results, run, partial(progress, "finetune"))
     seconds |= concluded.seconds

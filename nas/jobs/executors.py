@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from modeltree.errors import ConfigError, unknown
+from nas.jobs.threads import torch_threads
 from nas.names import EXECUTORS
 
 
@@ -34,14 +35,10 @@ class SerialExecutor:
         """See `Executor.run`."""
         if not tasks:
             return
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with torch_threads(1):
             state = setup(context)
             for index, task in enumerate(tasks):
                 yield index, work(state, task)
-        finally:
-            torch.set_num_threads(threads)
 
 
 class ProcessExecutor:
