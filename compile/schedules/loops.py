@@ -83,19 +83,26 @@ def _ranked(stage: Loops, given: list[Any], parallel: bool) -> None:
         T.buffer_store(rank, T.int32(0), [0])
         with T.serial(length) as j:
             other = T.Bind(x[o * length + j])
-            whole = [T.cast(n, "int32") if stage.inputs[0].dtype == "bool" else n for n in (other, mine)]
-            bigger, smaller = whole[0] > whole[1], whole[0] < whole[1]
-            if stage.inputs[0].dtype == "float32":
-                nan, other_nan = is_nan(mine), is_nan(other)
-                bigger = tirx.any(bigger, tirx.all(other_nan, tirx.Not(nan)))
-                smaller = tirx.any(smaller, tirx.all(nan, tirx.Not(other_nan)))
-            same = tirx.all(tirx.Not(bigger), tirx.Not(smaller), j < i)
+            theirs, ours = T.Bind(_key(other)), T.Bind(_key(mine))
+            bigger, smaller = theirs > ours, theirs < ours
+            same = tirx.all(theirs == ours, j < i)
             before = tirx.any(bigger if descending else smaller, same)
             with T.If(before), T.Then():
                 T.buffer_store(rank, rank[0] + 1, [0])
         with T.If(rank[0] < count), T.Then():
             made = mine if stage.op == "ranked" else T.cast(i, stage.out.dtype)
             T.buffer_store(y, made, [o * count + rank[0]])
+
+
+def _key(x: Any) -> Any:
+    """A whole number that is ordered as torch orders numbers: both zeros alike, NaN above all and all alike."""
+    kind = str(x.ty.dtype)
+    if kind != "float32":
+        return T.cast(x, "int32") if kind == "bool" else x
+    bits = T.reinterpret("int32", x)
+    key = bits ^ ((bits >> T.int32(31)) & T.int32(0x7FFFFFFF))  # of negative numbers the larger size is the smaller
+    key = tirx.Select(x == T.float32(0), T.int32(0), key)
+    return tirx.Select(is_nan(x), T.int32(0x7FFFFFFF), key)
 
 
 def _taken(stage: Loops, given: list[Any], parallel: bool) -> None:
