@@ -50,7 +50,7 @@ def test_digits_come_in_three_parts_that_do_not_overlap():
     parts = [{image.tobytes() for image in part.images} for part in (data.fit, data.search, data.test)]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 1797
     assert all(set(part.labels) == set(range(10)) for part in (data.fit, data.search, data.test))
-    assert data.image_size == 32
+    assert data.image_shape == (3, 32, 32)
     assert not data.flip
 
 
