@@ -37,7 +37,9 @@ def image_size(size: int | str) -> ImageSize:
     """
     match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", str(size).strip())
     if match is None:
-        raise ConfigError(f"image size is {size!r}: it must be a number of pixels or WIDTHxHEIGHT, such as 160x120")
+        raise ConfigError(
+            f"image size is {size!r}: it must be at least 1, a number of pixels or WIDTHxHEIGHT such as 160x120"
+        )
     width = int(match[1])
     return ImageSize(height=int(match[2] or width), width=width)
 

@@ -66,7 +66,30 @@ def _check_fits(model: nn.Module, spec: str, *, num_classes: int, shape: tuple[i
         with torch.no_grad():
             logits = copy.deepcopy(model).eval()(torch.zeros(2, *shape))
     except Exception as error:
-        raise ConfigError(f"{spec} does not run on images of shape {(2, *shape)}, {_told(error)}: mend it") from error
+        raise ConfigError(
+            f"{spec} does not run on images of shape {(2, *shape)}, {_told(error)}: {_cure(model, shape)}"
+        ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(f"{spec} gives {got} for two images but must give (2, {num_classes}): fit it to the data")
+
+
+def _cure(model: nn.Module, shape: tuple[int, int, int]) -> str:
+    """What to do about a network that cannot run on such images."""
+    channels, height, width = shape
+    others = {1: "L", 3: "RGB"}
+    for count, name in others.items():
+        for size in dict.fromkeys(((height, width), (width, height))):
+            if (count, *size) != shape and _runs(model, (count, *size)):
+                change = "" if count == channels else f" --channels {name}"
+                return f"pass{change}" + ("" if size == (height, width) else f" --image-size {size[1]}x{size[0]}")
+    return "mend it, or pass another --image-size (WIDTHxHEIGHT)"
+
+
+def _runs(model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).eval()(torch.zeros(2, *shape))
+    except Exception:  # whatever a user's network raises
+        return False
+    return True
