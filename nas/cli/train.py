@@ -40,8 +40,8 @@ def train(
     from nas.exits.heads import exit_accuracies, save_with_heads
     from nas.exits.joint import train_jointly
     from nas.exits.places import exit_places
-    from nas.training.program_soundness import check_program
-    from nas.training.soundness import fault
+    from nas.training.deployability import check_program
+    from nas.training.has_learned import fault
     from nas.training.train import check_recipe, device_named, recipe
     from transforms import analyse, export
 

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from modeltree.errors import ConfigError, FormatError
 from runtime.server.fronts.admission import Admission, ServerTls
-from runtime.server.fronts.arrivals import Arrivals
-from runtime.server.fronts.crowd import Crowd
+from runtime.server.fronts.grpc_arrivals import Arrivals
+from runtime.server.fronts.grpc_connections import Crowd
 from runtime.server.fronts.grpc_reflection import SERVICES as REFLECTION
 from runtime.server.fronts.grpc_reflection import reflected
 from runtime.server.fronts.request_handler import EXTENSIONS, Desk, refusal_of

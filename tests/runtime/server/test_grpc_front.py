@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from runtime.server.fronts.admission import Admission, Limits
-from runtime.server.fronts.arrivals import Arrivals
 from runtime.server.fronts.connections import PATIENCE_S
+from runtime.server.fronts.grpc_arrivals import Arrivals
 from runtime.server.fronts.grpc_front import GrpcFront
 from runtime.server.fronts.request_handler import Desk
 from runtime.server.interface import Answer, ModelInfo

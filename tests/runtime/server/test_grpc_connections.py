@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from runtime.server.fronts.connections import PATIENCE_S
-from runtime.server.fronts.crowd import Crowd, _peer
+from runtime.server.fronts.grpc_connections import Crowd, _peer
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc/self/fd")
 
