@@ -48,8 +48,8 @@ def train(
     from nas.exits.joint import train_jointly
     from nas.exits.places import exit_places
     from nas.training.base_network import dataset_of
-    from nas.training.program_soundness import check_program
-    from nas.training.soundness import fault
+    from nas.training.deployability import check_program
+    from nas.training.has_learned import fault
     from nas.training.train import check_recipe, device_named, recipe
     from transforms import analyse, export
 

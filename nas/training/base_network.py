@@ -18,8 +18,8 @@ from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, class_names, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
-from nas.training.program_soundness import check_program
-from nas.training.soundness import fault
+from nas.training.deployability import check_program
+from nas.training.has_learned import fault
 from nas.training.train import recipe, train
 from transforms import Network, analyse, export
 
