@@ -239,6 +239,8 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
     start = technique(choice.technique).apply(unit, choice.rate, (inputs[:samples], targets[:samples]))
     held = unit_images(unit, len(context.labels))
     config = replace(context.config, batch_size=step_images(unit, context.config.batch_size))
+    if technique(choice.technique).solved:
+        config = replace(config, done=config.near)
     variant, error = distil(start, inputs, targets, (probe[source][:held], probe[target][:held]), config)
     logit_error, drop = _effect(network, index, variant, probe, context.labels)
     restore = variant.restore

@@ -56,6 +56,7 @@ class Technique(abc.ABC):
         unit, `rates_for` says them.
     largest : the largest rate that means something: 1 for a share.
     ends_network : its variants return the network's output, so that the units behind are not needed.
+    solved : from samples its variants start as a closed form leaves them: unless that start is far off, no steps follow.
     """
 
     id: ClassVar[str]
@@ -63,6 +64,7 @@ class Technique(abc.ABC):
     rates: ClassVar[tuple[float, ...]]
     largest: ClassVar[float] = 1.0
     ends_network: ClassVar[bool] = False
+    solved: ClassVar[bool] = False
 
     def rates_for(self, unit: Unit, lanes: int) -> tuple[float, ...]:
         """The settings worth holding for a unit on a target whose vectors hold so many numbers."""
