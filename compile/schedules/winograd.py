@@ -28,9 +28,9 @@ SIDE = 4
 _BASIS = SIDE + 2
 _SQUARE = _BASIS * _BASIS
 _MOST_TILES = 3
-_STRIP_BYTES = 3_000_000
+STRIP_BYTES = 3_000_000
 """Of transformed inputs at once. Chosen: as many as a large cache keeps."""
-_LEAST_STRIP = 96
+LEAST_STRIP = 96
 """Tiles in a strip at least, where there are as many: the weights are transformed once a strip."""
 _CACHED = 700_000
 """Bytes of transformed weights at once; more of them leave the cache before they are used."""
@@ -67,7 +67,7 @@ class Winograd:
         """Rows of tiles that are worked on at once, of all images' rows one below the other."""
         rows = self.batch * self.down
         bytes_a_row = _SQUARE * self.across * len(self.source.channels) * 4
-        most = max(_STRIP_BYTES // bytes_a_row, -(-_LEAST_STRIP // self.across), 1)
+        most = max(STRIP_BYTES // bytes_a_row, -(-LEAST_STRIP // self.across), 1)
         strips = -(-rows // most)
         return -(-rows // strips)
 
