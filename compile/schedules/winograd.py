@@ -28,12 +28,8 @@ SIDE = 4
 _BASIS = SIDE + 2
 _SQUARE = _BASIS * _BASIS
 _MOST_TILES = 3
-STRIP_BYTES = 3_000_000
-"""Of transformed inputs at once. Chosen: as many as a large cache keeps."""
-LEAST_STRIP = 96
+LEAST_STRIP = 32
 """Tiles in a strip at least, where there are as many: the weights are transformed once a strip."""
-_CACHED = 700_000
-"""Bytes of transformed weights at once; more of them leave the cache before they are used."""
 _LATENCY = 4
 _MARGIN = 1.2
 """By which the estimate has to be ahead of a direct convolution's where nothing is timed."""
@@ -67,7 +63,7 @@ class Winograd:
         """Rows of tiles that are worked on at once, of all images' rows one below the other."""
         rows = self.batch * self.down
         bytes_a_row = _SQUARE * self.across * len(self.source.channels) * 4
-        most = max(STRIP_BYTES // bytes_a_row, -(-LEAST_STRIP // self.across), 1)
+        most = max(self.target.cache_bytes * 3 // 2 // bytes_a_row, -(-LEAST_STRIP // self.across), 1)
         strips = -(-rows // most)
         return -(-rows // strips)
 
@@ -83,7 +79,8 @@ class Winograd:
         """(estimated cycles, tile) of those that fit the registers, best first; a few. parallel : 0 or 1."""
         found: list[tuple[float, Tile]] = []
         for vectors in range(1, min(self.out_blocks, 8) + 1):
-            if self.out_blocks % vectors or (vectors > 1 and self._weights_numbers({"vectors": vectors}) * 4 > _CACHED):
+            weights_bytes = self._weights_numbers({"vectors": vectors}) * 4
+            if self.out_blocks % vectors or (vectors > 1 and weights_bytes > self.target.cache_bytes // 3):
                 continue
             for columns in range(1, min(self._tiles_a_strip, 30) + 1):
                 if columns * vectors + vectors + (columns if self._by_lane else 1) > self.target.registers - 1:

@@ -2,6 +2,7 @@
 
 import platform
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -60,9 +61,16 @@ def only_winograd(kernel, target):
 def test_tiles_in_another_basis_add_up_to_what_torch_says(name, target, monkeypatch, tmp_path):
     if not target.runs_here:
         pytest.skip(f"{target.name} is not run by this processor")
-    monkeypatch.setattr("compile.tuning.timed", only_winograd)
-    monkeypatch.setattr("compile.schedules.winograd.STRIP_BYTES", 40_000)  # several strips on these small maps
+    taken = []
+
+    def noted(kernel, target):
+        answer = only_winograd(kernel, target)
+        taken.extend(tile for tile in answer if kernel.name == "conv3x3")
+        return answer
+
+    monkeypatch.setattr("compile.tuning.timed", noted)
     monkeypatch.setattr("compile.schedules.winograd.LEAST_STRIP", 2)
+    target = msgspec.structs.replace(target, cache_bytes=27_000)  # several strips on these small maps
     network, side, batch = CASES[name]
     channels = network.first.in_channels
     block = compile_block(export(network.eval(), (channels, side, side)), target, batch=batch)
@@ -74,7 +82,7 @@ def test_tiles_in_another_basis_add_up_to_what_torch_says(name, target, monkeypa
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()
     assert any(kernel.startswith("conv3x3") for kernel in block.kernels)
-    assert block.workspace_bytes >= 36 * 16 * 16 * 4, "no room for transformed weights: was it a direct convolution?"
+    assert "winograd" in dict(taken[-1]), "it was a direct convolution"
     np.testing.assert_allclose(answer.numpy(), expected, rtol=0, atol=TOLERANCES["f32"] / 5 * np.abs(expected).max())
 
 
