@@ -36,7 +36,7 @@ from compile.schedules.emit import (
 )
 from compile.schedules.winograd import Winograd
 from compile.targets import Target
-from compile.vectors import lanes_at, spread
+from compile.vectors import lanes_at, larger, spread
 
 PARALLEL_MACS = 40_000
 """Below this one thread does it all: waking a second one would cost more than it saves. Chosen, not tuned."""
@@ -373,7 +373,7 @@ class _Shape:
                         window = [value(n, r + i, c + j, v) for i in range(pool) for j in range(pool)]
                         vector = window[0]
                         for other in window[1:]:
-                            vector = T.max(vector, other)
+                            vector = larger(vector, other)
                         place = ((row + r) // pool + top, (column + c) // pool + left)
                         store(y, vector, image + n, out_tile * vectors + v, *place, lanes)
 
