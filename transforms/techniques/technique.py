@@ -56,7 +56,7 @@ class Technique(abc.ABC):
         unit, `rates_for` says them.
     largest : the largest rate that means something: 1 for a share.
     ends_network : its variants return the network's output, so that the units behind are not needed.
-    solved : from samples its variants start as a closed form leaves them: unless that start is far off, no steps follow.
+    solved : from samples its variants start where a closed form ends: unless that is far off, no steps follow.
     """
 
     id: ClassVar[str]
