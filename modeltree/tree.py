@@ -17,8 +17,9 @@ from modeltree.image_codes import image_code
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
 
-TREE_VERSION = 2
-"""The newest; 1 is read too, and still written where no hand-over has an image code."""
+TREE_VERSION = 3
+"""The newest. Older ones are read too, and written where they can say it all: 1 has no image codes, 2 no round trips of
+bandwidth types."""
 
 
 class BandwidthFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bandwidth"):
@@ -260,8 +261,9 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version 1 to {TREE_VERSION}: "
                 "search again, or use the version of nas that wrote it"
             )
-        if self.version < version_of(self.nodes):
-            raise FormatError("a tree of version 1 hands an image over in a code: that begins with version 2, say so")
+        if self.version < (least := version_of(self.nodes, self.types)):
+            what = "hands an image over in a code" if least == 2 else "has round trips of bandwidth types"
+            raise FormatError(f"a tree of version {self.version} {what}: that begins with version {least}, say so")
         channels = self.input_shape[0] if self.input_shape else 0
         check_channels(self.mean, self.std, channels)
         if len(self.input_shape) == 3 and self.picture.count != channels:
@@ -330,8 +332,10 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"only a policy takes node {node.id}, whose chance is {node.leaf.chance:g}: it must be 0")
 
 
-def version_of(nodes: Iterable[Node]) -> int:
-    """The oldest version of the format that can say what these nodes do."""
+def version_of(nodes: Iterable[Node], types: BandwidthTypes) -> int:
+    """The oldest version of the format that can say what these nodes do for these types."""
+    if types.rtt_ms:
+        return 3
     return 2 if any(node.handover is not None and node.handover.code for node in nodes) else 1
 
 

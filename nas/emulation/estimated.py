@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, ranks, sure_exits
+from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, link_ms, ranks, sure_exits
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree
 from modeltree.units import ms_from_s, s_from_ms
@@ -152,7 +152,7 @@ class _Device:
         self._sent(now_s, size_bytes, self._link_s(size_bytes, now_s), cloud_s=0.0, heard=heard)
 
     def _link_s(self, size_bytes: int, now_s: float) -> float:
-        return s_from_ms(self._tree.rtt_ms + self._trace.transfer_ms(size_bytes, now_s))
+        return s_from_ms(link_ms(self._tree, self._trace, size_bytes, now_s))
 
     def _sent(
         self, began_s: float, size_bytes: int, link_s: float, *, cloud_s: float, heard: Callable[[Reading, float], None]

@@ -14,7 +14,7 @@ FIELD_VERSION = 1
 class Shot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One inference, measured.
 
-    start_s : when it began, on the trace. link_mbps : what the trace said then.
+    start_s : when it began, on the trace. link_mbps, link_rtt_ms : what the trace said then.
     types, mbps : bandwidth type and estimate (None: nothing known yet) at every fork. nodes : the path taken.
     answered_by, why : as `runtime.session.Result`. label : class of the image, None where it is not known.
     error : largest difference to the torch network of that path relative to its largest logit; None: not checked.
@@ -22,6 +22,7 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     start_s: float
     link_mbps: float
+    link_rtt_ms: float | None = None
     types: tuple[int, ...]
     mbps: tuple[float | None, ...]
     nodes: tuple[int, ...]

@@ -61,7 +61,8 @@ class TreeBuilder:
             classes=self.dataset.classes, places=self.cuts, picture=self.dataset.picture,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
-            exits=tuple(known.place for known in self.spaces.tree.endings.exits), version=version_of(nodes),
+            exits=tuple(known.place for known in self.spaces.tree.endings.exits),
+            version=version_of(nodes, scenario.types),
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from modeltree.link.bandwidth import BandwidthTypes
@@ -26,8 +27,9 @@ class MetLink:
 
         None where it never is.
         """
-        times = [self.trace.transfer_ms(size_bytes, start_s) for start_s in self.starts_s[kind].tolist()]
-        return float(np.minimum(np.array(times) + self.trace.rtt_ms, PATIENCE_MS).mean()) if times else None
+        starts_s, trace = self.starts_s[kind].tolist(), self.trace
+        times = [trace.rtt_at(start_s) + trace.transfer_ms(size_bytes, start_s) for start_s in starts_s]
+        return float(np.minimum(np.array(times), PATIENCE_MS).mean()) if times else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +53,20 @@ class Scenario:
 
     def _transfer_ms(self, kind: int, size_bytes: int) -> float:
         met_ms = None if self.met is None else self.met.transfer_ms(kind, size_bytes)
-        return self.transfer.ms(size_bytes, self.types.representative_mbps[kind]) if met_ms is None else met_ms
+        if met_ms is not None:
+            return met_ms
+        transfer = self.transfer
+        if self.types.rtt_ms:
+            transfer = msgspec.structs.replace(transfer, rtt_ms=self.types.rtt_ms[kind])
+        return transfer.ms(size_bytes, self.types.representative_mbps[kind])
 
     def alone(self, kind: int) -> "Scenario":
         """The same where the link is of one type alone."""
         mbps = self.types.representative_mbps[kind]
-        constant = BandwidthTypes(representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
+        rtt_ms = self.types.rtt_ms[kind : kind + 1]
+        constant = BandwidthTypes(
+            representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,), rtt_ms=rtt_ms
+        )
         met = None if self.met is None else replace(self.met, starts_s=(self.met.starts_s[kind],))
         return replace(self, types=constant, met=met)
 
