@@ -197,10 +197,10 @@ def after_ms(tree: ModelTree, node: Node, trace: Trace, start_s: float, elapsed_
 
 
 def link_ms(tree: ModelTree, trace: Trace, size_bytes: int, begins_s: float) -> float:
-    """What so many bytes take, the round trip included: the tree's, and by how much the trace's is off its usual one
-    just then."""
+    """What so many bytes take, the round trip included: the tree's, by how much the trace's is off its usual one
+    just then, and what the tree knows that hand-overs take beside."""
     rtt_ms = max(0.0, tree.rtt_ms + trace.rtt_at(begins_s) - trace.rtt_ms)
-    return rtt_ms + trace.transfer_ms(size_bytes, begins_s)
+    return tree.extra_ms + rtt_ms + trace.transfer_ms(size_bytes, begins_s)
 
 
 def accuracies(tree: ModelTree) -> np.ndarray:

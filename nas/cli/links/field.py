@@ -104,6 +104,7 @@ def field(
 def _print(record: "FieldRun", origin: str) -> None:
     from rich.console import Console
 
+    from nas.field.met import misses_text
     from nas.field.tally import endings, tallies
     from nas.field.verdict import field_verdict
 
@@ -122,6 +123,8 @@ def _print(record: "FieldRun", origin: str) -> None:
         "replayed, with the\nparts measured here, and the oracle, the best path of all methods in hindsight. Accuracy: "
         "the bundle's, over the paths taken."
     )
+    for line in misses_text(record.methods):
+        print(line)
     for one in found:
         if ends := endings(one.run):
             print(f"{one.name} ended: {', '.join(f'{what} {percent:.1f} %' for what, percent in ends.items())}")
@@ -153,6 +156,7 @@ def over_surgery(one: "Tally", found: "Sequence[Tally]") -> float:
 
 
 def _plain(record: "FieldRun") -> dict[str, Any]:
+    from nas.field.met import misses
     from nas.field.tally import PARTS, endings, tallies
     from nas.field.verdict import field_verdict
 
@@ -169,6 +173,7 @@ def _plain(record: "FieldRun") -> dict[str, Any]:
             "over_surgery_percent": over_surgery(one, found), "over_oracle_percent": one.over_oracle,
             "late": one.late, "endings_percent": endings(one.run), "checked": one.checked, "error": one.error,
         }) for one in found],
+        "predicted_against_met": [vars(one) for one in misses(record.methods)],
         "verdict": field_verdict(record, found),
     }  # fmt: skip
 

@@ -81,6 +81,7 @@ def measured_of(lines: list[Line], trace: Trace, offset_s: float, images: FieldI
                 label=images.labels[i % len(images.labels)], device_ms=parts["device"], encode_ms=parts["encode"],
                 transfer_ms=parts["transfer"], cloud_ms=parts["cloud"], wait_ms=parts["wait"],
                 total_ms=parts["total"], met=line.met,
+                sent_bytes=line.sent_bytes,
             )
         )  # fmt: skip
         for block, ms in line.blocks_ms:

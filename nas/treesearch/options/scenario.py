@@ -38,6 +38,7 @@ class Scenario:
 
     met : what hand-overs meet at each type as the device will know it; None where it will know the type, and each type
     is as its representative.
+    extra_ms, message_bytes : what a hand-over takes, in time and bytes, beside the round trip and what crosses, as met.
     """
 
     device: DeviceProfile
@@ -46,10 +47,13 @@ class Scenario:
     transfer: TransferModel
     reward: Reward
     met: MetLink | None = None
+    extra_ms: float = 0.0
+    message_bytes: int = 0
 
     def transfer_ms(self, size_bytes: int) -> np.ndarray:
         """What a hand-over of so many bytes takes at each bandwidth type: (types,), the round trip included."""
-        return np.array([self._transfer_ms(kind, size_bytes) for kind in range(self.types.count)])
+        sent_bytes = size_bytes + self.message_bytes
+        return self.extra_ms + np.array([self._transfer_ms(kind, sent_bytes) for kind in range(self.types.count)])
 
     def _transfer_ms(self, kind: int, size_bytes: int) -> float:
         met_ms = None if self.met is None else self.met.transfer_ms(kind, size_bytes)
