@@ -30,8 +30,8 @@ class SessionOptions:
     Parameters
     ----------
     mode : one of `MODES`.
-    policy : what chooses the forks: `switch` (the bandwidth's type), `exact` (the leaf of the highest reward at the
-        bandwidth) or the file of a trained policy.
+    policy : what chooses the forks: `switch` (the bandwidth's type), `measured` (the leaf of the highest reward at what
+        was met of late), `exact` (likewise at what the tree predicts) or the file of a trained policy.
     timeout_s : longest wait for the cloud where no deadline is given.
     hedge : start the rest here while still waiting, when the deadline is near or the answer overdue.
     probes : when the idle link is probed; None never does, and needs no thread.

@@ -25,6 +25,7 @@ from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
 from runtime.images import Picture, Pictures, sendable_file
 from runtime.inference.hedging import Hedge
+from runtime.inference.met_times import MetTimes
 from runtime.inference.tree_walk import TreeWalk
 from runtime.inference.walk import Walk
 from runtime.meter import Meter
@@ -35,7 +36,7 @@ from runtime.remote.offload_client import Cloud, Link
 from runtime.remote.prober import Prober
 from runtime.remote.workers import Closed, Workers
 from runtime.result import Parts, Result
-from runtime.selection.branch_selection import BySwitch, Driver, open_driver
+from runtime.selection.branch_selection import ByMeasured, BySwitch, Driver, open_driver
 from runtime.wire.transports.interface import Transport
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ class Session:
                 self._prober = Prober(watch, self.cloud, probes or ProbePolicy())
             if self._prober is not None and probes is not None:
                 self._prober.start()
+        self._times = MetTimes(tree, device, link, self.cloud)
+        if isinstance(self.driver, ByMeasured):
+            self.driver.reckons_with(self._times)
         self._walk = TreeWalk(
             device, link, self.driver, cloud=self.cloud, hedge=self._hedge, mode=options.mode, clock=clock
         )
@@ -227,6 +231,7 @@ class Session:
 
     def _note(self, result: Result) -> None:
         """Keep what was met."""
+        self._times.note(result)
         tree, parts = self.device.manifest.tree, result.parts
         with self._meter_lock:
             self._meter.ran(result.blocks_ms)

@@ -22,9 +22,10 @@ from runtime.images import can_code, coded
 from runtime.inference.time_left import MARGIN_S
 from runtime.inference.walk import Walk
 from runtime.options import SessionOptions
-from runtime.remote.offload_client import CALLS_IN_FLIGHT, LATE, Call, Cloud
+from runtime.remote.offload_client import CALLS_IN_FLIGHT, Call, Cloud
 from runtime.remote.workers import Closed, Workers
 from runtime.selection.early_exit import Onward
+from runtime.selection.reweighing import LATE
 from runtime.wire.pictures import PictureToSend
 from runtime.wire.transports.interface import Reply
 

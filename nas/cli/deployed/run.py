@@ -31,7 +31,8 @@ def run(
         str, typer.Option(help="only-device, prefer-device, prefer-cloud (walks the tree as searched) or only-cloud")
     ] = "prefer-cloud",
     policy: Annotated[
-        str, typer.Option(help="What chooses the forks: switch (the bandwidth's type), exact, or a policy's file")
+        str,
+        typer.Option(help="What chooses the forks: switch (the bandwidth's type), measured, exact, or a policy's file"),
     ] = "switch",
     deadline_ms: Annotated[float | None, typer.Option(min=0.0, help="For each image")] = None,
     target: Annotated[str | None, typer.Option(help="Of the bundle; its only one for devices unless said")] = None,

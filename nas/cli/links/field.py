@@ -40,7 +40,10 @@ def field(
         str, typer.Option(help="only-device, prefer-device, prefer-cloud (walks the tree as searched) or only-cloud")
     ] = "prefer-cloud",
     policy: Annotated[
-        str, typer.Option(help="What chooses the forks: switch (the bandwidth's type), exact, or a policy's file")
+        str,
+        typer.Option(
+            help="What chooses the forks: measured (times met of late), switch (the bandwidth's type), exact, or a file"
+        ),
     ] = "switch",
     target: Annotated[str | None, typer.Option(help="Of the bundles, on the device")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
