@@ -196,7 +196,7 @@ def _finetuning(summary: Summary) -> Markup:
 
 def _savings(summary: Summary) -> Markup:
     rows = [
-        [one.layer, one.choice, one.covers, cells.ms(one.base_ms), f"{one.saves_ms:.3g} ms", f"{one.drop:+.2f}",
+        [one.layer, one.choice, str(one.covers), cells.ms(one.base_ms), f"{one.saves_ms:.3g} ms", f"{one.drop:+.2f}",
          one.why_not or "yes"]
         for one in sorted(summary.savings or [], key=lambda one: -one.saves_ms)
     ]  # fmt: skip
