@@ -42,6 +42,7 @@ class Kernel:
     tiles : worth timing, the one to take unseen first.
     buffers : its parameters in order, the output last. arguments : what is passed for all but the output.
     body : emits the code with TVM's IR builder, given the tile and one TIR buffer a parameter.
+    cycles : of a thread with the first tile, as the schedule reckons; 0 where it does not.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Kernel:
     out: Value
     body: Callable[[dict[str, int], list[Any]], None]
     macs: int = 0
+    cycles: float = 0.0
 
     def function(self, tile: Tile, *, private: bool = True, name: str = "") -> Any:
         """The kernel as a TIR function: on raw pointers for an entry to call, or packed, to be timed alone."""

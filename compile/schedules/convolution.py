@@ -120,7 +120,7 @@ class _Shape:
         return Kernel(
             name=f"conv{self.kernel_area[0]}x{self.kernel_area[1]}", key=key, tiles=tiles, buffers=buffers,
             arguments=(stage.x, Constant(packed), *constants, *passed), out=stage.out, macs=stage.macs,
-            body=lambda tile, given: self.emit(tile, given, layouts),
+            body=lambda tile, given: self.emit(tile, given, layouts), cycles=self._cost(**dict(tiles[0])) or 0.0,
         )  # fmt: skip
 
     def _dense_weight(self) -> np.ndarray:
