@@ -17,7 +17,7 @@ def render_text(tree: ModelTree) -> str:
     latency_ms, accuracy = expectation(tree)
     lines = [
         f"{tree.base}: {shape} to {len(tree.classes)} classes, sliced at places {_listed(tree.places)}",
-        f"device {tree.device}, cloud {tree.cloud}, trace {tree.trace}, round trip {tree.rtt_ms:g} ms",
+        f"device {tree.device}, cloud {tree.cloud}, trace {tree.trace}, round trip {_round_trip(tree)} ms",
         f"expected: {ms_text(latency_ms)} (predicted), {accuracy:.2f} % ({accuracy_origin(tree)})",
     ]
     if tree.exits:
@@ -25,6 +25,13 @@ def render_text(tree: ModelTree) -> str:
     for node, last in _with_last(tree, tree.roots):
         lines += _node_text(tree, node, "", last)
     return "\n".join(map(_one_line, lines)) + "\n"
+
+
+def _round_trip(tree: ModelTree) -> str:
+    """In ms; of one that changes, its means at the types, the slowest first."""
+    if not tree.types.rtt_ms:
+        return f"{tree.rtt_ms:g}"
+    return f"{tree.rtt_ms:g} (by type {', '.join(f'{rtt_ms:.3g}' for rtt_ms in tree.types.rtt_ms)})"
 
 
 def render_dot(tree: ModelTree) -> str:

@@ -26,6 +26,7 @@ class Result:
     output : (classes,) logits. nodes : ids of the tree's nodes, in order. answered_by : `device` or `cloud`.
     why : one sentence. types, mbps : bandwidth type and estimate at every fork. met : whether the deadline was kept.
     blocks_ms : (block, ms) of every block that ran here for this answer, in order. classes : their names.
+    sent_bytes : of the hand-over that was answered, the message as it crossed; 0 without one.
     """
 
     output: np.ndarray
@@ -38,6 +39,7 @@ class Result:
     met: bool = True
     blocks_ms: tuple[tuple[str, float], ...] = ()
     classes: tuple[str, ...] = ()
+    sent_bytes: int = 0
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -55,6 +55,13 @@ def split(index: Any, *extents: int) -> list[Any]:
     return [index if extents[0] > 1 else 0, *reversed(found)]
 
 
+def tile_start(tile: Any, size: int, extent: int) -> Any:
+    """Where a tile starts: the last one earlier, so that it ends with the output."""
+    if isinstance(tile, int):
+        return min(tile * size, extent - size)
+    return tile * size if extent % size == 0 else T.min(tile * size, extent - size)
+
+
 def operands(steps: Sequence[Step], channels: Sequence[int], layouts: dict[str, Layout], batch: int) -> tuple[
     list[Buffer], list[Value | Constant]
 ]:  # fmt: skip

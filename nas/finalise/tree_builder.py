@@ -10,7 +10,7 @@ from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
 from nas.training.block_files import write_block
 from nas.treesearch.evaluator import PathOutcome, PlanPath
-from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
+from nas.treesearch.problem import ABSORBED, CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network
@@ -61,7 +61,9 @@ class TreeBuilder:
             classes=self.dataset.classes, places=self.cuts, picture=self.dataset.picture,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
-            exits=tuple(known.place for known in self.spaces.tree.endings.exits), version=version_of(nodes),
+            exits=tuple(known.place for known in self.spaces.tree.endings.exits),
+            extra_ms=scenario.extra_ms, message_bytes=scenario.message_bytes,
+            version=version_of(nodes, scenario.types, max(scenario.extra_ms, scenario.message_bytes)),
         )  # fmt: skip
 
 
@@ -160,6 +162,7 @@ class _Growing:
             choice = self.spaces.tree.choices[table.unit][option]
             name = self.spaces.network.units[table.unit].name
             technique, rate = ("keep", 1.0) if choice is None else choice
+            rate = 1.0 if technique == ABSORBED else rate
             actions.append(Action(layer=name, technique=technique, rate=rate))
         return tuple(actions)
 
@@ -171,9 +174,11 @@ class _Growing:
             known = next(one for one in endings.codes_at(place) if (one.bits, one.kept) == ending.code)
             shape, decoder = known.shape, known.decoder
         return Handover(
-            place=place, shape=shape, bytes=ending.bytes, bits=IMAGE_BITS if place == 0 else ending.bits,
+            place=place, shape=shape, bytes=ending.bytes + self.spaces.scenario.message_bytes,
+            bits=IMAGE_BITS if place == 0 else ending.bits,
             block=self.exported.rests.get(Rest(place, ending.kept), ""),
-            device_ms=device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]), code=ending.picture,
+            device_ms=device.call_ms + device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]),
+            code=ending.picture, encode_ms=ending.encode_ms,
         )  # fmt: skip
 
     def _leaf(self, chance: float, branch: PlanPath, types: tuple[int, ...]) -> Leaf:
