@@ -19,7 +19,7 @@ from compile.machine_code.memory_planning import ENTRY
 from compile.pipeline import Work, compiled_work
 from compile.targets import Target
 from compile.tuning import TuningCache, timed
-from compile.verify import verify_block
+from compile.verify import Deviation, verify_block
 from compile.vouch import vouched
 from modeltree.errors import ConfigError
 
@@ -129,6 +129,7 @@ def _checked(
 ) -> FormatCost:  # fmt: skip
     assert work.plan
     path.write_bytes(work.library)
+    deviation: Deviation | None
     if target.runs_here:
         deviation, checked = verify_block(program, path, weights=weights, inputs=inputs), "library"
         ms, origin = None, ""
@@ -154,7 +155,8 @@ def _in_turns(program: torch.export.ExportedProgram, libraries: dict[str, Path])
     for _ in range(ROUNDS):
         for name, call in calls.items():
             call(x, y)
-            spent, until = [], time.perf_counter() + SECONDS_A_ROUND
+            spent: list[float] = []
+            until = time.perf_counter() + SECONDS_A_ROUND
             while not spent or time.perf_counter() < until:
                 began = time.perf_counter()
                 call(x, y)
