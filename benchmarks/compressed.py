@@ -3,9 +3,9 @@
     python benchmarks/compressed.py RUN [RUN ...] [--rounds 15] [--threads 1]
 
 Each run must have been searched so that the tree never hands over (a link of 0.001 Mbit/s). The base network and the
-tree's own blocks are compiled for this machine and timed in turns, a round each; given are medians, and the median of the
-ratios of a round. Then every compression in the tree is compiled by itself, with what it takes the place of. Accuracies
-are those in the run's summary, on test images.
+tree's own blocks are compiled for this machine and timed in turns, a round each; given are medians, and the median of
+the ratios of a round. Then every compression in the tree is compiled by itself, with what it takes the place of.
+Accuracies are those in the run's summary, on test images.
 """
 
 import argparse
