@@ -7,7 +7,7 @@ until a node hands the rest over to the cloud [Wang 2020, sec. VI-A].
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 
 import msgspec
@@ -15,10 +15,11 @@ import msgspec
 from modeltree.errors import ConfigError, DataError, FormatError
 from modeltree.image_codes import image_code
 from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.outputs import Output, answer_shape, check_outputs
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
 
-TREE_VERSION = 2
-"""The newest; 1 is read too, and still written where no hand-over has an image code."""
+TREE_VERSION = 3
+"""The newest; 1 and 2 are read too, and still written where a tree says nothing newer: 2 has image codes, 3 outputs."""
 
 
 class BandwidthFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bandwidth"):
@@ -165,6 +166,9 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     places : of the base network where it is sliced into blocks, first and last included.
     rtt_ms, device, cloud, trace : what the tree was searched for.
     exits : places of the early exits, rising; exit 1 is the first of them. Not written where there is none.
+    outputs : what the network answers where that is not one vector of classes, of which there are none then; the blocks
+        of a path end with `answer_shape(outputs)`. Not written where there are none.
+    quality : what the leaves' `accuracy` is a percentage of, where that is not right classes; else not written.
     """
 
     base: str
@@ -183,6 +187,13 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     version: int = msgspec.field(default_factory=lambda: 1)
     exits: tuple[int, ...] = ()
     picture: PictureRule = msgspec.field(default_factory=PictureRule)  # trees of before have none: it is their rule
+    outputs: tuple[Output, ...] = ()
+    quality: str = ""
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Of what every path ends with, per image: logits, or the outputs as one tensor."""
+        return answer_shape(self.outputs) if self.outputs else (len(self.classes),)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -260,8 +271,12 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version 1 to {TREE_VERSION}: "
                 "search again, or use the version of nas that wrote it"
             )
-        if self.version < version_of(self.nodes):
-            raise FormatError("a tree of version 1 hands an image over in a code: that begins with version 2, say so")
+        if self.version < (needed := version_of(self.nodes, self.outputs)):
+            what = "names outputs" if needed == 3 else "hands an image over in a code"
+            raise FormatError(f"a tree of version {self.version} {what}: that begins with version {needed}, say so")
+        check_outputs(self.outputs)
+        if self.outputs and (self.classes or self.exits):
+            raise FormatError("the tree has outputs, and classes or exits: those are of a network that classifies")
         channels = self.input_shape[0] if self.input_shape else 0
         check_channels(self.mean, self.std, channels)
         if len(self.input_shape) == 3 and self.picture.count != channels:
@@ -330,8 +345,10 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"only a policy takes node {node.id}, whose chance is {node.leaf.chance:g}: it must be 0")
 
 
-def version_of(nodes: Iterable[Node]) -> int:
-    """The oldest version of the format that can say what these nodes do."""
+def version_of(nodes: Iterable[Node], outputs: Sequence[Output] = ()) -> int:
+    """The oldest version of the format that can say what these nodes do and answer."""
+    if outputs:
+        return 3
     return 2 if any(node.handover is not None and node.handover.code for node in nodes) else 1
 
 
