@@ -208,7 +208,7 @@ def _train_(
     config: FinetuneConfig, checkpoint: Path | None, progress: Progress,
 ) -> None:  # fmt: skip
     """Adam on the divergence between the base network's softened outputs and each of ours, weighted by its share."""
-    loss = distillation_loss(lessons.prepared.outputs, config.temperature)
+    loss = distillation_loss(lessons.outputs, config.temperature)
     parameters = [p for p in modules.parameters() if p.requires_grad]
     if not parameters or config.steps == 0:
         return

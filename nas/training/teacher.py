@@ -9,6 +9,7 @@ import torch
 
 from modeltree.errors import DataError
 from modeltree.files import written_whole
+from modeltree.outputs import Output
 from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
@@ -33,6 +34,11 @@ class Lessons:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the answers are, where that is not one vector of classes."""
+        return self.prepared.outputs
 
     def take(self, positions: np.ndarray, way: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised images (n, c, h, w) and answers (n, ...) of some lessons; positions : (n,)."""
