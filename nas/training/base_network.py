@@ -106,6 +106,13 @@ def prepare(
         channels=config.input_shape[0], any_output=True,
     )  # fmt: skip
     outputs = outputs_of(model, config, len(classes))
+    if outputs and config.metric is None:
+        kinds = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))} as {one.kind}" for one in outputs)
+        warnings.warn(
+            f"accuracy is agreement with the base network, {kinds}: --outputs NAME=KIND or --metric say otherwise",
+            Remark,
+            stacklevel=2,
+        )
     if outputs and config.exits != "none":
         raise ConfigError("early exits answer with classes: leave --exits out for a network of another task")
     if config.weights is None and outputs:

@@ -128,12 +128,9 @@ def _answered(model: nn.Module, dataset: Dataset, part: ImageSet, outputs: Seque
 
 
 def _answers(model: nn.Module, dataset: Dataset, part: ImageSet) -> "list[torch.Tensor]":
-    was = model.training
-    model.eval()
+    """Of a network in eval mode, batch by batch."""
     with torch.no_grad():
-        found = [
+        return [
             model(dataset.normalise(np.asarray(part.images[start : start + _BATCH])))
             for start in range(0, len(part), _BATCH)
         ]
-    model.train(was)
-    return found
