@@ -21,7 +21,7 @@ from compile.graph.layouts import Layout
 from compile.graph.stages import Convolution
 from compile.schedules.emit import Epilogue, clear_halo, load, registers, split, store, tasks, tile_start
 from compile.targets import Target
-from compile.vectors import lanes_at, spread
+from compile.vectors import lanes_at, larger, spread
 
 SIDE = 4
 """Outputs of a tile along each axis."""
@@ -272,7 +272,7 @@ class Winograd:
                 window = [values[(i + r) * SIDE + j + c] for r in range(pool) for c in range(pool)]
                 vector = window[0]
                 for other in window[1:]:
-                    vector = T.max(vector, other)
+                    vector = larger(vector, other)
                 store(y, vector, image, block, (row + i) // pool + top, (column + j) // pool + left, lanes)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import tvm
 import tvm_ffi
+from stage_programs import fused_from, planned_from
 from torch import nn
 
 from compile.pipeline import compile_block
@@ -122,14 +123,11 @@ def test_what_does_not_fit_the_basis_stays_direct():
         (nn.Conv2d(16, 16, 3, padding=1), 3), (Convolution(16, 16, pool=True).conv, 3),
     ]  # fmt: skip
     for network, side in networks:
-        kernels = []
-
-        def spy(kernel, target, kernels=kernels):
-            kernels.append(kernel)
-            return {kernel.tiles[0]: 0.0}
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("compile.tuning.timed", spy)
-            front = nn.Conv2d(16, 16, 1)
-            compile_block(export(nn.Sequential(front, network).eval(), (16, side, side)), host())
+        _, kernels, _ = planned_from(fused_from(nn.Sequential(nn.Conv2d(16, 16, 1), network), (16, side, side)))
         assert not any("winograd" in dict(tile) for kernel in kernels for tile in kernel.tiles)
+
+
+def test_what_fits_has_tiles_of_both_kinds():
+    _, kernels, _ = planned_from(fused_from(CASES["whole tiles"][0], (16, 8, 8)))
+    kinds = {"winograd" in dict(tile) for kernel in kernels if kernel.name == "conv3x3" for tile in kernel.tiles}
+    assert kinds == {True, False}
