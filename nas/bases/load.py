@@ -1,6 +1,7 @@
 """Networks from a user's file."""
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def _check_classes(logits: Any, spec: str, num_classes: int) -> None:
 
 def _cure(model: nn.Module, shape: tuple[int, int, int]) -> str:
     """What to do about a network that cannot run on such images."""
+    needed = [
+        one.name for one in inspect.signature(model.forward).parameters.values()
+        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]  # fmt: skip
+    if len(needed) != 1:
+        return (
+            f"it takes {', '.join(needed) or 'nothing'}, but must take one tensor, pictures: wrap it in one that does"
+        )
+    if any(isinstance(module, nn.Embedding) for module in model.modules()):
+        return "a network of token ids cannot be searched, one input of pictures is what it must take"
     channels, height, width = shape
     others = {1: "L", 3: "RGB"}
     for count, name in others.items():

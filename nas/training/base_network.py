@@ -22,7 +22,7 @@ from nas.jobs.progress import Progress
 from nas.quality.measure import TOP1, Measure
 from nas.training.deployability import check_program
 from nas.training.has_learned import fault
-from nas.training.task import FACTORY, as_one_tensor, judged, key_of, outputs_of, task_fault
+from nas.training.task import FACTORY, judged, key_of, outputs_of, task_fault
 from nas.training.train import recipe, train
 from transforms import Network, analyse, export
 
@@ -105,7 +105,7 @@ def prepare(
         config.base, num_classes=len(classes), image_size=config.image_size, seed=config.seed,
         channels=config.input_shape[0], any_output=True,
     )  # fmt: skip
-    outputs = outputs_of(model, config, len(classes))
+    outputs, whole = outputs_of(model, config, len(classes))
     if outputs and config.metric is None:
         kinds = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))} as {one.kind}" for one in outputs)
         warnings.warn(
@@ -120,7 +120,6 @@ def prepare(
             f"{config.base} gives {', '.join(f'{one.name} {list(one.shape)}' for one in outputs)}, which nas cannot "
             f"train: pass its --weights, or --weights {FACTORY} where the factory has set them"
         )
-    whole = as_one_tensor(model, outputs)
     program = folder / "base.pt2"
     if not program.exists():
         exported = export(whole, config.input_shape)
@@ -134,7 +133,7 @@ def prepare(
     if config.weights is not None and dataset.classes:
         dataset = with_unseen_search(dataset, config.seed)
     elif config.weights is None:
-        whole = _trained(model, dataset, config, cache, progress)
+        whole = _trained(whole, dataset, config, cache, progress)
     whole.eval()
     if not program.exists():
         exported = export(whole, config.input_shape)

@@ -29,8 +29,9 @@ _FEWEST, _JUDGED = 64, 200
 _BATCH = 32
 
 
-def outputs_of(model: nn.Module, config: SearchConfig, classes: int) -> tuple[Output, ...]:
-    """What a network answers, where that is not one vector of so many classes; else nothing.
+def outputs_of(model: nn.Module, config: SearchConfig, classes: int) -> tuple[tuple[Output, ...], nn.Module]:
+    """What a network answers, where that is not one vector of so many classes, else nothing; and the network with the
+    same weights as one that answers with one tensor.
 
     Raises
     ------
@@ -38,15 +39,16 @@ def outputs_of(model: nn.Module, config: SearchConfig, classes: int) -> tuple[Ou
     """
     with torch.no_grad():
         answer = copy.deepcopy(model).eval()(torch.zeros(2, *config.input_shape))
-    if isinstance(answer, torch.Tensor) and answer.shape == (2, classes) and not config.outputs:
-        return ()
-    unsaid = classes and not config.outputs and config.metric is None
-    if isinstance(answer, torch.Tensor) and answer.ndim == 2 and unsaid:
-        raise ConfigError(
-            f"{config.base} gives {tuple(answer.shape)} for two images but must give (2, {classes}): fit it to the "
-            "data, or judge another task by --outputs output=KIND, --metric or --data images:DIR"
-        )
     shapes = shapes_of(answer, 2)
+    whole = model if isinstance(answer, torch.Tensor) and answer.ndim > 1 else OneTensor(model)
+    lone = next(iter(shapes.values())) if len(shapes) == 1 else ()
+    if lone == (classes,) and not config.outputs:
+        return (), whole
+    if len(lone) == 1 and classes and not config.outputs and config.metric is None:
+        raise ConfigError(
+            f"{config.base} gives {(2, *lone)} for two images but must give (2, {classes}): fit it to the data, or "
+            "judge another task by --outputs output=KIND, --metric or --data images:DIR"
+        )
     kinds = dict(text.split("=", 1) for text in config.outputs)
     if unknown := sorted(set(kinds) - set(shapes)):
         known = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -59,12 +61,7 @@ def outputs_of(model: nn.Module, config: SearchConfig, classes: int) -> tuple[Ou
                 f"output {name!r} is {list(shape)}: pixels are (channels, height, width), say another kind"
             )
         outputs.append(Output(name=name, shape=shape, kind=kind))
-    return tuple(outputs)
-
-
-def as_one_tensor(model: nn.Module, outputs: Sequence[Output]) -> nn.Module:
-    """The network as what is searched, which answers with one tensor; it shares the model's weights."""
-    return OneTensor(model) if outputs else model
+    return tuple(outputs), whole
 
 
 def judged(

@@ -5,6 +5,7 @@
 on tensors only, so that a cut needs to carry nothing but one tensor.
 """
 
+import logging
 import operator
 from typing import Any
 
@@ -32,16 +33,24 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
     """
     was_training = {module: module.training for module in model.modules()}
     model.eval()
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch prints whole graphs; what matters is in the error
     try:
         example = torch.zeros(_BATCH, *input_shape)
         return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as error:  # torch.export raises many unrelated types
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "data-dependent" in first_line:
+            raise GraphError(
+                "the network decides by the values of a tensor (if x.sum() > 0, .item(), x[mask]), which no fixed "
+                "graph can do: write it with torch.where"
+            ) from error
         raise GraphError(
             f"torch.export cannot take the network with input {(_BATCH, *input_shape)}: {first_line}: "
             "pass a network that exports with a dynamic batch"
         ) from error
     finally:
+        logging.disable(disabled)
         for module, mode in was_training.items():
             module.training = mode
 
