@@ -56,11 +56,12 @@ def shapes_of(answer: Any, images: int) -> dict[str, tuple[int, ...]]:
         if tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ConfigError(
-                f"output {name!r} is {kind}: it must be float32, return the numbers in front of argmax, top-k or NMS"
+                f"output {name!r} is {kind}: it must be float32, "
+                + ("call .float()" if tensor.is_floating_point() else "return what is in front of argmax, top-k or NMS")
             )
         if tensor.ndim < 1 or tensor.shape[0] != images:
             raise ConfigError(
-                f"output {name!r} has shape {tuple(tensor.shape)} for {images} images: its first side must be the batch"
+                f"output {name!r} has shape {tuple(tensor.shape)} for {images} images: its first side must be the batch, or leave it out"
             )
         if math.prod(tensor.shape) == 0:
             raise ConfigError(f"output {name!r} is empty, {tuple(tensor.shape)}: leave it out")

@@ -5,8 +5,11 @@
 on tensors only, so that a cut needs to carry nothing but one tensor.
 """
 
+import contextlib
+import io
 import logging
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -33,11 +36,10 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
     """
     was_training = {module: module.training for module in model.modules()}
     model.eval()
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # torch prints whole graphs; what matters is in the error
     try:
         example = torch.zeros(_BATCH, *input_shape)
-        return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        with _quiet():
+            return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as error:  # torch.export raises many unrelated types
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "data-dependent" in first_line:
@@ -50,9 +52,20 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
             "pass a network that exports with a dynamic batch"
         ) from error
     finally:
-        logging.disable(disabled)
         for module, mode in was_training.items():
             module.training = mode
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch prints and logs whole graphs where it refuses a network; what matters is in its error."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def lift(program: torch.export.ExportedProgram) -> fx.GraphModule:

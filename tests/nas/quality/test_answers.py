@@ -42,7 +42,7 @@ def test_tensors_are_named_by_what_holds_them(answer, names):
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        ({"label": A.long()}, "'label' is int64: it must be float32, return the numbers in front of argmax"),
+        ({"label": A.long()}, "'label' is int64: it must be float32, return what is in front of argmax"),
         (A.double(), "'output' is float64"), ((), "returns no tensor"), ("words", "holds a str"),
         ({"n": 3}, r"holds a int \(n\)"), (A[:1], r"has shape \(1, 3\) for 2 images"), (A.sum(), "has shape"),
         ({"a": {"b": A}, "a.b": A}, "two outputs are called 'a.b'"), (A[:, :0], "is empty"),
