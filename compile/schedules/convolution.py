@@ -42,6 +42,8 @@ PARALLEL_MACS = 40_000
 """Below this one thread does it all: waking a second one would cost more than it saves. Chosen, not tuned."""
 
 _MOST_TILES = 10
+_FEW_TILES, _CLEARLY = 4, 0.8
+"""So few direct tiles are timed where the estimate of those in Winograd's basis is below this share of theirs."""
 _STREAMED_BYTES = 128_000
 _AHEAD_VECTORS = 128
 """How far ahead of their use weights are fetched, in vectors of float32: measured (benchmarks/README.md)."""
@@ -195,6 +197,8 @@ class _Shape:
         best = sorted(found, key=lambda tile: found[tile])[:_MOST_TILES]
         fast = list(self.winograd.tiles(parallel)) if self.winograd.fits else []
         least = found[best[0]]
+        if fast and fast[0][0] < _CLEARLY * least:
+            best = best[:_FEW_TILES]
         yield from (tile for cost, tile in fast if cost < least)
         yield from best
         yield from (tile for cost, tile in fast if cost >= least)

@@ -40,6 +40,9 @@ from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, tec
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
 
+LANES = 16
+"""Numbers in the widest vectors that we compile for: a multiple of it is one of the vectors of every target."""
+
 _RECIPE = 3  # raise it when distillation changes what a variant comes out as
 
 
@@ -128,14 +131,26 @@ def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Pa
     return root / hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
+def covered(unit: Unit, choice: Choice) -> tuple[int, ...]:
+    """The units that a variant takes the place of, in order."""
+    if choice.ends_network:
+        return tuple(range(unit.index, unit.index + unit.fc_span))
+    known = TECHNIQUES.get(choice.technique)
+    body = None if known is None else known.reach(unit)
+    return (unit.index,) if body is None else body.units
+
+
 def candidates(
-    network: Network, names: Iterable[str]
+    network: Network, names: Iterable[str], lanes: int = LANES
 ) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
-    """Every (unit, choice) that applies, and the reasons of those that do not."""
+    """Every (unit, choice) that applies, and the reasons of those that do not.
+
+    lanes : numbers in a vector of the target; of channels that a technique leaves out, whole vectors are kept.
+    """
     applies, declined = [], {}
     for unit in network.units:
         for name in names:
-            for rate in technique(name).rates:
+            for rate in technique(name).rates_for(unit, lanes):
                 key = (unit.index, Choice(name, rate))
                 try:
                     technique(name).structure(unit, rate)
@@ -148,7 +163,7 @@ def candidates(
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
     executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), config: DistilConfig | None = None,
-    progress: Progress = silent, measure: Measure = TOP1,
+    lanes: int = LANES, progress: Progress = silent, measure: Measure = TOP1,
 ) -> Library:  # fmt: skip
     """Distil what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
@@ -160,7 +175,7 @@ def build_library(
         of both are used, and how many features are on disk at once, `nas.compression.budget` says.
     """
     config = config or DistilConfig()
-    wanted, declined = candidates(network, names)
+    wanted, declined = candidates(network, names, lanes)
     records = {key: record for key in wanted if (record := _read_record(folder, *key)) is not None}
     missing = [key for key in wanted if key not in records]
     progress(len(records), len(wanted), "variants")
@@ -192,7 +207,7 @@ def _written(
     judged = {places[-1].after: len(probe[0])}
     for index, choice in wave:
         unit = network.units[index]
-        for node in (unit.source, _target(network, unit, choice)):
+        for node in _ends(network, unit, choice):
             fitted[node] = max(fitted.get(node, 0), unit_images(unit, len(fit)))
             judged[node] = max(judged.get(node, 0), unit_images(unit, len(probe[0])))
         judged[places[first_place(network, unit)].after] = len(probe[0])
@@ -203,9 +218,12 @@ def _written(
     )
 
 
-def _target(network: Network, unit: Unit, choice: Choice) -> str:
-    """The node whose value a variant has to give."""
-    return network.spec.places[-1].after if choice.ends_network else unit.output
+def _ends(network: Network, unit: Unit, choice: Choice) -> tuple[str, str]:
+    """The nodes whose values a variant is given, and has to give."""
+    body = technique(choice.technique).reach(unit)
+    if body is not None:
+        return body.source, body.output
+    return unit.source, network.spec.places[-1].after if choice.ends_network else unit.output
 
 
 def _setup(context: _Context) -> tuple[_Context, Network]:
@@ -217,14 +235,16 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
     index, choice = task
     began = time.perf_counter()
     unit, fit, probe = network.units[index], Features(context.fit), Features(context.probe)
-    target = _target(network, unit, choice)
-    count = min(unit_images(unit, len(fit[node])) for node in (unit.source, target))
-    inputs, targets = fit[unit.source][:count], fit[target][:count]
+    source, target = _ends(network, unit, choice)
+    count = min(unit_images(unit, len(fit[node])) for node in (source, target))
+    inputs, targets = fit[source][:count], fit[target][:count]
     samples = sample_images(unit)
     start = technique(choice.technique).apply(unit, choice.rate, (inputs[:samples], targets[:samples]))
     held = unit_images(unit, len(context.labels))
     config = replace(context.config, batch_size=step_images(unit, context.config.batch_size))
-    variant, error = distil(start, inputs, targets, (probe[unit.source][:held], probe[target][:held]), config)
+    if technique(choice.technique).solved:
+        config = replace(config, done=config.near)
+    variant, error = distil(start, inputs, targets, (probe[source][:held], probe[target][:held]), config)
     logit_error, drop = _effect(network, index, variant, probe, context)
     restore = variant.restore
     record = Record(
@@ -235,7 +255,7 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
         logit_error=logit_error,
         drop=drop,
         seconds=time.perf_counter() - began,
-        layers=tuple(module_specs(variant, unit.in_shape)),
+        layers=tuple(module_specs(variant, network.shape_of(source))),
         kept=restore.in_channels if isinstance(restore, nn.Conv2d) else 0,
         foldable=entry(variant) is not None,
     )

@@ -61,7 +61,8 @@ def shapes_of(answer: Any, images: int) -> dict[str, tuple[int, ...]]:
             )
         if tensor.ndim < 1 or tensor.shape[0] != images:
             raise ConfigError(
-                f"output {name!r} has shape {tuple(tensor.shape)} for {images} images: its first side must be the batch, or leave it out"
+                f"output {name!r} has shape {tuple(tensor.shape)} for {images} images: its first side must be the "
+                "batch, or leave it out"
             )
         if math.prod(tensor.shape) == 0:
             raise ConfigError(f"output {name!r} is empty, {tuple(tensor.shape)}: leave it out")
