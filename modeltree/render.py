@@ -17,7 +17,7 @@ def render_text(tree: ModelTree) -> str:
     latency_ms, accuracy = expectation(tree)
     lines = [
         f"{tree.base}: {shape} to {answer_text(tree)}, sliced at places {_listed(tree.places)}",
-        f"device {tree.device}, cloud {tree.cloud}, trace {tree.trace}, round trip {tree.rtt_ms:g} ms",
+        f"device {tree.device}, cloud {tree.cloud}, trace {tree.trace}, round trip {_round_trip(tree)} ms",
         f"expected: {ms_text(latency_ms)} (predicted), {accuracy:.2f} %{_quality(tree)} ({accuracy_origin(tree)})",
     ]
     if tree.exits:
@@ -36,6 +36,13 @@ def answer_text(tree: ModelTree) -> str:
 
 def _quality(tree: ModelTree) -> str:
     return f" {tree.quality}" if tree.quality else ""
+
+
+def _round_trip(tree: ModelTree) -> str:
+    """In ms; of one that changes, its means at the types, the slowest first."""
+    if not tree.types.rtt_ms:
+        return f"{tree.rtt_ms:g}"
+    return f"{tree.rtt_ms:g} (by type {', '.join(f'{rtt_ms:.3g}' for rtt_ms in tree.types.rtt_ms)})"
 
 
 def render_dot(tree: ModelTree) -> str:

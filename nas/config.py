@@ -39,6 +39,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     measure : how forks are valued: `perfect`, as if the type were known and were its representative (the paper), or
         `estimated`, by what hand-overs meet along the trace where the runtime's estimator takes that type.
     distillation : `block` (variants once, plugged) or `branch` (every composed network trained whole, as the paper).
+    measured : what was met by trees of a search with the same profiles, a field run or a session's log
+        (`modeltree.met`): the search reckons with that. None: with the profiles as they are.
     exits : early exits as forks: `none`, `auto`, or places such as `4,7`. bits : widths at which a hand-over may cross,
         1..16 each, beside plain numbers. bottleneck : shares of the channels that a learned bottleneck may keep.
     image_codes : ways to send the picture itself beside raw pixels (`modeltree.image_codes`); without any the search
@@ -71,6 +73,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     budget: int = 2000
     forks: str = "independent"
     measure: str = "perfect"
+    measured: str | None = None
     single_root: bool = False
     distillation: str = "block"
     branch_steps: int = 60

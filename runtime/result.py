@@ -29,6 +29,7 @@ class Result:
     and estimate at every fork. met : whether the deadline was kept. blocks_ms : (block, ms) of every block that ran
     here for this answer, in order. classes : their names.
     answers : what is in `output`, where that is not logits.
+    sent_bytes : of the hand-over that was answered, the message as it crossed; 0 without one.
     """
 
     output: np.ndarray
@@ -41,6 +42,7 @@ class Result:
     met: bool = True
     blocks_ms: tuple[tuple[str, float], ...] = ()
     classes: tuple[str, ...] = ()
+    sent_bytes: int = 0
     answers: tuple[Output, ...] = ()
 
     @property

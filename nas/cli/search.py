@@ -68,6 +68,9 @@ def search(
     measure: Annotated[
         str, typer.Option(help="Value forks as if the type were known (perfect) or as the runtime knows it (estimated)")
     ] = "perfect",
+    measured: Annotated[
+        Path | None, typer.Option(help="Reckon with what was met: nas field's folder, or what nas run --met wrote")
+    ] = None,
     single_root: Annotated[bool, typer.Option("--single-root", help="Do not fork before the first block")] = False,
     exits: Annotated[str, typer.Option(help="Early exits as forks: none, auto, or places such as 4,7")] = "none",
     bits: Annotated[
@@ -107,7 +110,8 @@ def search(
         base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, trace=trace,
         rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
         techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss, budget=budget, forks=forks,
-        measure=measure, single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
+        measure=measure, measured=None if measured is None else str(measured),
+        single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
         fair_chances=fair_chances, boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
         image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),

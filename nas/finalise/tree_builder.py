@@ -64,7 +64,9 @@ class TreeBuilder:
             quality="" if quality == TOP1.name else quality,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
-            exits=tuple(known.place for known in self.spaces.tree.endings.exits), version=version_of(nodes, outputs),
+            exits=tuple(known.place for known in self.spaces.tree.endings.exits),
+            extra_ms=scenario.extra_ms, message_bytes=scenario.message_bytes,
+            version=version_of(nodes, scenario.types, max(scenario.extra_ms, scenario.message_bytes, len(outputs))),
         )  # fmt: skip
 
 
@@ -175,9 +177,11 @@ class _Growing:
             known = next(one for one in endings.codes_at(place) if (one.bits, one.kept) == ending.code)
             shape, decoder = known.shape, known.decoder
         return Handover(
-            place=place, shape=shape, bytes=ending.bytes, bits=IMAGE_BITS if place == 0 else ending.bits,
+            place=place, shape=shape, bytes=ending.bytes + self.spaces.scenario.message_bytes,
+            bits=IMAGE_BITS if place == 0 else ending.bits,
             block=self.exported.rests.get(Rest(place, ending.kept), ""),
-            device_ms=device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]), code=ending.picture,
+            device_ms=device.call_ms + device.compute_ms([*decoder, *spec.layers(place, len(spec.segments))]),
+            code=ending.picture, encode_ms=ending.encode_ms,
         )  # fmt: skip
 
     def _leaf(self, chance: float, branch: PlanPath, types: tuple[int, ...]) -> Leaf:

@@ -31,7 +31,8 @@ def run(
         str, typer.Option(help="only-device, prefer-device, prefer-cloud (walks the tree as searched) or only-cloud")
     ] = "prefer-cloud",
     policy: Annotated[
-        str, typer.Option(help="What chooses the forks: switch (the bandwidth's type), exact, or a policy's file")
+        str,
+        typer.Option(help="What chooses the forks: switch (the bandwidth's type), measured, exact, or a policy's file"),
     ] = "switch",
     deadline_ms: Annotated[float | None, typer.Option(min=0.0, help="For each image")] = None,
     target: Annotated[str | None, typer.Option(help="Of the bundle; its only one for devices unless said")] = None,
@@ -62,16 +63,23 @@ def run(
     save: Annotated[
         Path | None, typer.Option(help="Folder that takes every answer's tensors, one .npz a picture")
     ] = None,
+    met: Annotated[
+        Path | None, typer.Option(help="File for what was met, for nas refit and nas search --measured")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line")] = False,
 ) -> None:
     """Run a network on images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError, DataError
+    from modeltree.files import check_writable
+    from modeltree.met import write_met
     from nas.cli.deployed.picture_sources import PictureSources
     from nas.cli.display.live import Answers, LiveView
     from nas.cli.display.top1 import Top1
     from runtime.session import Session
     from runtime.wire.protocol.token import read_token
 
+    if met is not None:
+        check_writable(met)
     if live and as_json:
         raise ConfigError("--live draws and --json prints lines: pass one of them")
     token = None if token_file is None else read_token(token_file)
@@ -108,6 +116,8 @@ def run(
             if repeat and not pictures.endless:
                 raise
         finally:
+            if met is not None:
+                write_met(session.met(), met)
             if live or repeat != 1 or pictures.endless:
                 print(f"nas: {seen.summary()}", file=sys.stderr)
             if labels:
