@@ -179,7 +179,7 @@ def knowledge(
     library = build_library(
         prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
         prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
-        progress=partial(progress, "library"),
+        progress=partial(progress, "library"), measure=prepared.measure,
     )  # fmt: skip
     library = screened(library)
     built = time.perf_counter()
@@ -192,7 +192,7 @@ def _taught(
     library: Library, prepared: Prepared, measured: tuple[list[dict[int, Choice]], list[float], float]
 ) -> tuple[Predictor, Quality]:
     plans, accuracies, base = measured
-    return fit_predictor(library, plans, accuracies, base=base, classes=len(prepared.dataset.classes))
+    return fit_predictor(library, plans, accuracies, base=base, chance=prepared.chance)
 
 
 def _fixed(spaces: SearchSpaces) -> tuple[str, ...]:

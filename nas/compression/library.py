@@ -35,6 +35,7 @@ from nas.compression.features import Features, write_features
 from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
+from nas.quality.measure import TOP1, Measure
 from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, technique
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
@@ -121,6 +122,7 @@ class _Context:
     probe: Path
     labels: np.ndarray
     config: DistilConfig
+    measure: Measure = TOP1
 
 
 def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Path:
@@ -161,7 +163,7 @@ def candidates(
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
     executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), config: DistilConfig | None = None,
-    lanes: int = LANES, progress: Progress = silent,
+    lanes: int = LANES, progress: Progress = silent, measure: Measure = TOP1,
 ) -> Library:  # fmt: skip
     """Distil what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
@@ -169,8 +171,8 @@ def build_library(
     ----------
     program : file with the exported base network that `network` was analysed from; workers read it.
     fit : (n, c, h, w) normalised images to distil on.
-    probe : held-back images and labels to judge variants on. How many of both are used, and how many features are on
-        disk at once, `nas.compression.budget` says.
+    probe : held-back images and labels, or what else `measure` holds answers against, to judge variants on. How many
+        of both are used, and how many features are on disk at once, `nas.compression.budget` says.
     """
     config = config or DistilConfig()
     wanted, declined = candidates(network, names, lanes)
@@ -186,6 +188,7 @@ def build_library(
         for wave in waves(network, missing, len(fit), count):
             with tempfile.TemporaryDirectory(dir=scratch_root, prefix=f"{os.getpid()}-") as scratch:
                 context = _written(network, program, folder, fit, judged, Path(scratch), wave, config)
+                context = replace(context, measure=measure)
                 for index, record in executor.run(_setup, _distil_one, context, wave):
                     records[wave[index]] = record
                     progress(len(records), len(wanted), "variants")
@@ -242,7 +245,7 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
     if technique(choice.technique).solved:
         config = replace(config, done=config.near)
     variant, error = distil(start, inputs, targets, (probe[source][:held], probe[target][:held]), config)
-    logit_error, drop = _effect(network, index, variant, probe, context.labels)
+    logit_error, drop = _effect(network, index, variant, probe, context)
     restore = variant.restore
     record = Record(
         unit=index,
@@ -261,7 +264,9 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
     return record
 
 
-def _effect(network: Network, index: int, variant: Variant, probe: Features, labels: np.ndarray) -> tuple[float, float]:
+def _effect(
+    network: Network, index: int, variant: Variant, probe: Features, context: _Context
+) -> tuple[float, float]:  # fmt: skip
     """Relative error of the logits and points of accuracy lost, with this variant alone plugged in."""
     spec = network.spec
     place = first_place(network, network.units[index])
@@ -270,9 +275,8 @@ def _effect(network: Network, index: int, variant: Variant, probe: Features, lab
     with torch.no_grad():
         logits = torch.cat([rest(x) for x in probe[spec.places[place].after].split(images_at_once(spec))])
     error = float((logits - base).square().mean() / base.var().clamp_min(1e-12))
-    truth = torch.from_numpy(labels)
-    right = (base.argmax(1) == truth).double().mean() - (logits.argmax(1) == truth).double().mean()
-    return error, 100.0 * float(right)
+    own, there = (context.measure.scores(answers, context.labels) for answers in (base, logits))
+    return error, 100.0 * float(own.mean() - there.mean())
 
 
 def _sweep(folder: Path) -> None:

@@ -171,6 +171,19 @@ class BaseSummary(msgspec.Struct, frozen=True, kw_only=True):
     places: list[int] = []
 
 
+class MeasureSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What accuracy is a percentage of, where that is not right classes.
+
+    low, high : of the user's measure; 0 and 100 % stand for them. outputs : kinds by name, where answers are held
+    against the base network's.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    outputs: dict[str, str] = {}
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything. curves : per searcher, (evaluations, best reward so far, predicted)."""
 
@@ -178,6 +191,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     scenario: ScenarioSummary = ScenarioSummary()
     base: BaseSummary = BaseSummary()
+    measure: MeasureSummary | None = None
     methods: list[MethodRow] = []
     exact: Exact | None = None
     oracle_along_trace: AlongTrace | None = None
