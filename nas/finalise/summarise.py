@@ -25,6 +25,7 @@ from nas.quality.own_metric import OwnMetric
 from nas.results.summary import SUMMARY_VERSION
 from nas.training.base_network import Prepared
 from nas.treesearch.methods import MethodResult
+from nas.treesearch.options.savings import savings
 from nas.treesearch.problem import Outcome
 from nas.treesearch.search_spaces import SearchSpaces
 from nas.treesearch.space import Scenario
@@ -95,6 +96,12 @@ def summarise(
         "dropped": [
             {"layer": prepared.network.units[unit].name, "choice": str(choice), "why": why}
             for (unit, choice), why in sorted(spaces.tree.dropped.items())
+        ],
+        "savings": [
+            saving._asdict()
+            for saving in savings(
+                prepared.network, spaces.library, spaces.scenario.device, spaces.tree.dropped
+            )
         ],
         "finetuning": concluded.finetuning,
         "seconds": dict(findings.seconds),

@@ -123,6 +123,22 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Saving(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compression alone would save on the device, predicted by its profile (`nas.treesearch.options.savings`).
+
+    why_not : why the search was not offered it, empty if it was.
+    """
+
+    layer: str
+    choice: str
+    covers: int = 1
+    base_ms: float = 0.0
+    saves_ms: float = 0.0
+    drop: float = 0.0
+    why_not: str = ""
+    measured_ms: tuple[float, float] | None = None
+
+
 class Finetuning(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy of the tree before and after, and of the base network; percent."""
 
@@ -188,6 +204,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     pictures: list[PictureRow] | None = None
     along_trace: Series | None = None
     dropped: list[Dropped] | None = None
+    savings: list[Saving] | None = None
     finetuning: Finetuning | None = None
     seconds: dict[str, float | None] | None = None
     provenance: dict[str, Any] | None = None
