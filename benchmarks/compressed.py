@@ -1,6 +1,6 @@
 """What compression alone is worth here, measured: the tree of a finished search against its base network.
 
-    python benchmarks/compressed.py RUN [RUN ...] [--rounds 15] [--threads 1]
+    python benchmarks/compressed.py RUN [RUN ...] [--rounds 15] [--threads 1] [--no-tune]
 
 Each run must have been searched so that the tree never hands over (a link of 0.001 Mbit/s). The base network and the
 tree's own blocks are compiled for this machine and timed in turns, a round each; given are medians, and the median of
@@ -36,14 +36,16 @@ BURST_S = 0.05
 class Here:
     """Compiles for this machine, with so many threads."""
 
-    def __init__(self, threads: int, folder: Path) -> None:
+    def __init__(self, threads: int, folder: Path, *, tune: bool = True) -> None:
+        self.tune = tune
         self.target: Target = msgspec.structs.replace(host(), threads=threads)
         self.folder, self.tiles = folder, TuningCache(folder / "tiles.json")
         self.count = 0
 
     def call(self, program: torch.export.ExportedProgram) -> Call:
         """Something that runs a program once, on the same numbers each time."""
-        made = compile_block(program, self.target, weights="f32", cache=self.tiles)
+        tiles = self.tiles if self.tune else None
+        made = compile_block(program, self.target, weights="f32", cache=tiles, tune=self.tune)
         self.tiles.save()
         self.count += 1
         path = self.folder / f"{self.count}.so"
@@ -92,10 +94,10 @@ def blocks_of(tree: ModelTree) -> tuple[list[str], list[Action]]:
         node = tree.nodes[node.children[0]]
 
 
-def measure(run: Path, threads: int, rounds: int, folder: Path) -> None:
+def measure(run: Path, threads: int, rounds: int, folder: Path, tune: bool) -> None:
     """Print what a run is worth here, and what each of its compressions is."""
     summary, tree = read_run(run)
-    here = Here(threads, folder)
+    here = Here(threads, folder, tune=tune)
     base = read_program(run / "base.pt2")
     names, actions = blocks_of(tree)
     network = analyse(base)
@@ -142,11 +144,12 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-tune", action="store_true", help="take the usual tiles, time none")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         for run in given.runs:
-            measure(run, given.threads, given.rounds, Path(folder))
+            measure(run, given.threads, given.rounds, Path(folder), not given.no_tune)
 
 
 if __name__ == "__main__":
