@@ -201,7 +201,7 @@ def test_a_cloud_that_is_silent_until_the_deadline_is_answered_for_by_an_exit(op
 
 
 def test_a_device_without_a_cloud_ends_here_and_leaves_when_sure(bundle):
-    with Session.open(bundle) as session:
+    with Session.open(bundle, policy="switch") as session:
         for seed in SEEDS:
             leaf = SURE if sure(seed) else END
             result = session.infer(image(seed))
