@@ -42,8 +42,8 @@ def folder(tmp_path_factory):
 
 def play(folder, out, *words, monkeypatch):
     argv = ["nas", "field", folder / "bundle", "--trace", folder / "steps.csv", "--count", COUNT,
-            "--every-ms", EVERY_MS, "--check", folder / "run", "--threads", 1, "--policy", "switch", "--json", "--out", out,
-            *words]  # fmt: skip
+            "--every-ms", EVERY_MS, "--check", folder / "run", "--threads", 1, "--policy", "switch", "--json",
+            "--out", out, *words]  # fmt: skip
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
     with pytest.raises(SystemExit) as end:
         main()
