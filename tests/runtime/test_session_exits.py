@@ -310,7 +310,7 @@ def test_a_battery_pays_for_the_radio_that_waited_in_vain_and_for_the_rest_here(
     [
         ({"battery_mj": 1e6}, "pass both"),
         ({"battery_mj": 1e6, "inferences": 2, "mode": "only-cloud"}, "any mode but only-cloud"),
-        ({"battery_mj": 1e6, "inferences": 2}, "policy switch spares no battery"),
+        ({"battery_mj": 1e6, "inferences": 2}, "policy measured spares no battery"),
         ({"battery_mj": 1.0, "inferences": 2, "policy": "exact"}, "too small for 2 inferences"),
     ],
 )
