@@ -20,7 +20,7 @@ from nas.data.split import stratified
 from nas.jobs.progress import Progress
 from nas.training.program_soundness import check_program
 from nas.training.soundness import fault
-from nas.training.train import recipe, train
+from nas.training.train import multiplies_bf16, recipe, train
 from transforms import Network, analyse, export
 
 _UNSEEN_SHARE, _UNSEEN_MOST = 0.2, 2000
@@ -85,24 +85,27 @@ def prepare(
     """
     classes = class_names(config.data, image_size=config.image_size)
     model = build(config.base, num_classes=len(classes), image_size=config.image_size, seed=config.seed)
+    if config.weights is not None and (notes := load_weights_(model, Path(config.weights))):
+        progress(1, 1, f"weights: {', '.join(notes)}")
     program = folder / "base.pt2"
+    exported = None
     if not program.exists():
         exported = export(model, (3, config.image_size, config.image_size))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Remark)  # which the final network gives
+            if config.weights is None:
+                warnings.simplefilter("ignore", Remark)  # which the trained network gives
             check_program(exported)
         check(analyse(exported))
-    if config.weights is not None and (notes := load_weights_(model, Path(config.weights))):
-        progress(1, 1, f"weights: {', '.join(notes)}")
     dataset = load_dataset(config.data, image_size=config.image_size, seed=config.seed, cache=cache)
     if config.weights is not None:
         dataset = with_unseen_search(dataset, config.seed)
     else:
         model = _trained(model, dataset, config, cache, progress)
     model.eval()
-    if not program.exists():
-        exported = export(model, (3, config.image_size, config.image_size))
-        check_program(exported)
+    if exported is not None:
+        if config.weights is None:
+            exported = export(model, (3, config.image_size, config.image_size))
+            check_program(exported)
         write_bytes(program, program_bytes(exported))
     network = analyse(read_program(program))
     roles = "given" if config.weights is not None else "trained"
@@ -147,7 +150,7 @@ def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
 
 def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Path, progress: Progress) -> nn.Module:
     """The base network trained on this data with the usual recipe, from the cache if it was done before."""
-    how = recipe(dataset, seed=config.seed, model=model)
+    how = replace(recipe(dataset, seed=config.seed, model=model), bf16=multiplies_bf16())
     recipe_key = hashlib.sha256(repr((_TRAINING, how)).encode()).hexdigest()[:8]
     kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{recipe_key}.safetensors"
     if kept.exists():
