@@ -10,7 +10,8 @@ import argparse
 import statistics
 from pathlib import Path
 
-from nas.cli.search import default_cache, numbers
+from nas.cli.picture_options import numbers
+from nas.cli.search import default_cache
 from nas.config import SearchConfig
 from nas.results.run_directory import Run, read_run
 from nas.search import search

@@ -82,7 +82,7 @@ def _bare(device: Device, blocks: list[str], x: np.ndarray) -> float:
 
 
 def _fork_us(session: Session, rounds: int) -> list[float]:
-    from runtime.inference.walk import Walk
+    from runtime.inference.inference_state import Walk
     from runtime.result import Parts
 
     found = []
@@ -114,7 +114,7 @@ class _AtOnce:
 
 def _dispatch_us(device: Device, rounds: int) -> list[float]:
     """Microseconds; none where the tree hands nothing over."""
-    from runtime.inference.walk import Walk
+    from runtime.inference.inference_state import Walk
     from runtime.result import Parts
 
     tree = device.manifest.tree

@@ -2,7 +2,7 @@
 
 `torch.export.load` unpickles a file's sample inputs and evaluates parts of its graph as Python, so that a file from
 elsewhere runs code. Here the archive is opened as what it is, a ZIP of stored members; weights are taken as plain
-numbers; the graph passes `compile.program_check`; sample inputs are not read. Files that torch
+numbers; the graph passes `compile.program_file_check`; sample inputs are not read. Files that torch
 wrote are read as before.
 """
 
@@ -22,7 +22,7 @@ from torch._export.serde.serialize import (
     deserialize_scalar_type,
 )
 
-from compile.program_check import checked_program
+from compile.program_file_check import checked_program
 from modeltree.errors import FormatError
 from modeltree.files import write_bytes
 

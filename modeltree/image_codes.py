@@ -3,6 +3,7 @@
 As text, in trees and options: `raw`, `came`, `jpeg:75`, `webp:50`, and with a smaller side `jpeg:75@160`.
 """
 
+import math
 import re
 from typing import Literal, NamedTuple, cast
 
@@ -20,8 +21,8 @@ class ImageCode(NamedTuple):
     """A way to send a picture.
 
     kind : `raw` pixels; `came`, the camera's own JPEG or WebP file, unchanged; `jpeg` or `webp`, coded on the device.
-    quality : of a coded one, 1 to 95, as Pillow counts. side : of the square that is coded, in pixels; 0 for as many
-    as the network takes. The server scales it up again.
+    quality : of a coded one, 1 to 95, as Pillow counts. side : of what is coded, its shorter one in pixels; 0 for as
+    many as the network takes. The server scales it up again.
     """
 
     kind: Kind
@@ -43,9 +44,16 @@ class ImageCode(NamedTuple):
         name = {"jpeg": "JPEG", "webp": "WebP"}[self.kind]
         return f"a {name} of quality {self.quality}" + (f" at {self.side} pixels" if self.side else "")
 
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that are coded of a picture of this size; its proportions stay."""
+        if not self.side:
+            return height, width
+        shorter = min(height, width)
+        return max(1, round(height * self.side / shorter)), max(1, round(width * self.side / shorter))
+
     def pixels(self, height: int, width: int) -> int:
         """How many are coded of a picture of this size."""
-        return self.side * self.side if self.side else height * width
+        return math.prod(self.sides(height, width))
 
 
 CAME_ELSE = ImageCode("jpeg", 90)

@@ -4,13 +4,14 @@ A tree says the rule beside its input's shape, mean and deviation; `runtime.imag
 """
 
 import math
+import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
-from modeltree.errors import DataError, FormatError
+from modeltree.errors import ConfigError, DataError, FormatError
 
 Channels = Literal["RGB", "BGR", "L"]
 Resize = Literal["shorter-side", "stretch"]
@@ -18,6 +19,29 @@ Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge in pixels; may lie between them."""
+
+
+class ImageSize(NamedTuple):
+    """Of what a network takes, in pixels."""
+
+    height: int
+    width: int
+
+
+def image_size(size: int | str) -> ImageSize:
+    """A size from one number, of a square, or from text: `32`, or `160x120`, width first as cameras and screens say it.
+
+    Raises
+    ------
+    ConfigError : it is neither, or a side is below 1.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", str(size).strip())
+    if match is None:
+        raise ConfigError(
+            f"image size is {size!r}: it must be at least 1, a number of pixels or WIDTHxHEIGHT such as 160x120"
+        )
+    width = int(match[1])
+    return ImageSize(height=int(match[2] or width), width=width)
 
 
 class PictureRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,12 +1,14 @@
 """Everything a search is told, frozen."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from modeltree.errors import ConfigError, FormatError, unknown
 from modeltree.image_codes import image_code
+from modeltree.preprocessing import Channels, PictureRule, Resize
+from modeltree.preprocessing import image_size as sized
 from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
 
 DISTILLATION = ("block", "branch")
@@ -20,6 +22,9 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     base : a known network, or `file.py:factory`. weights : safetensors; without them the network is trained first.
     allow_chance : go on with a network that is right no more often than a guess.
     data : `digits`, `cifar10:DIR` or `imagefolder:DIR`.
+    image_size : height and width in pixels, or `WIDTHxHEIGHT`. channels : what the network takes, RGB, BGR or L (grey).
+    resize : `shorter-side` cuts a picture to the network's proportions, `stretch` bends it.
+    mean, std : what pixels of 0..1 were normalised by in training; the training images' own unless said.
     trace : a shipped scene or a file. rtt_ms : round-trip time; None takes the scene's.
     device, cloud : shipped profiles or files.
     methods : which to run; the fixed baselines (device_only, cloud_raw, cloud_jpeg) always are.
@@ -43,7 +48,11 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     N: int = 3
     data: str = "digits"
     weights: str | None = None
-    image_size: int = 32
+    image_size: int | str = 32
+    channels: Channels = "RGB"
+    resize: Resize = "shorter-side"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     allow_chance: bool = False
     trace: str = "wifi_weak_indoor"
     rtt_ms: float | None = None
@@ -73,15 +82,18 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         least_of = {
-            "K": 1, "N": 1, "image_size": 1, "seed": 0, "budget": 1, "workers": 1, "branch_steps": 0,
+            "K": 1, "N": 1, "seed": 0, "budget": 1, "workers": 1, "branch_steps": 0,
             "finetune_steps": 0,
         }  # fmt: skip
         for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} is {value}: it must be at least {least}")
+        sized(self.image_size)
         chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             ("forks", (self.forks,), FORKS),
+            ("kind of channels", (self.channels,), get_args(Channels)),
+            ("way to resize", (self.resize,), get_args(Resize)),
             ("measure", (self.measure,), MEASURES),
             ("distillation", (self.distillation,), DISTILLATION),
             ("executor", (self.executor,), EXECUTORS),
@@ -108,6 +120,16 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"energy-mj is {self.energy_mj}: it must be above 0")
         if self.rtt_ms is not None and not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):
             raise ConfigError(f"rtt-ms is {self.rtt_ms}: it must be 0 or more")
+
+    @property
+    def rule(self) -> PictureRule:
+        """How a picture becomes the network's pixels."""
+        return PictureRule(channels=self.channels, resize=self.resize)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the network takes."""
+        return (self.rule.count, *sized(self.image_size))
 
     @property
     def offered_codes(self) -> tuple[str, ...]:

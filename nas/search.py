@@ -20,9 +20,9 @@ import torch
 from modeltree.errors import NasError
 from modeltree.files import write_bytes, write_text
 from modeltree.link.bandwidth import BandwidthTypes
-from modeltree.link.latency import TransferModel
 from modeltree.link.scenes import load_trace
 from modeltree.link.traces import Trace
+from modeltree.link.transfer_time import TransferModel
 from modeltree.profiles import load_profile
 from modeltree.reward import Reward
 from modeltree.slicing import slice_blocks

@@ -23,8 +23,8 @@ from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
 from runtime.images import Picture, Pictures, sendable_file
 from runtime.inference.hedging import Hedge
+from runtime.inference.inference_state import Walk
 from runtime.inference.tree_walk import TreeWalk
-from runtime.inference.walk import Walk
 from runtime.options import SessionOptions
 from runtime.remote.circuit_breaker import Breaker
 from runtime.remote.link_monitor import LinkWatch

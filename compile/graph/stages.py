@@ -209,7 +209,7 @@ class Rows:
 class Loops:
     """Plain loops over row-major tensors, for what is rare.
 
-    op : a name of `compile.schedules.loops`. numbers : its parameters, e.g. (outer, length, inner) of a reduction.
+    op : a name of `compile.schedules.row_major.loops`. numbers : parameters, as (outer, length, inner) of a reduction.
     """
 
     inputs: tuple[Value | np.ndarray, ...]

@@ -9,13 +9,13 @@ from compile.schedules.concatenation import concatenation
 from compile.schedules.convolution import convolution
 from compile.schedules.depthwise import depthwise
 from compile.schedules.elementwise import elementwise
-from compile.schedules.gathering import gathering
-from compile.schedules.loops import loops
 from compile.schedules.pooling import pooling
-from compile.schedules.product import product
 from compile.schedules.quantise import largest, quantise
 from compile.schedules.relayout import relayout
-from compile.schedules.rows import rows, steps_on_rows
+from compile.schedules.row_major.gathering import gathering
+from compile.schedules.row_major.loops import loops
+from compile.schedules.row_major.product import product
+from compile.schedules.row_major.rows import rows, steps_on_rows
 from compile.targets import Target
 from modeltree.errors import GraphError
 

@@ -3,16 +3,17 @@
 from torch import nn
 
 from modeltree.network import NetworkSpec
+from modeltree.preprocessing import ImageSize
 from nas.bases.vgg import Chain, conv
 
 
-def alexnet(num_classes: int, image_size: int = 32) -> nn.Module:
+def alexnet(num_classes: int, image_size: int | ImageSize = 32, channels: int = 3) -> nn.Module:
     """5 convolutions, 3 linear layers; the form of `alexnet_cifar10_jpeg.safetensors`.
 
     The classifier reads 256 maps of 2x2; images larger than 32x32 are averaged down to that.
     """
     layers = [
-        *conv(3, 64, stride=2), nn.MaxPool2d(2),
+        *conv(channels, 64, stride=2), nn.MaxPool2d(2),
         *conv(64, 192), nn.MaxPool2d(2),
         *conv(192, 384),
         *conv(384, 256),

@@ -13,13 +13,13 @@ from torch import nn
 from modeltree.errors import ConfigError
 
 
-def from_file(spec: str, *, num_classes: int, image_size: int) -> nn.Module:
+def from_file(spec: str, *, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     """Call the factory named by `path/to/file.py:factory` and check that its network fits the data.
 
     Raises
     ------
     ConfigError : no such file or function; the file or the factory raises; no module comes back, or it does not map
-        (2, 3, image_size, image_size) to (2, num_classes).
+        (2, *shape) to (2, num_classes).
     """
     path, _, name = spec.rpartition(":")
     if not path or not name:
@@ -33,7 +33,7 @@ def from_file(spec: str, *, num_classes: int, image_size: int) -> nn.Module:
         raise ConfigError(f"{spec} failed with {_told(error)}: it must return a network without arguments") from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{spec} returned {type(model).__name__} but must return a torch.nn.Module: mend the factory")
-    _check_fits(model, spec, num_classes=num_classes, image_size=image_size)
+    _check_fits(model, spec, num_classes=num_classes, shape=shape)
     return model
 
 
@@ -61,13 +61,35 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _check_fits(model: nn.Module, spec: str, *, num_classes: int, image_size: int) -> None:
-    shape = (2, 3, image_size, image_size)
+def _check_fits(model: nn.Module, spec: str, *, num_classes: int, shape: tuple[int, int, int]) -> None:
     try:
         with torch.no_grad():
-            logits = copy.deepcopy(model).eval()(torch.zeros(shape))
+            logits = copy.deepcopy(model).eval()(torch.zeros(2, *shape))
     except Exception as error:
-        raise ConfigError(f"{spec} does not run on images of shape {shape}, {_told(error)}: mend it") from error
+        raise ConfigError(
+            f"{spec} does not run on images of shape {(2, *shape)}, {_told(error)}: {_cure(model, shape)}"
+        ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(f"{spec} gives {got} for two images but must give (2, {num_classes}): fit it to the data")
+
+
+def _cure(model: nn.Module, shape: tuple[int, int, int]) -> str:
+    """What to do about a network that cannot run on such images."""
+    channels, height, width = shape
+    others = {1: "L", 3: "RGB"}
+    for count, name in others.items():
+        for size in dict.fromkeys(((height, width), (width, height))):
+            if (count, *size) != shape and _runs(model, (count, *size)):
+                change = "" if count == channels else f" --channels {name}"
+                return f"pass{change}" + ("" if size == (height, width) else f" --image-size {size[1]}x{size[0]}")
+    return "mend it, or pass another --image-size (WIDTHxHEIGHT)"
+
+
+def _runs(model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).eval()(torch.zeros(2, *shape))
+    except Exception:  # whatever a user's network raises
+        return False
+    return True

@@ -2,17 +2,18 @@
 
 from torch import nn
 
+from modeltree.preprocessing import ImageSize
 from nas.bases.vgg import conv
 
 
-def nin(num_classes: int, image_size: int = 32) -> nn.Module:
+def nin(num_classes: int, image_size: int | ImageSize = 32, channels: int = 3) -> nn.Module:
     """Three wide convolutions, each followed by two of 1x1; the last gives a map per class, averaged to its logit.
 
     Batch normalisation after every convolution but the last is ours: without it the net needs the paper's slow,
     hand-lowered rates. `image_size` changes nothing, the average takes any map.
     """
     return nn.Sequential(
-        *conv(3, 192, kernel=5), *conv(192, 160, kernel=1), *conv(160, 96, kernel=1),
+        *conv(channels, 192, kernel=5), *conv(192, 160, kernel=1), *conv(160, 96, kernel=1),
         nn.MaxPool2d(3, stride=2, padding=1), nn.Dropout(),
         *conv(96, 192, kernel=5), *conv(192, 192, kernel=1), *conv(192, 192, kernel=1),
         nn.AvgPool2d(3, stride=2, padding=1), nn.Dropout(),

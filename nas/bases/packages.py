@@ -17,7 +17,7 @@ _NATIVE = ("nms", "qnms")
 """Operators of torchvision's own library that its Python part describes, and that no classifier uses."""
 
 
-def from_package(spec: str, *, num_classes: int, image_size: int) -> nn.Module:
+def from_package(spec: str, *, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     """The network called `package:name`, with random weights.
 
     Raises
@@ -26,7 +26,7 @@ def from_package(spec: str, *, num_classes: int, image_size: int) -> nn.Module:
     """
     package, _, name = spec.partition(":")
     try:
-        return _MAKERS[package](_imported(package, spec), name, num_classes, image_size)
+        return _MAKERS[package](_imported(package, spec), name, num_classes, shape)
     except ConfigError:
         raise
     except Exception as error:  # factories raise many unrelated types
@@ -60,18 +60,26 @@ _KEPT: list[Any] = []
 """torch forgets operators whose library is no longer held."""
 
 
-def _torchvision(models: Any, name: str, num_classes: int, image_size: int) -> nn.Module:
+def _torchvision(models: Any, name: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    if shape[0] != 3:
+        raise ConfigError(f"torchvision's networks take 3 channels, not {shape[0]}: pass --channels RGB or timm:name")
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": False}
     if name.startswith("vit_"):
-        options["image_size"] = image_size
+        options["image_size"] = _square(shape, name)
     network: nn.Module = models.get_model(name, **options)
     return network
 
 
-def _timm(timm: Any, name: str, num_classes: int, image_size: int) -> nn.Module:
-    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+def _square(shape: tuple[int, int, int], name: str) -> int:
+    if shape[1] != shape[2]:
+        raise ConfigError(f"{name} takes squares, not {shape[2]}x{shape[1]}: pass one number as --image-size")
+    return shape[1]
+
+
+def _timm(timm: Any, name: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=shape[0])
     return network
 
 

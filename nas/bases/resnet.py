@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from modeltree.preprocessing import ImageSize
+
 
 class Residual(nn.Module):
     """relu(conv-bn-relu-conv-bn (x) + shortcut (x)), (n, c_in, h, w) -> (n, c_out, h / stride, w / stride).
@@ -27,15 +29,15 @@ class Residual(nn.Module):
         return self.relu(self.body(x) + self.shortcut(x))
 
 
-def resnet32(num_classes: int, image_size: int = 32) -> nn.Module:
+def resnet32(num_classes: int, image_size: int | ImageSize = 32, channels: int = 3) -> nn.Module:
     """A 3x3 convolution, three stages of five blocks with 16, 32 and 64 channels, average, one linear layer.
 
     `image_size` changes nothing, the average takes any map.
     """
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    channels = 16
+    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    width_in = 16
     for width in (16, 32, 64):
         for block in range(5):
-            layers.append(Residual(channels, width, stride=2 if block == 0 and width > 16 else 1))
-            channels = width
+            layers.append(Residual(width_in, width, stride=2 if block == 0 and width > 16 else 1))
+            width_in = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from modeltree.preprocessing import ImageSize
+
 VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 
@@ -28,20 +30,19 @@ def conv(c_in: int, c_out: int, *, kernel: int = 3, stride: int = 1) -> list[nn.
     return [convolution, nn.BatchNorm2d(c_out), nn.ReLU()]
 
 
-def vgg11(num_classes: int, image_size: int = 32) -> nn.Module:
+def vgg11(num_classes: int, image_size: int | ImageSize = 32, channels: int = 3) -> nn.Module:
     """8 convolutions, 3 linear layers; the form of `vgg11_cifar10_jpeg.safetensors`."""
-    return _vgg(VGG11, num_classes, image_size)
+    return _vgg(VGG11, num_classes, image_size, channels)
 
 
-def vgg16(num_classes: int, image_size: int = 32) -> nn.Module:
+def vgg16(num_classes: int, image_size: int | ImageSize = 32, channels: int = 3) -> nn.Module:
     """13 convolutions, 3 linear layers."""
-    return _vgg(VGG16, num_classes, image_size)
+    return _vgg(VGG16, num_classes, image_size, channels)
 
 
-def _vgg(plan: tuple[int | str, ...], num_classes: int, image_size: int) -> nn.Module:
+def _vgg(plan: tuple[int | str, ...], num_classes: int, image_size: int | ImageSize, channels: int) -> nn.Module:
     """Five poolings make 1x1 maps of 32x32 images; larger images get an average over what is left."""
     layers: list[nn.Module] = []
-    channels = 3
     for step in plan:
         if isinstance(step, int):
             layers += conv(channels, step)

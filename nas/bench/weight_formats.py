@@ -16,8 +16,8 @@ from modeltree.errors import ConfigError
 from modeltree.manifest import Manifest, VariantAccuracy
 from modeltree.tree import ExitFork, ModelTree, Node, by_confidence
 from nas.config import SearchConfig
-from nas.data import Dataset, load_dataset
-from nas.training.base_network import with_unseen_search
+from nas.data import Dataset
+from nas.training.base_network import dataset_of, with_unseen_search
 from runtime.execution.library import Library
 from runtime.selection.early_exit import entropy_nats
 
@@ -30,7 +30,7 @@ def test_part(run: Path, cache: Path) -> Dataset:
     DataError : the images are not where the run found them.
     """
     config = msgspec.json.decode((run / "config.json").read_bytes(), type=SearchConfig)
-    dataset = load_dataset(config.data, image_size=config.image_size, seed=config.seed, cache=cache)
+    dataset = dataset_of(config, cache)
     return dataset if config.weights is None else with_unseen_search(dataset, config.seed)
 
 

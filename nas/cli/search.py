@@ -3,10 +3,11 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from nas.cli.picture_options import Channels, ImageSize, Mean, Resize, Std, numbers, picture_settings
 from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
 
 _CORES = os.cpu_count() or 1
@@ -25,7 +26,11 @@ def search(
     allow_chance: Annotated[
         bool, typer.Option("--allow-chance", help="Go on with a network that is right no more often than a guess")
     ] = False,
-    image_size: Annotated[int, typer.Option(help="Height and width of the input in pixels")] = 32,
+    image_size: ImageSize = "32",
+    channels: Channels = "RGB",
+    resize: Resize = "shorter-side",
+    mean: Mean = "",
+    std: Std = "",
     trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
     rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,
     device: Annotated[str, typer.Option(help="phone, pi4, pi5_ncnn, another shipped profile, or one's file")] = "phone",
@@ -85,7 +90,7 @@ def search(
     from nas.config import SearchConfig
 
     config = SearchConfig(
-        base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, image_size=image_size, trace=trace,
+        base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, trace=trace,
         rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
         techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss, budget=budget, forks=forks,
         measure=measure, single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
@@ -93,6 +98,7 @@ def search(
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
         image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
         executor=executor, workers=workers, allow_chance=allow_chance,
+        **picture_settings(image_size=image_size, channels=channels, resize=resize, mean=mean, std=std),
     )  # fmt: skip
     folder = out or Path("runs") / f"{_base_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"
 
@@ -116,21 +122,6 @@ def search(
             "link (--trace trace.csv) or device (--device profile.json).",
             file=sys.stderr,
         )
-
-
-def numbers(name: str, text: str, kind: Any) -> list[Any]:
-    """The numbers of an option such as `4,8`.
-
-    Raises
-    ------
-    ConfigError : something in it is no number.
-    """
-    from modeltree.errors import ConfigError
-
-    try:
-        return [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ConfigError(f"--{name} is {text!r}: it must be numbers with commas between, such as 4,8") from None
 
 
 def default_cache() -> Path:

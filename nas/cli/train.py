@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.picture_options import Channels, ImageSize, Mean, Resize, Std, picture_settings
+
 
 def train(
     base: Annotated[str, typer.Option("--base", help="A known network or file.py:factory")] = "vgg11",
@@ -23,7 +25,11 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order, augmentation and split")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Where the weights go")] = Path("weights.safetensors"),
-    image_size: Annotated[int, typer.Option("--image-size", help="Height and width in pixels")] = 32,
+    image_size: ImageSize = "32",
+    channels: Channels = "RGB",
+    resize: Resize = "shorter-side",
+    mean: Mean = "",
+    std: Std = "",
     device_name: Annotated[str, typer.Option("--device-name", help="torch's: cpu, cuda, cuda:1")] = "cpu",
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Folder for decoded images; ~/.cache/nas unless said")
@@ -36,28 +42,35 @@ def train(
     from nas.bases import build, load_weights_
     from nas.cli.display.progress import stages
     from nas.cli.search import default_cache
-    from nas.data import class_names, load_dataset
+    from nas.config import SearchConfig
+    from nas.data import class_names
     from nas.exits.heads import exit_accuracies, save_with_heads
     from nas.exits.joint import train_jointly
     from nas.exits.places import exit_places
-    from nas.training.program_soundness import check_program
-    from nas.training.soundness import fault
+    from nas.training.base_network import dataset_of
+    from nas.training.deployability import check_program
+    from nas.training.has_learned import fault
     from nas.training.train import check_recipe, device_named, recipe
     from transforms import analyse, export
 
     check_recipe(epochs=epochs, lr=lr)
     device_named(device_name)
     check_writable(out)
-    network = build(
-        base, num_classes=len(class_names(data, image_size=image_size)), image_size=image_size, seed=seed
+    told = SearchConfig(
+        base=base, data=data, seed=seed,
+        **picture_settings(image_size=image_size, channels=channels, resize=resize, mean=mean, std=std),
     )  # fmt: skip
-    shape = (3, image_size, image_size)
+    shape = told.input_shape
+    network = build(
+        base, num_classes=len(class_names(data, image_size=told.image_size)), image_size=told.image_size, seed=seed,
+        channels=shape[0],
+    )  # fmt: skip
     program = export(network, shape)
     check_program(program)
     places = exit_places(analyse(program), exits, base=base)
     if start is not None and (notes := load_weights_(network, start)):
         print(f"nas: {start}: {', '.join(notes)}", file=sys.stderr)
-    dataset = load_dataset(data, image_size=image_size, seed=seed, cache=cache or default_cache())
+    dataset = dataset_of(told, cache or default_cache())
     config = replace(recipe(dataset, epochs=epochs, seed=seed, model=network), bf16=bf16)
     if lr is not None or start is not None:
         config = replace(config, lr=lr if lr is not None else config.lr / 2)

@@ -17,7 +17,7 @@ _WHOLE_BYTES = 256 * 2**20
 class ImageSet:
     """Images and their labels.
 
-    images : (n, 3, size, size) uint8, RGB; may be a memory map.
+    images : (n, 1 or 3, height, width) uint8; may be a memory map.
     labels : (n,) int64, indices into `Dataset.classes`.
     """
 
@@ -26,8 +26,8 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         shape = self.images.shape
-        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-            raise DataError(f"images are {self.images.dtype} {shape} but must be uint8 (n, 3, size, size)")
+        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3):
+            raise DataError(f"images are {self.images.dtype} {shape} but must be uint8 (n, 1 or 3, height, width)")
         if self.labels.dtype != np.int64 or self.labels.shape != shape[:1]:
             raise DataError(f"labels are {self.labels.dtype} {self.labels.shape} but must be int64 {shape[:1]}")
 
@@ -60,8 +60,8 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     fit: ImageSet
     search: ImageSet
     test: ImageSet
@@ -76,9 +76,10 @@ class Dataset:
         return Preprocessing(height=height, width=width, mean=self.mean, std=self.std, rule=self.picture)
 
     @property
-    def image_size(self) -> int:
-        """Height and width in pixels."""
-        return int(self.fit.images.shape[2])
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        channels, height, width = self.fit.images.shape[1:]
+        return channels, height, width
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -93,16 +94,17 @@ class Dataset:
         return digest.hexdigest()
 
     def normalise(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """As `Preprocessing.normalised`, to the bit, of (n, 3, h, w) uint8: float32, on the same device.
+        """As `Preprocessing.normalised`, to the bit, of (n, c, h, w) uint8: float32, on the same device.
 
         Raises
         ------
         DataError : the images are not uint8, or not of that shape.
         """
-        if str(images.dtype).removeprefix("torch.") != "uint8" or images.ndim != 4 or images.shape[1] != 3:
-            raise DataError(f"images are {images.dtype} {tuple(images.shape)} but must be uint8 (n, 3, h, w)")
+        count = len(self.mean)
+        if str(images.dtype).removeprefix("torch.") != "uint8" or images.ndim != 4 or images.shape[1] != count:
+            raise DataError(f"images are {images.dtype} {tuple(images.shape)} but must be uint8 (n, {count}, h, w)")
         if isinstance(images, np.ndarray):
             return torch.from_numpy(self.preprocessing.normalised(images))
-        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1) * 255.0
-        scale = torch.tensor(self.std, device=images.device).view(3, 1, 1) * 255.0
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1) * 255.0
+        scale = torch.tensor(self.std, device=images.device).view(-1, 1, 1) * 255.0
         return (images.float() - mean) / scale

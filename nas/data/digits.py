@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from modeltree.preprocessing import PictureRule
+from modeltree.preprocessing import ImageSize, PictureRule
 from nas.data.dataset import Dataset, ImageSet
 from nas.data.decoding import pixels_alone
 from nas.data.split import mean_and_std, stratified
@@ -11,8 +11,8 @@ from runtime.images import pixels_of
 CLASSES = tuple("0123456789")
 
 
-def load(*, image_size: int, seed: int) -> Dataset:
-    """Ten digits, 8x8 grey, resized (bicubic) to `image_size` and repeated over three channels.
+def load(*, size: ImageSize, seed: int, rule: PictureRule) -> Dataset:
+    """Ten digits, 8x8 grey, cut and scaled (bicubic) to `size` by the rule, repeated over its channels.
 
     A stratified 20 % is `test`, 15 % of the rest is `search`. A mirrored digit is no digit, so flips are off.
     """
@@ -21,7 +21,7 @@ def load(*, image_size: int, seed: int) -> Dataset:
     raw = load_digits()
     labels = raw.target.astype(np.int64)
     grey = np.round(raw.images * (255 / 16)).astype(np.uint8)
-    preprocessing = pixels_alone(image_size, image_size, PictureRule())
+    preprocessing = pixels_alone(*size, rule)
     images = np.stack([pixels_of(image, preprocessing) for image in grey])
 
     rng = np.random.default_rng(seed)
@@ -38,4 +38,5 @@ def load(*, image_size: int, seed: int) -> Dataset:
         search=ImageSet(images=images[search], labels=labels[search]),
         test=ImageSet(images=images[test], labels=labels[test]),
         flip=False,
+        picture=rule,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from modeltree.errors import DataError
-from modeltree.preprocessing import PictureRule
+from modeltree.preprocessing import ImageSize, PictureRule
 from nas.data import cifar10
 from nas.data.dataset import Dataset, FileFacts
 from nas.data.decoding import Files, decoded
@@ -18,11 +18,11 @@ SEARCH_SHARE, SEARCH_MOST = 0.10, 5000
 _SIZED = 256  # files whose sizes count, about
 
 
-def load(folder: Path, *, image_size: int, seed: int, cache: Path | None) -> Dataset:
+def load(folder: Path, *, size: ImageSize, seed: int, cache: Path | None, rule: PictureRule) -> Dataset:
     """Read `train/` and `val/` or `test/` or both.
 
     With both, `val` is `search` and `test` is `test`. With one of them it is `test`, and `search` is a stratified 10 %
-    of `train`, at most 5000. Images become pixels by the default `PictureRule`; those that cannot be read are left
+    of `train`, at most 5000. Images become pixels by the rule; those that cannot be read are left
     out with a warning. Mean and deviation are the training images' own, except that at 32x32 the ten class names of
     CIFAR-10 get CIFAR-10's, for which networks trained on it are made. Mirrored images keep their label.
 
@@ -45,12 +45,11 @@ def load(folder: Path, *, image_size: int, seed: int, cache: Path | None) -> Dat
     if not search:
         raise DataError(f"{folder} has too few images to hold some back for the search: add images or a val/ folder")
 
-    rule = PictureRule()
     sets = [
-        decoded(files, folder=folder, height=image_size, width=image_size, rule=rule, cache=cache)
+        decoded(files, folder=folder, height=size.height, width=size.width, rule=rule, cache=cache)
         for files in (fit, search, test)
     ]
-    is_cifar = classes == cifar10.CLASSES and image_size == 32
+    is_cifar = classes == cifar10.CLASSES and size == (32, 32) and rule.channels == "RGB"
     mean, std = (cifar10.MEAN, cifar10.STD) if is_cifar else mean_and_std(sets[0].images)
     return Dataset(
         name="imagefolder",

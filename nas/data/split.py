@@ -28,7 +28,7 @@ def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> tupl
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def mean_and_std(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def mean_and_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel mean and standard deviation of pixels scaled to 0..1, from at most 5000 images spread over `images`.
 
     images : (n, c, h, w), uint8. A channel that is all one colour gets 1/255: normalising never divides by zero.
@@ -36,4 +36,4 @@ def mean_and_std(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[
     pixels = images[:: max(1, -(-len(images) // 5000))].astype(np.float32) / 255
     mean = pixels.mean((0, 2, 3), dtype=np.float64)
     std = np.maximum(pixels.std((0, 2, 3), dtype=np.float64), 1 / 255)
-    return (float(mean[0]), float(mean[1]), float(mean[2])), (float(std[0]), float(std[1]), float(std[2]))
+    return tuple(mean.tolist()), tuple(std.tolist())

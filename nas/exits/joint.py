@@ -53,7 +53,7 @@ def train_jointly(
         `train` refuses.
     GraphError : the model cannot be exported.
     """
-    network = analyse(export(model, (3, dataset.image_size, dataset.image_size)))
+    network = analyse(export(model, dataset.image_shape))
     places = sorted(places)
     taps = _taps(model, network, places, dataset.normalise(dataset.fit.images[:_MATCH_IMAGES]))
     heads = {place: new_head(network, place, config.seed) for place in places}

@@ -58,7 +58,7 @@ class Hashes:
     rests: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
 
-class Menu:
+class ActionCatalogue:
     """All actions of a base network with its exits and codes; one that is plain gives cuts alone."""
 
     def __init__(self, prepared: Prepared, spaces: SearchSpaces, head: ModelTree) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from modeltree.files import write_bytes
 from modeltree.tree import ModelTree, encode_tree
 from nas.config import SearchConfig
-from nas.finalise.action_tree import Menu, worth_having
+from nas.finalise.action_tree import ActionCatalogue, worth_having
 from nas.finalise.choice import choose, outcome_of_leaves
 from nas.finalise.contenders import contenders, finetune_settings, train_contenders_
 from nas.finalise.finetune import Forest, complete_paths, forest_seen
@@ -152,13 +152,13 @@ def _actions(
     prepared: Prepared, spaces: SearchSpaces, header: ModelTree, seed: int, run: Run, progress: Progress
 ) -> ModelTree:  # fmt: skip
     """The base network's exits, cuts and bits: all in `actions.json`, those worth having as a tree to compile."""
-    menu = Menu(prepared, spaces, header)
-    measured = run.stage("actions", lambda: menu.measure(seed, progress))
-    whole = menu.tree(measured["search"], menu.actions)
+    catalogue = ActionCatalogue(prepared, spaces, header)
+    measured = run.stage("actions", lambda: catalogue.measure(seed, progress))
+    whole = catalogue.tree(measured["search"], catalogue.actions)
     write_bytes(run.path("actions.json"), encode_tree(whole))
     chosen = worth_having(whole)
-    exported = menu.export(chosen, run.path("blocks"))
-    return menu.tree(measured["search"], chosen, shown=measured["test"], exported=exported)
+    exported = catalogue.export(chosen, run.path("blocks"))
+    return catalogue.tree(measured["search"], chosen, shown=measured["test"], exported=exported)
 
 
 def _finetuning(

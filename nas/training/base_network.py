@@ -18,8 +18,8 @@ from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, class_names, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
-from nas.training.program_soundness import check_program
-from nas.training.soundness import fault
+from nas.training.deployability import check_program
+from nas.training.has_learned import fault
 from nas.training.train import multiplies_bf16, recipe, train
 from transforms import Network, analyse, export
 
@@ -84,19 +84,22 @@ def prepare(
     ConfigError, DataError, GraphError : whatever does not fit, in one line.
     """
     classes = class_names(config.data, image_size=config.image_size)
-    model = build(config.base, num_classes=len(classes), image_size=config.image_size, seed=config.seed)
+    model = build(
+        config.base, num_classes=len(classes), image_size=config.image_size, seed=config.seed,
+        channels=config.input_shape[0],
+    )  # fmt: skip
     if config.weights is not None and (notes := load_weights_(model, Path(config.weights))):
         progress(1, 1, f"weights: {', '.join(notes)}")
     program = folder / "base.pt2"
     exported = None
     if not program.exists():
-        exported = export(model, (3, config.image_size, config.image_size))
+        exported = export(model, config.input_shape)
         with warnings.catch_warnings():
             if config.weights is None:
                 warnings.simplefilter("ignore", Remark)  # which the trained network gives
             check_program(exported)
         check(analyse(exported))
-    dataset = load_dataset(config.data, image_size=config.image_size, seed=config.seed, cache=cache)
+    dataset = dataset_of(config, cache)
     if config.weights is not None:
         dataset = with_unseen_search(dataset, config.seed)
     else:
@@ -104,7 +107,7 @@ def prepare(
     model.eval()
     if exported is not None:
         if config.weights is None:
-            exported = export(model, (3, config.image_size, config.image_size))
+            exported = export(model, config.input_shape)
             check_program(exported)
         write_bytes(program, program_bytes(exported))
     network = analyse(read_program(program))
@@ -112,6 +115,14 @@ def prepare(
     code = hashlib.sha256(network.graph.code.encode()).hexdigest()
     key = (f"{fingerprint(model)}/{code}", f"{dataset.fingerprint}/{roles}/{config.seed}")
     return Prepared(dataset=dataset, model=model, network=network, program=program, key=key)
+
+
+def dataset_of(config: SearchConfig, cache: Path | None) -> Dataset:
+    """The data that a config names, as it says."""
+    return load_dataset(
+        config.data, image_size=config.image_size, seed=config.seed, cache=cache, rule=config.rule, mean=config.mean,
+        std=config.std,
+    )  # fmt: skip
 
 
 def check_learnt(prepared: Prepared, config: SearchConfig) -> None:

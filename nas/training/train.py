@@ -259,19 +259,19 @@ def augment(images: np.ndarray, rng: np.random.Generator, *, flip: bool, crop: b
 
     Parameters
     ----------
-    images : (n, 3, size, size) uint8.
+    images : (n, channels, height, width) uint8.
 
     Returns
     -------
     New images of the same shape; what was outside is black.
     """
-    n, _, size, _ = images.shape
+    n, _, height, width = images.shape
     each = np.arange(n)
     if crop:
-        by = max(1, size // 8)
-        padded = np.pad(images, ((0, 0), (0, 0), (by, by), (by, by)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(2, 3))
-        top, left = rng.integers(0, 2 * by + 1, (2, n))
+        down, right = max(1, height // 8), max(1, width // 8)
+        padded = np.pad(images, ((0, 0), (0, 0), (down, down), (right, right)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+        top, left = rng.integers(0, 2 * down + 1, n), rng.integers(0, 2 * right + 1, n)
         images = windows[each, :, top, left]
     if flip:
         mirrored = rng.integers(0, 2, (n, 1, 1, 1), dtype=np.uint8)

@@ -49,7 +49,8 @@ def coded(pixels: np.ndarray, code: ImageCode, channels: Channels) -> bytes:
     shown = pixels[::-1] if channels == "BGR" else pixels
     image = np.ascontiguousarray(shown.transpose(1, 2, 0))
     if code.side:
-        image = resized_by_pillow(image, code.side, code.side, (0, 0, image.shape[1], image.shape[0]), "bicubic")
+        height, width = code.sides(*image.shape[:2])
+        image = resized_by_pillow(image, height, width, (0, 0, image.shape[1], image.shape[0]), "bicubic")
     file = io.BytesIO()
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     if code.kind == "webp":

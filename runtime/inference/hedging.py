@@ -18,8 +18,8 @@ from modeltree.image_codes import image_code
 from modeltree.tree import Handover
 from runtime.execution.device import Device
 from runtime.images import can_code, coded
+from runtime.inference.inference_state import Walk
 from runtime.inference.time_left import MARGIN_S
-from runtime.inference.walk import Walk
 from runtime.options import SessionOptions
 from runtime.remote.offload_client import CALLS_IN_FLIGHT, LATE, Call, Cloud
 from runtime.remote.workers import Closed, Workers

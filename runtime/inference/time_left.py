@@ -7,7 +7,7 @@ import numpy as np
 
 from modeltree.tree import Handover
 from runtime.execution.device import Device
-from runtime.inference.walk import Walk
+from runtime.inference.inference_state import Walk
 from runtime.remote.offload_client import Cloud
 from runtime.selection.branch_selection import Driver, LinkState, planned_s
 from runtime.selection.early_exit import Leaving, Onward

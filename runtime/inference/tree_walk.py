@@ -14,8 +14,8 @@ from modeltree.errors import NasError
 from modeltree.tree import Node
 from runtime.execution.device import Device
 from runtime.inference.hedging import Hedge, ran
+from runtime.inference.inference_state import Walk
 from runtime.inference.time_left import MARGIN_S, TimeLeft
-from runtime.inference.walk import Walk
 from runtime.remote.offload_client import Cloud, Link
 from runtime.selection.branch_selection import Driver, LinkState
 from runtime.selection.early_exit import Onward, end_text

@@ -15,7 +15,7 @@ from modeltree.errors import ConfigError, NasError
 from runtime.server.bundle_watcher import Watch
 from runtime.server.engine.engine import DRAIN_S, BundleEngine
 from runtime.server.fronts.admission import Admission, Limits, ServerTls
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.server.interface import Engine
 from runtime.server.memory import trim
 from runtime.server.metrics import MetricsServer
@@ -124,7 +124,7 @@ class Server:
             max_rate=config.max_rate,
         )  # fmt: skip
         admission, urls = Admission(limits, token=config.token), []
-        desk = Desk(self.answering, max_bytes=limits.max_message_bytes)
+        handler = RequestHandler(self.answering, max_bytes=limits.max_message_bytes)
         if config.metrics is not None:
             _, host, port = place(f"http://{config.metrics}")
             checks = {"/live": self.engine.live, "/ready": self.answering.ready}
@@ -132,7 +132,7 @@ class Server:
             self._started.append(server)
             urls.append(f"{url_of('http', host, server.port)}/metrics")
         for scheme, host, port in places:
-            made = front(desk, admission, scheme, host, port, config.tls, shared=config.shared)
+            made = front(handler, admission, scheme, host, port, config.tls, shared=config.shared)
             self._started.append(made)
             urls.append(url_of(scheme, host, made.port))
         for one in self._started:
@@ -190,7 +190,14 @@ class Server:
 
 
 def front(
-    desk: Desk, admission: Admission, scheme: str, host: str, port: int, tls: ServerTls | None, *, shared: bool = False
+    handler: RequestHandler,
+    admission: Admission,
+    scheme: str,
+    host: str,
+    port: int,
+    tls: ServerTls | None,
+    *,
+    shared: bool = False,
 ) -> Front:
     """What speaks a scheme. shared : see `ServeConfig`.
 
@@ -202,12 +209,12 @@ def front(
     if scheme.startswith("grpc"):
         from runtime.server.fronts.grpc_front import GrpcFront
 
-        return GrpcFront(desk, admission, host=host, port=port, tls=tls, shared=shared)
+        return GrpcFront(handler, admission, host=host, port=port, tls=tls, shared=shared)
     try:
         from runtime.server.fronts.rest_front import RestFront
     except ImportError as error:
         raise ConfigError(f"REST needs the package httptools ({error}): pip install 'nas-modeltree[cloud]'") from error
-    return RestFront(desk, admission, host=host, port=port, tls=tls, shared=shared)
+    return RestFront(handler, admission, host=host, port=port, tls=tls, shared=shared)
 
 
 def place(url: str) -> tuple[str, str, int]:

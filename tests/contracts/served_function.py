@@ -7,7 +7,7 @@ import numpy as np
 
 from modeltree.errors import NasError
 from runtime.server.fronts.admission import Admission, Limits
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.server.interface import Answer, Busy, Draining, ModelInfo, UnknownModel
 
 SHAPE_IN, CLASSES = (3, 4, 4), 5
@@ -53,7 +53,9 @@ def front(kind, *, port=0, admission=None, tls=None):
         from runtime.server.fronts.grpc_front import GrpcFront as Front
     else:
         from runtime.server.fronts.rest_front import RestFront as Front
-    return Front(Desk(FunctionEngine(), max_bytes=admission.limits.max_message_bytes), admission, port=port, tls=tls)
+    return Front(
+        RequestHandler(FunctionEngine(), max_bytes=admission.limits.max_message_bytes), admission, port=port, tls=tls
+    )
 
 
 if __name__ == "__main__":

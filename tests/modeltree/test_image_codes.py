@@ -18,6 +18,13 @@ def test_anything_else_is_refused(text):
         image_code(text)
 
 
+def test_a_side_is_the_shorter_one_and_proportions_stay():
+    code = image_code("jpeg:75@60")
+    assert code.sides(120, 160) == (60, 80)
+    assert code.sides(64, 64) == (60, 60)
+    assert code.pixels(120, 160) == 4800
+
+
 def test_a_smaller_side_is_fewer_pixels():
     assert image_code("jpeg:75").pixels(224, 200) == 224 * 200
     assert image_code("jpeg:75@160").pixels(224, 224) == 160 * 160

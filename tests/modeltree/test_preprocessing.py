@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from modeltree.errors import DataError, FormatError
-from modeltree.preprocessing import PictureRule, Preprocessing
+from modeltree.errors import ConfigError, DataError, FormatError
+from modeltree.preprocessing import PictureRule, Preprocessing, image_size
 
 
 def preprocessing(height=20, width=20, **rule):
@@ -28,6 +28,17 @@ def preprocessing(height=20, width=20, **rule):
 )
 def test_the_box_is_cut_about_the_centre(wanted, picture, box):
     assert wanted.box(*picture) == pytest.approx(box)
+
+
+def test_a_size_is_written_width_first():
+    assert image_size("160x120") == (120, 160) == (image_size("160x120").height, image_size("160x120").width)
+    assert image_size(32) == image_size("32") == (32, 32)
+
+
+@pytest.mark.parametrize("text", ["", "0", "160x", "x120", "160*120", "-3", "1e2", "160x120x3"])
+def test_a_size_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="WIDTHxHEIGHT"):
+        image_size(text)
 
 
 def test_pixels_are_normalised_by_channel():

@@ -10,7 +10,7 @@ from torch import nn
 
 from compile.program_file import program_bytes
 from modeltree.link.bandwidth import BandwidthTypes
-from modeltree.link.latency import TransferModel
+from modeltree.link.transfer_time import TransferModel
 from modeltree.profiles import load_profile
 from modeltree.reward import Reward
 from nas.compression.distillation import DistilConfig

@@ -11,7 +11,7 @@ from runtime.chain.placement_file import Member, Placement, Stage
 from runtime.server.engine.engine import ModelEngine
 from runtime.server.engine.timing import ServiceTimes
 from runtime.server.fronts.admission import Admission, Limits
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.server.interface import ModelInfo
 from runtime.server.serving import front
 
@@ -63,9 +63,11 @@ class Running:
 
     def reserve(self):
         """A port, with nobody there that knows of any placement yet."""
-        self._desk = Desk(self.engine)
+        self._handler = RequestHandler(self.engine)
         scheme = "grpc" if self.tls is None else "grpcs"
-        self._front = front(self._desk, Admission(Limits(), token=self.token), scheme, "127.0.0.1", self.port, self.tls)
+        self._front = front(
+            self._handler, Admission(Limits(), token=self.token), scheme, "127.0.0.1", self.port, self.tls
+        )
         self.port = self._front.port
         return Member(name=self.name, address=f"{scheme}://127.0.0.1:{self.port}")
 
@@ -73,7 +75,7 @@ class Running:
         who = identity or Identity(token=self.token)
         neighbours = Neighbours(placement=placement, connect=lambda m: transport_of(m, who), own_name=self.name)
         self.member = ChainMember(self.engine, name=self.name, neighbours=neighbours)
-        self._desk._engine = self.member
+        self._handler._engine = self.member
         self._front.start()
 
     def stop(self):

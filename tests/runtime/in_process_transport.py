@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from typing import TypeVar
 
-from runtime.server.fronts.request_handler import Desk, refusal_of
+from runtime.server.fronts.request_handler import RequestHandler, refusal_of
 from runtime.server.interface import Engine
 from runtime.wire.protocol.tensors import FRAME, LOGITS, Tensor, X
 from runtime.wire.transports.interface import (
@@ -26,15 +26,15 @@ class InProcessTransport(Transport):
 
     def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.monotonic, threads: int = 32) -> None:
         super().__init__(clock=clock)
-        self._desk = Desk(engine)
+        self._handler = RequestHandler(engine)
         self._calls = ThreadPoolExecutor(threads, "nas-in-process")
         self._closed = False
 
     def ready(self, timeout_s: float) -> bool:
-        return self._ask(self._desk.ready, self._until(timeout_s))
+        return self._ask(self._handler.ready, self._until(timeout_s))
 
     def describe(self, model: str, timeout_s: float) -> Description:
-        info = self._ask(lambda: self._desk.model(model), self._until(timeout_s))
+        info = self._ask(lambda: self._handler.model(model), self._until(timeout_s))
         return Description(
             inputs=((X, "FP32", (-1, *info.shape_in)), (FRAME, "UINT8", (-1,))),
             outputs=((LOGITS, "FP32", (-1, *info.shape_out)),),
@@ -45,7 +45,7 @@ class InProcessTransport(Transport):
         self._calls.shutdown(wait=False, cancel_futures=True)
 
     def _send(self, model: str, request_id: str, tensor: Tensor, until: float) -> Response:
-        answered = self._ask(lambda: self._desk.infer(model, "", [tensor], [], until - self._clock()), until)
+        answered = self._ask(lambda: self._handler.infer(model, "", [tensor], [], until - self._clock()), until)
         return Response(
             request_id=request_id, model=model, tensors=answered.tensors, server_s=answered.seconds,
             sent_bytes=len(tensor.data), received_bytes=sum(len(one.data) for one in answered.tensors),

@@ -8,6 +8,7 @@ from torch import nn
 
 from modeltree.errors import ConfigError, NotApplicable
 from transforms.graph.network import Unit
+from transforms.techniques.least_squares import refit_
 
 Samples = tuple[torch.Tensor, torch.Tensor]
 """Inputs of a unit and the base network's outputs for them, to start a variant from data where that is cheap."""
@@ -85,7 +86,14 @@ class Technique(abc.ABC):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             variant = self.structure(unit, rate)
             self.initialise_(variant, unit, rate, samples)
+            if samples is not None and isinstance(variant.restore, nn.Identity) and not variant.ends_network:
+                refit_(variant.core, unit, unit.head(samples[0]), rectified=_rectifies(unit))
         return variant.eval()
+
+
+def _rectifies(unit: Unit) -> bool:
+    """Whether what the unit's layer gives below 0 is lost behind it."""
+    return not bool(unit.tail(torch.full((1, *unit.core_out_shape), -1.0)).any())
 
 
 def dense_convolution(unit: Unit, technique: str) -> nn.Conv2d:

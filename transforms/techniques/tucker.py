@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from transforms.graph.network import Unit
+from transforms.techniques.least_squares import root_of_moments, rows_of
 from transforms.techniques.technique import Samples, Technique, Variant, bias_of, dense_convolution, like, must_save
 
 _ROUNDS = 3
@@ -33,9 +34,13 @@ class Tucker2(Technique):
 
     def initialise_(self, variant: Variant, unit: Unit, rate: float, samples: Samples | None) -> None:
         first, middle, last = variant.core.children()
-        weight = unit.op.weight.detach()
-        core, out_factor, in_factor = tucker2(weight, middle.out_channels, middle.in_channels)
-        first.weight.copy_(in_factor.T[..., None, None])
+        weight = unit.op.weight.detach().double()
+        root = torch.eye(weight.shape[1], dtype=weight.dtype)
+        if samples is not None:  # what enters often matters more than what rarely does
+            root = root_of_moments(rows_of(unit.head(samples[0]), unit.op))
+        seen = torch.einsum("oihw,ij->ojhw", weight, root)
+        core, out_factor, in_factor = tucker2(seen, middle.out_channels, middle.in_channels)
+        first.weight.copy_(torch.linalg.solve(root, in_factor.double()).T[..., None, None])  # root is symmetric
         middle.weight.copy_(core)
         last.weight.copy_(out_factor[..., None, None])
         last.bias.copy_(bias_of(unit.op))

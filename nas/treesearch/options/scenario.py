@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from modeltree.link.bandwidth import BandwidthTypes
-from modeltree.link.latency import TransferModel
 from modeltree.link.traces import Trace
+from modeltree.link.transfer_time import TransferModel
 from modeltree.profiles import DeviceProfile
 from modeltree.reward import Reward
 

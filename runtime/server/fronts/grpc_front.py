@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 from modeltree.errors import ConfigError, FormatError
 from runtime.server.fronts.admission import Admission, ServerTls
-from runtime.server.fronts.arrivals import Arrivals
-from runtime.server.fronts.crowd import Crowd
+from runtime.server.fronts.grpc_arrivals import Arrivals
+from runtime.server.fronts.grpc_connections import GrpcConnections
 from runtime.server.fronts.grpc_reflection import SERVICES as REFLECTION
 from runtime.server.fronts.grpc_reflection import reflected
-from runtime.server.fronts.request_handler import EXTENSIONS, Desk, refusal_of
+from runtime.server.fronts.request_handler import EXTENSIONS, RequestHandler, refusal_of
 from runtime.server.interface import UnknownModel
 from runtime.server.open_files import open_files
 from runtime.wire.protocol.grpc_tensors import read_tensors, write_tensor
@@ -45,8 +45,8 @@ class GrpcFront:
     """
 
     def __init__(
-        self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None,
-        shared: bool = False,
+        self, handler: RequestHandler, admission: Admission, *, host: str = "127.0.0.1", port: int = 0,
+        tls: ServerTls | None = None, shared: bool = False,
     ) -> None:  # fmt: skip
         require_grpc()
         import grpc
@@ -81,20 +81,20 @@ class GrpcFront:
             ) from error
 
         self._arrivals = Arrivals(threads // 2, limits.read_s)
-        self._crowd = Crowd(self.port, places)
-        calls = _Calls(desk=desk, admission=admission, arrivals=self._arrivals, crowd=self._crowd)
+        self._connections = GrpcConnections(self.port, places)
+        calls = _Calls(handler=handler, admission=admission, arrivals=self._arrivals, connections=self._connections)
         self._server.add_generic_rpc_handlers(calls.handlers())
 
     def start(self) -> None:
         self._arrivals.start()
-        self._crowd.start()
+        self._connections.start()
         self._server.start()
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no more connections, let what is being answered end within a time, then cut. May be called again."""
         self._server.stop(grace_s).wait(grace_s + _CUT_S)
         self._arrivals.stop()
-        self._crowd.stop()
+        self._connections.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -110,10 +110,10 @@ def _credentials(tls: ServerTls) -> Any:
 class _Calls:
     """What all calls share. admission : for those that need the token."""
 
-    desk: Desk
+    handler: RequestHandler
     admission: Admission
     arrivals: Arrivals
-    crowd: Crowd
+    connections: GrpcConnections
 
     def handlers(self) -> tuple[Any, ...]:
         """One for each service.
@@ -140,7 +140,7 @@ class _Calls:
         try:
             if guarded:
                 self.admission.check_token(_token(context))
-                self.crowd.called(context.peer())
+                self.connections.called(context.peer())
             with self.arrivals.waiting(context):
                 data = next(messages, None)
             if data is None:
@@ -183,13 +183,13 @@ def _live(calls: _Calls, asked: Any, context: Any) -> Any:
 
 
 def _ready(calls: _Calls, asked: Any, context: Any) -> Any:
-    return message("inference.ServerReadyResponse")(ready=calls.desk.ready())
+    return message("inference.ServerReadyResponse")(ready=calls.handler.ready())
 
 
 def _health(calls: _Calls, asked: Any, context: Any) -> Any:
     if asked.service not in ("", _SERVICE, _HEALTH, *REFLECTION):
         raise UnknownModel(f"no service {asked.service[:80]!r}: ask for {_SERVICE}, or for none")
-    return message("grpc.health.v1.HealthCheckResponse")(status=_SERVING if calls.desk.ready() else _NOT_SERVING)
+    return message("grpc.health.v1.HealthCheckResponse")(status=_SERVING if calls.handler.ready() else _NOT_SERVING)
 
 
 def _server_metadata(calls: _Calls, asked: Any, context: Any) -> Any:
@@ -197,19 +197,19 @@ def _server_metadata(calls: _Calls, asked: Any, context: Any) -> Any:
 
 
 def _index(calls: _Calls, asked: Any, context: Any) -> Any:
-    made, ready = message("inference.RepositoryIndexResponse")(), calls.desk.ready()
-    for name in calls.desk.models() if ready or not asked.ready else ():
+    made, ready = message("inference.RepositoryIndexResponse")(), calls.handler.ready()
+    for name in calls.handler.models() if ready or not asked.ready else ():
         made.models.add(name=name, version=VERSION, state="READY" if ready else "UNAVAILABLE")
     return made
 
 
 def _model_ready(calls: _Calls, asked: Any, context: Any) -> Any:
-    served = asked.name == PROBE or bool(calls.desk.model(asked.name, asked.version))
-    return message("inference.ModelReadyResponse")(ready=served and calls.desk.ready())
+    served = asked.name == PROBE or bool(calls.handler.model(asked.name, asked.version))
+    return message("inference.ModelReadyResponse")(ready=served and calls.handler.ready())
 
 
 def _model_metadata(calls: _Calls, asked: Any, context: Any) -> Any:
-    info = calls.desk.model(asked.name, asked.version)
+    info = calls.handler.model(asked.name, asked.version)
     made = message("inference.ModelMetadataResponse")(name=asked.name, versions=[VERSION], platform="nas")
     made.inputs.add(name=X, datatype="FP32", shape=[-1, *info.shape_in])
     made.inputs.add(name=FRAME, datatype="UINT8", shape=[-1])
@@ -223,7 +223,7 @@ def _infer(calls: _Calls, asked: Any, context: Any) -> Any:
         outputs = [one.name for one in asked.outputs]
         left_s = context.time_remaining()
         deadline_s = None if left_s is None or left_s > _FOREVER_S else left_s
-        answered = calls.desk.infer(asked.model_name, asked.model_version, tensors, outputs, deadline_s)
+        answered = calls.handler.infer(asked.model_name, asked.model_version, tensors, outputs, deadline_s)
     made = message("inference.ModelInferResponse")(model_name=asked.model_name, model_version=VERSION, id=asked.id)
     made.parameters[SECONDS].double_param = answered.seconds
     made.parameters[WAITING].double_param = answered.waiting_s

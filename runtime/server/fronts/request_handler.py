@@ -71,7 +71,7 @@ def refusal_of(error: Exception) -> Refusal:
     return Refusal(reason=Reason.FAILED, message="the server failed: its log says how")
 
 
-class Desk:
+class RequestHandler:
     """The engine's models as models of the protocol, whatever it is spoken over.
 
     max_bytes : of a request's numbers as float32, however few bytes they came in.

@@ -15,7 +15,7 @@ from modeltree.errors import ConfigError
 from runtime.server.fronts.admission import Admission, ServerTls
 from runtime.server.fronts.connections import Connection, Connections, Stage
 from runtime.server.fronts.http_request import BadRequest, Head, RequestReader
-from runtime.server.fronts.request_handler import Desk, refusal_of
+from runtime.server.fronts.request_handler import RequestHandler, refusal_of
 from runtime.server.fronts.rest_routes import Answer, Asked, Routes, not_allowed, parts_of, refused, unreadable
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.deadline_socket import PatientSocket
@@ -40,10 +40,10 @@ class RestFront:
     """
 
     def __init__(
-        self, desk: Desk, admission: Admission, *, host: str = "127.0.0.1", port: int = 0, tls: ServerTls | None = None,
-        shared: bool = False,
+        self, handler: RequestHandler, admission: Admission, *, host: str = "127.0.0.1", port: int = 0,
+        tls: ServerTls | None = None, shared: bool = False,
     ) -> None:  # fmt: skip
-        self._limits, self._admission, self._routes = admission.limits, admission, Routes(desk, admission)
+        self._limits, self._admission, self._routes = admission.limits, admission, Routes(handler, admission)
         self._context = None if tls is None else _context(tls)
         self._connections = Connections(admission.limits.max_connections)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -19,7 +19,7 @@ from modeltree.errors import FormatError
 from modeltree.units import s_from_ms
 from runtime.server.fronts.admission import Admission
 from runtime.server.fronts.http_request import Head
-from runtime.server.fronts.request_handler import EXTENSIONS, Desk, Refusal
+from runtime.server.fronts.request_handler import EXTENSIONS, Refusal, RequestHandler
 from runtime.server.interface import UnknownModel
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.reasons import KEY, Reason
@@ -59,10 +59,10 @@ class Asked:
 
 
 class Routes:
-    """Answers for a desk, to those whom `admission` lets in."""
+    """Answers for a request handler, to those whom `admission` lets in."""
 
-    def __init__(self, desk: Desk, admission: Admission) -> None:
-        self._desk, self._admission = desk, admission
+    def __init__(self, handler: RequestHandler, admission: Admission) -> None:
+        self._handler, self._admission = handler, admission
 
     def find(self, path: tuple[str, ...]) -> Route:
         """What there is at a path.
@@ -94,25 +94,25 @@ class Routes:
         return _json(200, {"name": "nas", "version": VERSION, "extensions": EXTENSIONS})
 
     def _ready(self, asked: Asked) -> Answer:
-        ready = self._desk.ready()
+        ready = self._handler.ready()
         return _json(200 if ready else 503, {"ready": ready})
 
     def _models(self, asked: Asked) -> Answer:
-        return _json(200, {"models": self._desk.models()})
+        return _json(200, {"models": self._handler.models()})
 
     def _index(self, asked: Asked) -> Answer:
         try:
             wanted = msgspec.json.decode(asked.body, type=rest.IndexRequest) if asked.body else rest.IndexRequest()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f'the request is not JSON such as {{"ready": true}}: {error}') from error
-        ready = self._desk.ready()
+        ready = self._handler.ready()
         state = "READY" if ready else "UNAVAILABLE"
-        names = self._desk.models() if ready or not wanted.ready else []
+        names = self._handler.models() if ready or not wanted.ready else []
         return _json(200, [{"name": name, "version": VERSION, "state": state, "reason": ""} for name in names])
 
     def _model(self, asked: Asked) -> Answer:
         name, version = _model_of(asked.path)
-        info = self._desk.model(name, version)
+        info = self._handler.model(name, version)
         return _json(200, {
             "name": name, "versions": [VERSION], "platform": "nas",
             "inputs": [{"name": X, "datatype": "FP32", "shape": [-1, *info.shape_in]},
@@ -122,8 +122,8 @@ class Routes:
 
     def _model_ready(self, asked: Asked) -> Answer:
         name, version = _model_of(asked.path)
-        served = name == PROBE or bool(self._desk.model(name, version))
-        return _json(200, {"name": name, "ready": served and self._desk.ready()})
+        served = name == PROBE or bool(self._handler.model(name, version))
+        return _json(200, {"name": name, "ready": served and self._handler.ready()})
 
     def _infer(self, asked: Asked) -> Answer:
         name, version = _model_of(asked.path)
@@ -134,7 +134,7 @@ class Routes:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise FormatError(f"the request is not the JSON that it must be: {error}") from error
             outputs = [one.name for one in wanted.outputs]
-            answered = self._desk.infer(name, version, rest.tensors(wanted.inputs, blob), outputs, _left_s(asked))
+            answered = self._handler.infer(name, version, rest.tensors(wanted.inputs, blob), outputs, _left_s(asked))
         binary = wanted.wants_binary()
         reply = rest.InferReply(
             model_name=name, model_version=VERSION, id=wanted.id,

@@ -24,6 +24,9 @@ def tiny():
 def wide():
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 7))
 
+def grey():
+    return nn.Sequential(nn.Conv2d(1, 8, (16, 24)), nn.ReLU(), nn.Flatten(), nn.Linear(8, 10))
+
 def odd():
     return nn.Sequential(nn.Flatten(), nn.Linear(11, 10))
 """
@@ -169,6 +172,14 @@ def test_images_that_are_none_are_refused(nas, tmp_path, base):
 )
 def test_a_network_that_does_not_fit_is_refused(nas, tmp_path, base, name, why):
     refused(nas, tmp_path, "--base", base.replace(":tiny", f":{name}"), "--image-size", 16, why=why)
+
+
+def test_a_network_for_other_inputs_is_told_which_options_say_so(nas, tmp_path, base):
+    grey = ("--base", base.replace(":tiny", ":grey"))
+    refused(nas, tmp_path, *grey, "--image-size", "24x16", why="pass --channels L")
+    refused(nas, tmp_path, *grey, "--image-size", "16x24", "--channels", "L", why="pass --image-size 24x16")
+    refused(nas, tmp_path, "--image-size", "24*16", why="a number of pixels or WIDTHxHEIGHT such as 160x120")
+    refused(nas, tmp_path, *grey, "--channels", "grey", why="unknown kind of channels 'grey': known are BGR, L, RGB")
 
 
 def test_a_folder_that_is_no_run_is_left_alone(nas, tmp_path):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from modeltree.errors import BrokenImages, ConfigError, DataError
+from modeltree.preprocessing import PictureRule
 from nas.data import Dataset, ImageSet, cifar10, jpeg_round_trip, load_dataset
 from nas.data.split import mean_and_std, stratified
 from runtime.images import pixels_of
@@ -50,7 +51,7 @@ def test_digits_come_in_three_parts_that_do_not_overlap():
     parts = [{image.tobytes() for image in part.images} for part in (data.fit, data.search, data.test)]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 1797
     assert all(set(part.labels) == set(range(10)) for part in (data.fit, data.search, data.test))
-    assert data.image_size == 32
+    assert data.image_shape == (3, 32, 32)
     assert not data.flip
 
 
@@ -103,7 +104,33 @@ def test_bad_specs_are_refused(spec):
         load_dataset(spec)
 
 
-@pytest.mark.parametrize(("spec", "size"), [("digits", 7), ("cifar10:/nowhere", 64)])
+def test_digits_come_in_one_channel_and_in_any_proportions():
+    grey = load_dataset("digits", image_size=8, rule=PictureRule(channels="L"))
+    assert grey.image_shape == (1, 8, 8)
+    assert len(grey.mean) == len(grey.std) == 1
+    assert np.array_equal(grey.test.images[:, 0], load_dataset("digits", image_size=8).test.images[:, 2])
+    wide = load_dataset("digits", image_size="16x8", rule=PictureRule(resize="stretch"))
+    assert wide.image_shape == wide.preprocessing.shape == (3, 8, 16)
+    assert grey.normalise(grey.test.images).shape[1:] == (1, 8, 8)
+
+
+def test_what_a_network_was_normalised_by_can_be_said():
+    data = load_dataset("digits", image_size=8, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
+    assert (data.mean, data.preprocessing.std) == ((0.1, 0.2, 0.3), (1.0, 2.0, 4.0))
+    for mean, std in (((0.1,), (1.0,)), ((0.1, 0.2, 0.3), ()), ((0.1, 0.2, 0.3), (1.0, 0.0, 1.0))):
+        with pytest.raises(ConfigError, match="a number a channel"):
+            load_dataset("digits", image_size=8, mean=mean, std=std)
+
+
+def test_grey_pictures_lose_little_as_jpegs():
+    grey = load_dataset("digits", image_size=16, rule=PictureRule(channels="L")).test.images[:4]
+    decoded, size_bytes = jpeg_round_trip(grey, 95)
+    assert decoded.shape == grey.shape
+    assert np.abs(decoded.astype(int) - grey).mean() < 3
+    assert size_bytes < jpeg_round_trip(grey.repeat(3, axis=1), 95)[1]
+
+
+@pytest.mark.parametrize(("spec", "size"), [("digits", 7), ("digits", "64x7"), ("cifar10:/nowhere", 64)])
 def test_bad_sizes_are_refused(spec, size):
     with pytest.raises(ConfigError, match="image size"):
         load_dataset(spec, image_size=size)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from modeltree.link.bandwidth import BandwidthTypes
-from modeltree.link.latency import TransferModel
 from modeltree.link.traces import Trace
+from modeltree.link.transfer_time import TransferModel
 from modeltree.profiles import load_profile
 from modeltree.reward import Reward
 from nas.emulation.known_types import met_link

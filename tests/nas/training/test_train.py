@@ -203,6 +203,16 @@ def test_augmenting_shifts_and_mirrors_whole_images():
     assert hits.any(1).all()
 
 
+def test_augmenting_shifts_each_way_by_an_eighth_of_that_side():
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (200, 1, 8, 24), dtype=np.uint8)
+    shifted = augment(images, rng, flip=False, crop=True)
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (3, 3)))
+    windows = {(y, x): padded[:, :, y : y + 8, x : x + 24] for y in range(3) for x in range(7)}
+    hits = {by for by, window in windows.items() if (shifted == window).all((1, 2, 3)).any()}
+    assert hits == set(windows)
+
+
 def test_digits_are_never_mirrored(digits):
     assert not recipe(digits).flip
     assert recipe(digits, epochs=3).epochs == 3

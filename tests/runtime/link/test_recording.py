@@ -12,7 +12,7 @@ from runtime.link import Relay, Shape
 from runtime.link.recording import LEAST_BYTES, Measured, RecordConfig, record, trace_of
 from runtime.server.fronts.admission import Admission, Limits
 from runtime.server.fronts.grpc_front import GrpcFront
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.wire.transports import BusyError, Exchange, Refused, TimedOut, Transport, Unreachable, open_transport
 
 OVERHEAD_BYTES = 60
@@ -213,7 +213,7 @@ class Nothing:
 def test_a_trace_played_by_a_relay_before_a_real_server_is_recorded():
     """A relay is never faster than its trace, a busy machine may be slower; levels must still be told apart."""
     played = trace_from([8.0, 2.0], interval_s=2.0, rtt_ms=20.0)
-    front = GrpcFront(Desk(Nothing()), Admission(Limits()))
+    front = GrpcFront(RequestHandler(Nothing()), Admission(Limits()))
     front.start()
     try:
         with (

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.server.fronts.admission import Admission, Limits
 from runtime.server.fronts.grpc_front import GrpcFront
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.server.fronts.rest_front import RestFront
 from runtime.server.interface import Answer, ModelInfo
 from runtime.wire.transports import open_transport
@@ -44,7 +44,7 @@ class Summing:
 @contextlib.contextmanager
 def served(scheme, *, engine=None, tls=None, token=None, **limits):
     admission = Admission(Limits(**limits), token=token)
-    front = FRONTS[scheme](Desk(engine or Summing()), admission, tls=tls)
+    front = FRONTS[scheme](RequestHandler(engine or Summing()), admission, tls=tls)
     front.start()
     try:
         yield f"{scheme}{'s' if tls else ''}://127.0.0.1:{front.port}"

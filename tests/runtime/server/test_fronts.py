@@ -9,14 +9,14 @@ from summing_fronts import BOTH, FRONTS, Summing, X, ask, served
 
 from modeltree.errors import ConfigError
 from runtime.server.fronts.admission import Admission, Buckets, Limits
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.wire.transports import BusyError, TransportError, open_transport
 
 
 @BOTH
 def test_an_address_that_is_taken_is_refused(scheme):
     with served(scheme) as url, pytest.raises(ConfigError, match="cannot listen"):
-        FRONTS[scheme](Desk(Summing()), Admission(Limits()), port=int(url.rpartition(":")[2]))
+        FRONTS[scheme](RequestHandler(Summing()), Admission(Limits()), port=int(url.rpartition(":")[2]))
 
 
 @BOTH
@@ -83,7 +83,7 @@ def test_a_server_that_loads_is_live_and_not_ready(scheme):
 def test_stopping_lets_what_is_being_answered_end(scheme):
     engine = Summing()
     engine.gate.clear()
-    front = FRONTS[scheme](Desk(engine), Admission(Limits()))
+    front = FRONTS[scheme](RequestHandler(engine), Admission(Limits()))
     front.start()
     with open_transport(f"{scheme}://127.0.0.1:{front.port}") as transport, ThreadPoolExecutor(2) as pool:
         call = pool.submit(transport.infer, "sum", X, bits=32, timeout_s=5.0)

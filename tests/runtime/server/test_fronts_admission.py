@@ -6,7 +6,7 @@ from summing_fronts import BOTH, FRONTS, Summing, X, ask, served
 
 from modeltree.errors import ConfigError
 from runtime.server.fronts.admission import Admission, Limits, ServerTls
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.wire.transports import Refused, TransportError, Unreachable, open_transport
 
 
@@ -119,6 +119,8 @@ def test_tls_files_that_do_not_fit_are_refused_before_serving(scheme, tmp_path, 
     text = tmp_path / "no.pem"
     text.write_text("no certificate")
     with pytest.raises(ConfigError, match=r"TLS|PEM"):
-        FRONTS[scheme](Desk(Summing()), Admission(Limits()), tls=ServerTls(certificate=text, key=server_tls["key"]))
+        FRONTS[scheme](
+            RequestHandler(Summing()), Admission(Limits()), tls=ServerTls(certificate=text, key=server_tls["key"])
+        )
     with pytest.raises(ConfigError, match="not a file"):
         ServerTls(certificate=tmp_path / "missing.pem", key=text)

@@ -9,10 +9,10 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from runtime.server.fronts.admission import Admission, Limits
-from runtime.server.fronts.arrivals import Arrivals
 from runtime.server.fronts.connections import PATIENCE_S
+from runtime.server.fronts.grpc_arrivals import Arrivals
 from runtime.server.fronts.grpc_front import GrpcFront
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.server.interface import Answer, ModelInfo
 from runtime.wire.protocol.messages import message
 
@@ -34,7 +34,7 @@ class Nothing:
 
 @contextlib.contextmanager
 def served(**limits):
-    front = GrpcFront(Desk(Nothing()), Admission(Limits(**limits), token="t"))
+    front = GrpcFront(RequestHandler(Nothing()), Admission(Limits(**limits), token="t"))
     front.start()
     try:
         with grpc.insecure_channel(f"127.0.0.1:{front.port}") as channel:

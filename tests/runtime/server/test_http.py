@@ -10,7 +10,7 @@ import pytest
 
 from runtime.server.fronts.admission import Admission, Limits
 from runtime.server.fronts.connections import PATIENCE_S, Connections, Stage
-from runtime.server.fronts.request_handler import Desk
+from runtime.server.fronts.request_handler import RequestHandler
 from runtime.server.fronts.rest_front import RestFront
 from runtime.server.interface import Answer, ModelInfo
 
@@ -35,7 +35,7 @@ class Summing:
 @contextlib.contextmanager
 def served(**limits):
     limits = {"max_message_bytes": LIMIT_BYTES, "read_s": 5.0, "idle_s": 5.0} | limits
-    front = RestFront(Desk(Summing()), Admission(Limits(**limits), token="t"))
+    front = RestFront(RequestHandler(Summing()), Admission(Limits(**limits), token="t"))
     front.start()
     try:
         yield front.port

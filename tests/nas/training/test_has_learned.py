@@ -10,7 +10,7 @@ from nas.bases import save_weights
 from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet
 from nas.search import search
-from nas.training.soundness import doubt, fault
+from nas.training.has_learned import doubt, fault
 
 CLASSES = 4
 

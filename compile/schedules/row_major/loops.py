@@ -13,8 +13,8 @@ from compile.graph.layouts import Layout
 from compile.graph.stages import Loops, Value
 from compile.schedules.emit import registers, split, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
-from compile.schedules.reductions import REDUCTIONS
-from compile.schedules.scalars import SCALARS, is_nan
+from compile.schedules.row_major.reductions import REDUCTIONS
+from compile.schedules.row_major.scalars import SCALARS, is_nan
 from compile.targets import Target
 
 

@@ -22,11 +22,11 @@ class Cancellable(Protocol):
 class Arrivals:
     """Cancels calls that keep a thread waiting. Safe from any thread; a thread of its own looks from `start` to `stop`.
 
-    crowd : so many calls at once have others wait; then each has `PATIENCE_S`, else `read_s`. clock : seconds, rising.
+    busy_from : from so many waiting calls on each has `PATIENCE_S`, else `read_s`. clock : seconds, rising.
     """
 
-    def __init__(self, crowd: int, read_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._crowd, self._read_s, self._clock = crowd, read_s, clock
+    def __init__(self, busy_from: int, read_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._busy_from, self._read_s, self._clock = busy_from, read_s, clock
         self._since: dict[Cancellable, float] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="nas-arrivals", daemon=True)
@@ -51,7 +51,7 @@ class Arrivals:
     def look(self) -> None:
         """Cancel whoever has kept a thread for too long."""
         waiting = list(self._since.items())
-        patience_s = min(PATIENCE_S, self._read_s) if len(waiting) >= self._crowd else self._read_s
+        patience_s = min(PATIENCE_S, self._read_s) if len(waiting) >= self._busy_from else self._read_s
         now = self._clock()
         for call, since in waiting:
             if now - since >= patience_s:

@@ -8,7 +8,7 @@ from tvm.tirx.script.builder import ir as T
 
 from compile.graph.stages import Loops
 from compile.schedules.emit import registers, split, tasks
-from compile.schedules.scalars import differ, is_nan
+from compile.schedules.row_major.scalars import differ, is_nan
 
 _LOWEST, _HIGHEST = -3.4028234663852886e38, 3.4028234663852886e38
 

@@ -26,7 +26,7 @@ _FILES = Path("/proc/self/fd")
 _KNOWN = 4
 
 
-class Crowd:
+class GrpcConnections:
     """Keeps half of a front's places free of connections that make no call. Safe from any thread.
 
     port : the front's. most : its places. clock : seconds, rising.
@@ -37,7 +37,7 @@ class Crowd:
         self._known: dict[str, None] = {}
         self._since: dict[Peer, float] = {}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="nas-crowd", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="nas-grpc-connections", daemon=True)
 
     def called(self, peer: str) -> None:
         """A connection has made a call that was let in. peer : as gRPC calls it."""

@@ -11,7 +11,7 @@ from modeltree.errors import GraphError, Remark
 from nas.bases import build
 from nas.config import SearchConfig
 from nas.training.base_network import prepare
-from nas.training.program_soundness import check_program
+from nas.training.deployability import check_program
 from transforms import export
 
 SHAPE = (3, 8, 8)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from modeltree.errors import ConfigError
-from modeltree.link.latency import TransferModel
+from modeltree.link.transfer_time import TransferModel
 
 
 def test_a_transfer_is_round_trip_plus_copying_plus_bytes_over_bandwidth():

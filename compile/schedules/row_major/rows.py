@@ -11,7 +11,7 @@ from compile.graph.layouts import Layout
 from compile.graph.stages import Map, Rows
 from compile.schedules.emit import exp, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
-from compile.schedules.row_major import RowEpilogue, in_row, over_row, row_step_key, step_operands
+from compile.schedules.row_major.pieces import RowEpilogue, in_row, over_row, row_step_key, step_operands
 from compile.targets import Target
 from compile.vectors import lanes_at, spread
 

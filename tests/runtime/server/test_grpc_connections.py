@@ -7,14 +7,14 @@ import socket
 import pytest
 
 from runtime.server.fronts.connections import PATIENCE_S
-from runtime.server.fronts.crowd import Crowd, _peer
+from runtime.server.fronts.grpc_connections import GrpcConnections, _peer
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc/self/fd")
 
 
 @contextlib.contextmanager
 def listening():
-    """A port; what connects from an address, both ends; and a crowd that has four places there."""
+    """A port; what connects from an address, both ends; and connections that have four places there."""
     now = [0.0]
     with contextlib.ExitStack() as held, socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -25,7 +25,7 @@ def listening():
             held.enter_context(server.accept()[0])
             return far
 
-        yield connected, Crowd(server.getsockname()[1], 4, clock=lambda: now[0]), now
+        yield connected, GrpcConnections(server.getsockname()[1], 4, clock=lambda: now[0]), now
 
 
 def gone(sock):
@@ -45,34 +45,34 @@ def name(sock):
 
 
 def test_the_oldest_of_the_address_that_has_most_go_until_half_of_the_places_are_free():
-    with listening() as (connected, crowd, _):
+    with listening() as (connected, connections, _):
         many = [connected("127.0.0.2") for _ in range(5)]
         one = connected("127.0.0.3")
-        crowd.look()
+        connections.look()
         assert [gone(each) for each in many] == [True] * 4 + [False]
         assert not gone(one)
 
 
 def test_who_has_called_keeps_the_place():
-    with listening() as (connected, crowd, now):
+    with listening() as (connected, connections, now):
         callers = [connected("127.0.0.2") for _ in range(4)]
         for each in callers:
-            crowd.called(name(each))
+            connections.called(name(each))
         stranger = connected("127.0.0.2")
         now[0] = PATIENCE_S
-        crowd.look()
+        connections.look()
         assert [gone(each) for each in (*callers, stranger)] == [False] * 4 + [True]
 
 
 def test_who_has_no_more_than_a_share_is_given_time():
-    with listening() as (connected, crowd, now):
+    with listening() as (connected, connections, now):
         each = [connected(f"127.0.0.{number}") for number in range(2, 5)]
         for one in each[:2]:
-            crowd.called(name(one))
-        crowd.look()
+            connections.called(name(one))
+        connections.look()
         assert not any(gone(one) for one in each)
         now[0] += PATIENCE_S
-        crowd.look()
+        connections.look()
         assert [gone(one) for one in each] == [False, False, True]
 
 

@@ -17,7 +17,7 @@ from compile.graph.layouts import Layout
 from compile.graph.stages import Operand, Product
 from compile.schedules.convolution import PARALLEL_MACS
 from compile.schedules.emit import prefetch, registers, split, tasks
-from compile.schedules.row_major import RowEpilogue, row_step_key, step_operands
+from compile.schedules.row_major.pieces import RowEpilogue, row_step_key, step_operands
 from compile.targets import Target
 from compile.vectors import lanes_at, spread
 
