@@ -166,8 +166,8 @@ def knowledge(
     start = time.perf_counter()
     library = build_library(
         prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
-        prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
-        progress=partial(progress, "library"),
+        prepared.probe_images(config.seed), workers, names=config.techniques,
+        device=load_profile(config.device), config=distil, progress=partial(progress, "library"),
     )  # fmt: skip
     library = screened(library)
     built = time.perf_counter()

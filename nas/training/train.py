@@ -169,8 +169,9 @@ def train(
     if len(dataset.fit) < 2:
         raise DataError(f"{dataset.name} has {len(dataset.fit)} training images but must have at least 2: add images")
     place = device_named(device)
-    layout = torch.channels_last if config.bf16 else torch.contiguous_format  # in which 16 bits are multiplied fastest
-    student = copy.deepcopy(model).to(place, memory_format=layout).train()
+    student = copy.deepcopy(model).to(place).train()
+    if config.bf16:  # the layout in which 16 bits are multiplied fastest
+        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(student, config)
     run = {**asdict(config), "data": dataset.fingerprint, "start": fingerprint(model)}
     first = _resume_(student, optimiser, run, checkpoint) if checkpoint and checkpoint.exists() else 0
@@ -181,7 +182,7 @@ def train(
             state = {"run": run, "epochs_done": epoch + 1}
             save_state(checkpoint, {**state, "model": student.state_dict(), "optimiser": optimiser.state_dict()})
     recalibrate_(student, calibration_batches(dataset, place, config.seed))
-    return student.to("cpu", memory_format=torch.contiguous_format).eval()
+    return student.to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
 def _resume_(student: nn.Module, optimiser: torch.optim.Optimizer, run: dict[str, Any], checkpoint: Path) -> int:

@@ -13,6 +13,7 @@ from transforms.graph.network import Unit
 
 _RIDGE = 1e-4
 _POSITIONS = 2**14
+_IMAGES = 128  # at least, so that no few images decide
 _ROWS_PER_UNKNOWN = 4  # with fewer, the solution describes the samples, not the layer
 _RECTIFIED_ROUNDS = 3
 
@@ -22,6 +23,12 @@ def rows_of(values: torch.Tensor, layer: nn.Module, most: int = _POSITIONS) -> t
     channels)."""
     rows = values.movedim(1, -1).flatten(0, -2) if isinstance(layer, nn.Conv2d) else values.flatten(0, -2)
     return rows[:: -(-len(rows) // most)]
+
+
+def enough_of(images: torch.Tensor) -> torch.Tensor:
+    """The first of some maps or vectors (n, ...), as many as give `rows_of` its positions from many images."""
+    positions = max(1, images[0].numel() // images.shape[1])
+    return images[: max(_IMAGES, -(-_POSITIONS // positions))]
 
 
 def root_of_moments(rows: torch.Tensor) -> torch.Tensor:
@@ -44,6 +51,7 @@ def refit_(core: nn.Module, unit: Unit, inputs: torch.Tensor, *, rectified: bool
     last: Any = _last(core)
     if last is None:
         return False
+    inputs = enough_of(inputs)
     seen: list[torch.Tensor] = []
     handle = last.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     try:
@@ -80,7 +88,9 @@ def _solved(known: torch.Tensor, wanted: torch.Tensor, beside: torch.Tensor | No
     known = torch.cat([known, known.new_ones(len(known), 1)], dim=1)
     factor = torch.linalg.cholesky(_ridged(known.T @ known))
     solution = torch.cholesky_solve(known.T @ wanted, factor)
-    for _ in range(_RECTIFIED_ROUNDS if beside is not None else 0):
+    if beside is None:
+        return solution
+    for _ in range(_RECTIFIED_ROUNDS):
         sums = known @ solution + beside
         goal = torch.where(wanted + beside > 0, wanted, sums.clamp_max(0.0) - beside)
         solution = torch.cholesky_solve(known.T @ goal, factor)

@@ -11,7 +11,7 @@ from torch import nn
 
 from modeltree.errors import NotApplicable
 from transforms.graph.network import Unit
-from transforms.techniques.least_squares import root_of_moments, rows_of
+from transforms.techniques.least_squares import enough_of, root_of_moments, rows_of
 from transforms.techniques.technique import Samples, Technique, Variant, bias_of, must_save
 
 _LANES = 16
@@ -44,7 +44,7 @@ class LowRank(Technique):
         weight = _matrix(unit, self.name).double()
         root = torch.eye(weight.shape[1], dtype=torch.float64)
         if samples is not None:
-            root = root_of_moments(rows_of(unit.head(samples[0]), unit.op))
+            root = root_of_moments(rows_of(unit.head(enough_of(samples[0])), unit.op))
         left, values, right = torch.linalg.svd(weight @ root, full_matrices=False)
         k = second.weight.shape[1]
         thin = torch.linalg.solve(root, (values[:k, None] * right[:k]).T).T  # root is symmetric
@@ -66,4 +66,3 @@ def _matrix(unit: Unit, technique: str) -> torch.Tensor:
             f"groups, padding {op.padding}"
         )
     return op.weight.detach().flatten(1)
-

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from transforms.graph.network import Unit
-from transforms.techniques.least_squares import root_of_moments, rows_of
+from transforms.techniques.least_squares import enough_of, root_of_moments, rows_of
 from transforms.techniques.technique import Samples, Technique, Variant, bias_of, dense_convolution, like, must_save
 
 _ROUNDS = 3
@@ -37,7 +37,7 @@ class Tucker2(Technique):
         weight = unit.op.weight.detach().double()
         root = torch.eye(weight.shape[1], dtype=weight.dtype)
         if samples is not None:  # what enters often matters more than what rarely does
-            root = root_of_moments(rows_of(unit.head(samples[0]), unit.op))
+            root = root_of_moments(rows_of(unit.head(enough_of(samples[0])), unit.op))
         seen = torch.einsum("oihw,ij->ojhw", weight, root)
         core, out_factor, in_factor = tucker2(seen, middle.out_channels, middle.in_channels)
         first.weight.copy_(torch.linalg.solve(root, in_factor.double()).T[..., None, None])  # root is symmetric
