@@ -132,7 +132,7 @@ def _tune(work: Work) -> str:
 def _plan(work: Work) -> str:
     """Tensors that do not live at once share memory."""
     assert work.placed
-    work.plan = planned(work.placed, work.kernels)
+    work.plan = planned(work.placed, work.kernels, work.tiles)
     lines = [f"{name}: {where} + {offset}" for name, (where, offset) in work.plan.tensors.items()]
     return "\n".join([*lines, f"workspace {work.plan.workspace_bytes} bytes, weights {len(work.plan.weights)}"]) + "\n"
 

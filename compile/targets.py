@@ -20,6 +20,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     linker : `lld` (ziglang's, for any target) or `cc` (this machine's own compiler, for libraries of its own kind).
     vector_bits : width of a vector register. registers : how many there are.
     threads : that the library is laid out for; the runtime may use fewer.
+    cache_bytes : that a thread has of the last cache which is fast: its own, or its share of one for several.
     dot : dot-product instructions that may be used: `vnni`, `bf16` (x86), `sdot` (ARM).
     runtime : which runtime library goes with it: `tvm` (the wheel's) or `shim` (ours, where there is no wheel).
 
@@ -37,6 +38,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vector_bits: int = 128
     registers: int = 32
     threads: int = 1
+    cache_bytes: int = 256_000
     dot: tuple[str, ...] = ()
     runtime: str = "tvm"
 
@@ -47,6 +49,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(f"registers of {self.name} is {self.registers}: it must be within 8..64")
         if not 1 <= self.threads <= 256:
             raise ConfigError(f"threads of {self.name} is {self.threads}: it must be within 1..256")
+        if not 16_000 <= self.cache_bytes <= 1_000_000_000:
+            raise ConfigError(f"cache_bytes of {self.name} is {self.cache_bytes}: it must be within 16000..1000000000")
         if known := set(self.dot) - {"vnni", "bf16", "sdot"}:
             raise ConfigError(f"dot of {self.name} has {sorted(known)}: known are bf16, sdot, vnni")
         if self.linker not in ("lld", "cc"):
@@ -91,7 +95,7 @@ TARGETS: dict[str, Target] = {
             # cortex-a9: for a7 and a53 LLVM multiplies and adds apart and spills, 450 instructions for 96 products
             triple="armv7l-unknown-linux-gnueabihf", cpu="cortex-a9",
             features=("+neon", "+hwdiv-arm", "+hwdiv"),
-            vector_bits=128, registers=16, threads=4, runtime="shim",
+            vector_bits=128, registers=16, threads=4, cache_bytes=128_000, runtime="shim",
         ),
         Target(
             name="pi4", description="Raspberry Pi 4 with 64-bit Linux: Cortex-A72",
@@ -101,7 +105,7 @@ TARGETS: dict[str, Target] = {
         Target(
             name="pi5", description="Raspberry Pi 5: Cortex-A76 with dot products",
             triple=_AARCH64, cpu="cortex-a76", features=("+neon", "+dotprod", "+fullfp16"),
-            vector_bits=128, registers=32, threads=4, dot=("sdot",),
+            vector_bits=128, registers=32, threads=4, cache_bytes=512_000, dot=("sdot",),
         ),
         Target(
             name="phone", description="Android phones of 2018 and later: arm64 with dot products",
@@ -110,11 +114,11 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="x86-64-v3", description="x86-64 with AVX2 and FMA (2013 and later)",
-            triple=_X86, cpu="x86-64-v3", vector_bits=256, registers=16, threads=2,
+            triple=_X86, cpu="x86-64-v3", vector_bits=256, registers=16, threads=2, cache_bytes=256_000,
         ),
         Target(
             name="x86-64-v4", description="x86-64 with AVX-512 (servers of 2017 and later, Zen 4)",
-            triple=_X86, cpu="x86-64-v4", vector_bits=512, registers=32, threads=2,
+            triple=_X86, cpu="x86-64-v4", vector_bits=512, registers=32, threads=2, cache_bytes=1_000_000,
         ),
     )
 }  # fmt: skip
@@ -152,8 +156,18 @@ def host() -> Target:
     return Target(
         name="host", description="this machine", triple=_X86, cpu=_X86_CPUS[bits],
         features=tuple(feature for _, feature in found), vector_bits=bits,
-        registers=32 if bits == 512 else 16, threads=threads, dot=tuple(dot for dot, _ in found),
+        registers=32 if bits == 512 else 16, threads=threads, cache_bytes=_cache_bytes(),
+        dot=tuple(dot for dot, _ in found),
     )  # fmt: skip
+
+
+def _cache_bytes() -> int:
+    """Of the second level, as the kernel says; the default where it does not."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return min(max(int(text.removesuffix("K")) * 1024, 128_000), 4_000_000)
+    except (OSError, ValueError):
+        return 256_000
 
 
 def load_target(name_or_path: str) -> Target:

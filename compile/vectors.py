@@ -34,6 +34,26 @@ def spread(value: Any, lanes: int) -> Any:
     return tirx.Broadcast(value, lanes) if lanes > 1 else value
 
 
+def at_least(x: Any, limit: Any) -> Any:
+    """The larger of both, where only `x` may be NaN, and then is the result: what x86 does with them in this order."""
+    return tirx.Select(limit > x, limit, x)
+
+
+def at_most(x: Any, limit: Any) -> Any:
+    """The smaller of both, where only `x` may be NaN, and then is the result."""
+    return tirx.Select(limit < x, limit, x)
+
+
+def larger(x: Any, y: Any) -> Any:
+    """The larger of both; NaN where one of them is."""
+    return tirx.Select(tirx.isnan(y), y, at_least(x, y))
+
+
+def smaller(x: Any, y: Any) -> Any:
+    """The smaller of both; NaN where one of them is."""
+    return tirx.Select(tirx.isnan(y), y, at_most(x, y))
+
+
 def typed(dtype: str, lanes: int) -> str:
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
 

@@ -21,7 +21,7 @@ def twin_of(target: Target) -> Target | None:
         return None
     return msgspec.structs.replace(
         here, name=f"twin-of-{target.name}", vector_bits=target.vector_bits, registers=target.registers, dot=(),
-        features=(), threads=target.threads,
+        features=(), threads=target.threads, cache_bytes=target.cache_bytes,
     )  # fmt: skip
 
 

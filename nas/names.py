@@ -5,7 +5,20 @@ What a method is stands in `METHOD_TABLE` alone; every other list of methods is 
 
 from dataclasses import dataclass
 
-TECHNIQUE_NAMES = ("svd", "ksvd", "gap", "mobilenet", "mobilenet_v2", "fire", "prune", "tucker2", "low_rank")
+TECHNIQUE_NAMES = (
+    "svd",
+    "ksvd",
+    "gap",
+    "mobilenet",
+    "mobilenet_v2",
+    "fire",
+    "prune",
+    "tucker2",
+    "low_rank",
+    "inner",
+    "heads",
+    "skip",
+)
 IMAGE_CODES = ("came", "jpeg:90", "jpeg:75", "jpeg:50", "webp:75", "webp:50")
 """How the picture itself may cross, unless said; see `modeltree.image_codes`."""
 EXECUTORS = ("serial", "processes")

@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from modeltree.layers import LayerSpec
+from transforms.graph.bodies import INNER
 from transforms.graph.network import Network, Unit
 from transforms.techniques.ksvd import SparseLinear
 from transforms.techniques.mobilenet_v2 import InvertedResidual
@@ -19,10 +20,14 @@ def compose(network: Network, start: int, stop: int, variants: Mapping[int, nn.M
     """The part of the network between two places with variants plugged in, channels pruned through.
 
     variants : unit index -> module in its place; one that covers several units is given for the first of them. Modules
-        are used as they are, except where a pruned neighbour folds into them: those are new.
+        are used as they are, except where a pruned neighbour folds into them: those are new. Those of units that one in
+        front takes the place of are left aside.
     """
     inside = {unit.index: unit for unit in network.units_between(start, stop)}
     plugged = {index: module for index, module in variants.items() if index in inside}
+    for module in list(plugged.values()):
+        for index in _taken(module):
+            plugged.pop(index, None)
     for index, unit in inside.items():
         producer = plugged.get(index)
         follower = None if unit.following is None else inside.get(unit.following)
@@ -37,8 +42,16 @@ def compose(network: Network, start: int, stop: int, variants: Mapping[int, nn.M
     return network.between(start, stop, plugged)
 
 
+def _taken(module: nn.Module) -> tuple[int, ...]:
+    """Units behind its own that a variant takes the place of."""
+    body = module.body if isinstance(module, Variant) else None
+    return () if body is None else body.units[1:]
+
+
 def entry(variant: Variant) -> str | None:
     """Path of the dense layer that reads a variant's input and nothing else does; None if there is none."""
+    if variant.body is not None and variant.body.kind != INNER:
+        return None
     if any(isinstance(m, InvertedResidual) and m.add is not None for m in variant.core.modules()):
         return None
     for name, module in variant.named_modules():

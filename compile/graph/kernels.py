@@ -42,6 +42,7 @@ class Kernel:
     tiles : worth timing, the one to take unseen first.
     buffers : its parameters in order, the output last. arguments : what is passed for all but the output.
     body : emits the code with TVM's IR builder, given the tile and one TIR buffer a parameter.
+    scratch : numbers of float32 that a tile needs while it runs; where that is not 0, a buffer of them comes last.
     """
 
     name: str
@@ -52,19 +53,26 @@ class Kernel:
     out: Value
     body: Callable[[dict[str, int], list[Any]], None]
     macs: int = 0
+    scratch: Callable[[dict[str, int]], int] = lambda tile: 0
+
+    def parameters(self, tile: Tile) -> tuple[Buffer, ...]:
+        """The buffers of a tile's function: the kernel's own, then its scratch."""
+        numbers = self.scratch(dict(tile))
+        return (*self.buffers, Buffer("scratch", (numbers,))) if numbers else self.buffers
 
     def function(self, tile: Tile, *, private: bool = True, name: str = "") -> Any:
         """The kernel as a TIR function: on raw pointers for an entry to call, or packed, to be timed alone."""
+        parameters = self.parameters(tile)
         with IRBuilder() as builder, T.prim_func(private=private):
             if private:
-                pointers = [T.arg(buffer.name, T.handle(buffer.dtype)) for buffer in self.buffers]
+                pointers = [T.arg(buffer.name, T.handle(buffer.dtype)) for buffer in parameters]
                 T.func_ret(PrimType("int32"))
             else:
                 T.func_name(name or self.name)
-                buffers = [T.arg(b.name, T.buffer(b.shape, b.dtype)) for b in self.buffers]
+                buffers = [T.arg(b.name, T.buffer(b.shape, b.dtype)) for b in parameters]
             T.func_attr({"tirx.noalias": True})
             if private:
-                buffers = [T.decl_buffer(b.shape, b.dtype, data=p) for b, p in zip(self.buffers, pointers)]
+                buffers = [T.decl_buffer(b.shape, b.dtype, data=p) for b, p in zip(parameters, pointers)]
             self.body(dict(tile), buffers)
             if private:
                 T.Return(T.int32(0))

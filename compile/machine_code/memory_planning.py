@@ -24,15 +24,20 @@ ALIGNMENT = 64
 _LEAST_ROOM_BYTES = 2048
 """TVM puts up to 1024 bytes on the stack, and LLVM takes stores of one kernel there as not read by the next."""
 ENTRY = "run"
+_SCRATCH = "scratch"
 WEIGHTS = "nas_weights"
 _BYTES = {"float32": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1, "uint16": 2, "float64": 8}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Where things lie: (`input` | `output` | `workspace`, byte offset) a tensor, and the bytes of all constants."""
+    """Where things lie: (`input` | `output` | `workspace`, byte offset) a tensor, and the bytes of all constants.
+
+    scratch : offset in the workspace of what the kernel that makes a tensor needs while it runs.
+    """
 
     tensors: dict[str, tuple[str, int]]
+    scratch: dict[str, int]
     workspace_bytes: int
     constants: dict[int, int]
     weights: bytes
@@ -75,8 +80,8 @@ def _ends_in_a_kernel(result: Value, stages: Sequence[Stage | Placement]) -> boo
     return stage is not None and needs_kernel(stage) and stage.out.name not in inside
 
 
-def planned(placed: Placed, kernels: Sequence[Kernel]) -> Plan:
-    """Offsets of tensors (64-byte aligned), packed and alike constants once."""
+def planned(placed: Placed, kernels: Sequence[Kernel], tiles: Sequence[Tile]) -> Plan:
+    """Offsets of tensors and of kernels' scratch (64-byte aligned), packed and alike constants once."""
     alias, size = _aliases(placed)
 
     def root(name: str) -> tuple[str, int]:
@@ -95,7 +100,14 @@ def planned(placed: Placed, kernels: Sequence[Kernel]) -> Plan:
             born.setdefault(name, moment)
             dies[name] = moment
     rooms = {name: size[name] for name in born if name not in (entered, left)}
+    made_at = {stage.out.name: moment for moment, stage in enumerate(placed.stages)}
+    for kernel, tile in zip(kernels, tiles):
+        if numbers := kernel.scratch(dict(tile)):
+            name = f"{kernel.out.name} {_SCRATCH}"
+            rooms[name] = numbers * _BYTES["float32"]
+            born[name] = dies[name] = made_at[kernel.out.name]
     offsets, total = _packed(rooms, born, dies)
+    scratch = {name.removesuffix(f" {_SCRATCH}"): at for name, at in offsets.items() if name.endswith(f" {_SCRATCH}")}
     tensors: dict[str, tuple[str, int]] = {}
     for name in size:
         base, offset = root(name)
@@ -106,7 +118,7 @@ def planned(placed: Placed, kernels: Sequence[Kernel]) -> Plan:
         elif base in offsets:
             tensors[name] = ("workspace", offsets[base] + offset)
     constants, weights = _constants(kernels)
-    return Plan(tensors=tensors, workspace_bytes=total, constants=constants, weights=weights)
+    return Plan(tensors=tensors, scratch=scratch, workspace_bytes=total, constants=constants, weights=weights)
 
 
 def _bytes(value: Value, layout: Layout | None) -> int:
@@ -202,6 +214,8 @@ def entered(placed: Placed, kernels: Sequence[Kernel], tiles: Sequence[Tile], pl
 
         for kernel, tile in zip(kernels, tiles):
             passed = [address(argument) for argument in (*kernel.arguments, kernel.out)]
+            if kernel.out.name in plan.scratch:
+                passed.append(T.address_of(room[plan.scratch[kernel.out.name]]))
             T.evaluate(tvm.ir.Call(names[kernel.key, tile], passed, ret_ty="int32"))
     functions[tvm.ir.GlobalVar(ENTRY)] = builder.get()
     return tvm.IRModule(functions)

@@ -22,9 +22,21 @@ from compile.formats import Format, format_of
 from compile.graph.kernels import Buffer, Constant, Kernel, Tile
 from compile.graph.layouts import Layout, described
 from compile.graph.stages import Convolution, Value
-from compile.schedules.emit import Epilogue, clear_halo, operands, prefetch, registers, split, step_key, store, tasks
+from compile.schedules.emit import (
+    Epilogue,
+    clear_halo,
+    operands,
+    prefetch,
+    registers,
+    split,
+    step_key,
+    store,
+    tasks,
+    tile_start,
+)
+from compile.schedules.winograd import Winograd
 from compile.targets import Target
-from compile.vectors import lanes_at, spread
+from compile.vectors import lanes_at, larger, spread
 
 PARALLEL_MACS = 40_000
 """Below this one thread does it all: waking a second one would cost more than it saves. Chosen, not tuned."""
@@ -66,6 +78,7 @@ class _Shape:
             self.source = source.reblocked(_divisor(len(source.channels), 64, form.group))
         self.out_blocks = result.blocks
         self.first_block, self.in_blocks = self._ranges()
+        self.winograd = Winograd(stage, self.source, self.result, (self.rows, self.columns), target, form)
 
     @property
     def _is_pointwise(self) -> bool:
@@ -121,6 +134,7 @@ class _Shape:
             name=f"conv{self.kernel_area[0]}x{self.kernel_area[1]}", key=key, tiles=tiles, buffers=buffers,
             arguments=(stage.x, Constant(packed), *constants, *passed), out=stage.out, macs=stage.macs,
             body=lambda tile, given: self.emit(tile, given, layouts),
+            scratch=lambda tile: self.winograd.scratch(tile) if "winograd" in tile else 0,
         )  # fmt: skip
 
     def _dense_weight(self) -> np.ndarray:
@@ -179,7 +193,11 @@ class _Shape:
                         if cost is not None:
                             found[tile] = cost
         best = sorted(found, key=lambda tile: found[tile])[:_MOST_TILES]
+        fast = list(self.winograd.tiles(parallel)) if self.winograd.fits else []
+        least = found[best[0]]
+        yield from (tile for cost, tile in fast if cost < least)
         yield from best
+        yield from (tile for cost, tile in fast if cost >= least)
         if parallel and self.stage.macs < 8 * PARALLEL_MACS:
             yield from [(*tile[:-1], ("parallel", 0)) for tile in best[:2]]
 
@@ -205,6 +223,7 @@ class _Shape:
 
     def emit(self, tile: dict[str, int], given: list[Any], layouts: dict[str, Layout]) -> None:
         """The loops over tiles, on all threads: each takes all columns of some rows of some output vectors."""
+        given, scratch = (given[:-1], given[-1]) if "winograd" in tile else (given, None)
         rest = iter(given[2:-1])
         scale = next(rest) if self.form.scaled else None
         largest = next(rest) if self.form.levels else None
@@ -212,17 +231,20 @@ class _Shape:
         starts = next(rest) if self.stage.groups > 1 else None
         epilogue = Epilogue(self.stage.steps, list(rest), layouts, self.lanes)
         x, weight, y = given[0], given[1], given[-1]
+        if scratch is not None:
+            self.winograd.emit(tile, x, weight, scale, epilogue, y, scratch)
+            return
         vectors, images, rows, columns = (tile[name] for name in ("vectors", "images", "rows", "columns"))
         row_tiles, out_tiles = -(-self.rows // rows), self.out_blocks // vectors
         image_tiles = -(-self.batch // images)
         with self._instruction(), tasks(out_tiles * image_tiles * row_tiles, parallel=bool(tile["parallel"])) as task:
             out_tile, image_tile, row_tile = split(task, out_tiles, image_tiles, row_tiles)
-            image = _start(image_tile, images, self.batch)
-            row = _start(row_tile, rows, self.rows)
+            image = tile_start(image_tile, images, self.batch)
+            row = tile_start(row_tile, rows, self.rows)
             if any(self.result.halo):
                 self._clear(y, image, images, out_tile * vectors, vectors, row_tile)
             with T.serial(-(-self.columns // columns)) as column_tile:
-                column = _start(column_tile, columns, self.columns)
+                column = tile_start(column_tile, columns, self.columns)
                 sums = self._reduced(x, weight, shift, starts, tile, out_tile, image, row, column)
                 self._finish(y, sums, (scale, largest), epilogue, tile, out_tile, image, row, column)
 
@@ -351,16 +373,9 @@ class _Shape:
                         window = [value(n, r + i, c + j, v) for i in range(pool) for j in range(pool)]
                         vector = window[0]
                         for other in window[1:]:
-                            vector = T.max(vector, other)
+                            vector = larger(vector, other)
                         place = ((row + r) // pool + top, (column + c) // pool + left)
                         store(y, vector, image + n, out_tile * vectors + v, *place, lanes)
-
-
-def _start(tile: Any, size: int, extent: int) -> Any:
-    """Where a tile starts: the last one earlier, so that it ends with the output."""
-    if isinstance(tile, int):
-        return tile * size
-    return tile * size if extent % size == 0 else T.min(tile * size, extent - size)
 
 
 def _one_row(layout: Layout) -> Layout:

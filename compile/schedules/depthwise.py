@@ -10,7 +10,18 @@ from compile.graph.kernels import Buffer, Constant, Kernel, Tile
 from compile.graph.layouts import Layout, described, is_depthwise
 from compile.graph.stages import Convolution
 from compile.schedules.convolution import PARALLEL_MACS
-from compile.schedules.emit import Epilogue, clear_halo, load, operands, registers, split, step_key, store, tasks
+from compile.schedules.emit import (
+    Epilogue,
+    clear_halo,
+    load,
+    operands,
+    registers,
+    split,
+    step_key,
+    store,
+    tasks,
+    tile_start,
+)
 from compile.targets import Target
 from compile.vectors import lanes_at
 
@@ -46,7 +57,7 @@ def depthwise(stage: Convolution, layouts: dict[str, Layout], target: Target, we
                     with T.If(row == 0), T.Then():
                         clear_halo(y, result, image, block, lanes)
             with T.serial(-(-result.width // columns)) as column_tile:
-                column = _start(column_tile, columns, result.width)
+                column = tile_start(column_tile, columns, result.width)
                 sums = registers((columns * lanes,))
                 for i in range(kh):
                     for j in range(kw):
@@ -96,7 +107,3 @@ def _tiles(result: Layout, target: Target, parallel: int) -> tuple[Tile, ...]:
     most = min(result.width, target.registers - 4)
     by_waste = sorted(range(1, most + 1), key=lambda c: (-(-result.width // c) * (c + 2), -c))
     return tuple((("columns", c), ("parallel", parallel)) for c in by_waste[:_MOST_TILES])
-
-
-def _start(tile: Any, size: int, extent: int) -> Any:
-    return tile * size if extent % size == 0 else T.min(tile * size, extent - size)

@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from compile.graph.kernels import Buffer, Constant
 from compile.graph.layouts import Layout
 from compile.graph.stages import Step, Value
-from compile.vectors import ints, lanes_at, narrowed, spread, typed, widened
+from compile.vectors import at_least, at_most, ints, lanes_at, larger, narrowed, smaller, spread, typed, widened
 
 _LOG2_E = 1.4426950408889634
 _EXP2 = (1.0, 0.6931471805599453, 0.24022650695910072, 0.05550410866482158, 0.009618129107628477, 0.0013333558146428443)
@@ -53,6 +53,13 @@ def split(index: Any, *extents: int) -> list[Any]:
         found.append(0 if extent == 1 else index % extent)
         index = index if extent == 1 else index // extent
     return [index if extents[0] > 1 else 0, *reversed(found)]
+
+
+def tile_start(tile: Any, size: int, extent: int) -> Any:
+    """Where a tile starts: the last one earlier, so that it ends with the output."""
+    if isinstance(tile, int):
+        return min(tile * size, extent - size)
+    return tile * size if extent % size == 0 else T.min(tile * size, extent - size)
 
 
 def operands(steps: Sequence[Step], channels: Sequence[int], layouts: dict[str, Layout], batch: int) -> tuple[
@@ -148,15 +155,15 @@ def applied(step: Step, x: Any, other: Any, lanes: int) -> Any:
         return _BINARY[step.op](x, other)
     zero = spread(0.0, lanes)
     if step.op == "relu":
-        return tirx.Max(x, zero)
+        return at_least(x, zero)
     if step.op == "relu6":
-        return tirx.Min(tirx.Max(x, zero), spread(6.0, lanes))
+        return at_most(at_least(x, zero), spread(6.0, lanes))
     if step.op == "clip":
         low, high = step.numbers
-        x = x if np.isneginf(low) else tirx.Max(x, spread(low, lanes))
-        return x if np.isposinf(high) else tirx.Min(x, spread(high, lanes))
+        x = x if np.isneginf(low) else at_least(x, spread(low, lanes))
+        return x if np.isposinf(high) else at_most(x, spread(high, lanes))
     if step.op == "leaky_relu":
-        return tirx.Max(x, zero) + tirx.Min(x, zero) * spread(step.numbers[0], lanes)
+        return at_least(x, zero) + at_most(x, zero) * spread(step.numbers[0], lanes)
     if step.op == "negative":
         return zero - x
     if step.op == "sigmoid":
@@ -181,13 +188,13 @@ def _rarer(step: Step, x: Any, lanes: int) -> Any:
         return x * _sigmoid(spread(1.5957691216057308, lanes) * inner, lanes)
     if step.op == "elu":
         alpha, scale, slope = (spread(number, lanes) for number in step.numbers)
-        below = alpha * (exp(tirx.Min(x, zero) * slope, lanes) - one)
+        below = alpha * (exp(at_most(x, zero) * slope, lanes) - one)
         return scale * tirx.Select(x > zero, x, below)
     if step.op == "softplus":  # log(1 + e**x) = max(x, 0) + log(1 + e**-|x|), the logarithm of what is 1 to 2
         beta, threshold = step.numbers
         scaled = x * spread(beta, lanes)
         size = tirx.Max(scaled, zero - scaled)
-        soft = (tirx.Max(scaled, zero) + _log_one_to_two(exp(zero - size, lanes), lanes)) * spread(1 / beta, lanes)
+        soft = (at_least(scaled, zero) + _log_one_to_two(exp(zero - size, lanes), lanes)) * spread(1 / beta, lanes)
         return tirx.Select(scaled > spread(threshold, lanes), x, soft)
     if step.op == "abs":
         return tirx.Max(x, zero - x)
@@ -204,7 +211,7 @@ def _rarer(step: Step, x: Any, lanes: int) -> Any:
 def _unclipped_exp(x: Any, lanes: int) -> Any:
     """`exp` with 0 and infinity where float32 has them."""
     low, high = spread(-_EXP_LIMIT, lanes), spread(88.722, lanes)
-    middle = exp(tirx.Min(x, spread(_EXP_LIMIT, lanes)), lanes)
+    middle = exp(at_most(x, spread(_EXP_LIMIT, lanes)), lanes)
     above = exp(x - spread(2.0, lanes), lanes) * spread(7.38905609893065, lanes)
     found = tirx.Select(x > spread(_EXP_LIMIT, lanes), above, middle)
     found = tirx.Select(x > high, spread(float("inf"), lanes), found)
@@ -228,8 +235,8 @@ _BINARY = {
     "multiply": lambda x, y: x * y,
     "divide": lambda x, y: x / y,
     "divide_into": lambda x, y: y / x,
-    "maximum": tirx.Max,
-    "minimum": tirx.Min,
+    "maximum": larger,
+    "minimum": smaller,
 }
 
 
@@ -238,7 +245,8 @@ def exp(x: Any, lanes: int) -> Any:
 
     Relative error as measured: 2.4e-7 for |x| < 1, 6.6e-7 for |x| < 10, 3.9e-6 at the ends.
     """
-    x = tirx.Min(tirx.Max(x, spread(-_EXP_LIMIT, lanes)), spread(_EXP_LIMIT, lanes)) * spread(_LOG2_E, lanes)
+    limit = spread(_EXP_LIMIT, lanes)
+    x = at_most(at_least(x, spread(-_EXP_LIMIT, lanes)), limit) * spread(_LOG2_E, lanes)
     whole = T.floor(x + spread(0.5, lanes))
     rest = x - whole
     power = spread(0.00015403530393381608, lanes)

@@ -10,12 +10,12 @@ from compile.graph.layouts import Layout, described
 from compile.graph.stages import Pool
 from compile.schedules.emit import Epilogue, clear_halo, load, operands, registers, split, step_key, store, tasks
 from compile.targets import Target
-from compile.vectors import lanes_at, spread
+from compile.vectors import lanes_at, larger, spread
 
 PARALLEL_NUMBERS = 60_000
 """Numbers read, below which a second thread costs more than it saves."""
 
-_LOWEST = -3.4028234663852886e38
+_LOWEST = float("-inf")
 
 
 def pooling(stage: Pool, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel | None:
@@ -65,7 +65,7 @@ def _window(stage: Pool, source: Layout, x: Any, at: tuple[Any, Any, Any, Any], 
     def take(i: Any, j: Any) -> None:
         r, c = row * sh + i - top, column * sw + j - left
         vector = load(x, image, block, r + source.halo[0], c + source.halo[1], lanes)
-        T.buffer_store(best, T.max(best[here], vector) if maximum else best[here] + vector, [here])
+        T.buffer_store(best, larger(vector, best[here]) if maximum else best[here] + vector, [here])
 
     with T.serial(kh) as i, T.serial(kw) as j:
         if guarded:

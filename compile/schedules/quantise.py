@@ -1,7 +1,7 @@
 """Feature maps as integer codes, for the dot-product instructions: every image scaled by its own largest number.
 
 The scale is found while running, so no calibration images are needed, and an image's answer does not depend on what
-else is in its batch.
+else is in its batch. Codes have no NaN: an image with one has NaN for its scale, and so in all that is made of it.
 """
 
 from typing import Any
@@ -14,11 +14,11 @@ from compile.graph.layouts import Largest, Layout, Quantise, described
 from compile.schedules.emit import load, registers, split, tasks
 from compile.schedules.pooling import PARALLEL_NUMBERS
 from compile.targets import Target
-from compile.vectors import lanes_at, spread, typed
+from compile.vectors import at_least, ints, lanes_at, spread, typed
 
 
 def largest(stage: Largest, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
-    """The largest absolute number of every image; its halo is zeros and does not matter."""
+    """The largest absolute number of every image, NaN if it has one; its halo is zeros and does not matter."""
     source = layouts[stage.x.name]
     batch, lanes = stage.x.shape[0], source.block
     rows, columns = source.padded
@@ -27,14 +27,14 @@ def largest(stage: Largest, layouts: dict[str, Layout], target: Target, weights:
         x, y = given
         here = lanes_at(0, lanes)
         with T.serial(batch) as image:
-            most = registers((lanes,))
-            T.buffer_store(most, spread(0.0, lanes), [here])
+            most = registers((lanes,), "int32")  # bits of what is not negative are ordered as it is, NaN above all
+            T.buffer_store(most, ints(0, lanes), [here])
             with T.serial(source.blocks) as block, T.serial(rows) as row, T.serial(columns) as column:
-                vector = T.Bind(load(x, image, block, row, column, lanes))
-                T.buffer_store(most, T.max(most[here], T.max(vector, spread(0.0, lanes) - vector)), [here])
-            T.buffer_store(y, T.float32(0), [image, 0])
+                bits = T.reinterpret(typed("int32", lanes), load(x, image, block, row, column, lanes))
+                T.buffer_store(most, T.max(most[here], bits & ints(0x7FFFFFFF, lanes)), [here])
             with T.serial(lanes) as lane:
-                T.buffer_store(y, T.max(y[image, 0], most[lane]), [image, 0])
+                T.buffer_store(most, T.max(most[0], most[lane]), [0])
+            T.buffer_store(y, T.reinterpret("float32", most[0]), [image, 0])
 
     return Kernel(
         name="largest", key=("largest", batch, described(source)), tiles=((),), out=stage.out, body=emit,
@@ -53,7 +53,7 @@ def quantise(stage: Quantise, layouts: dict[str, Layout], target: Target, weight
         x, most, y = given
         with tasks(batch * result.blocks, parallel=bool(tile["parallel"])) as task:
             image, block = split(task, batch, result.blocks)
-            per_code = T.Bind(T.float32(stage.levels) / T.max(most[image, 0], T.float32(_LEAST)))
+            per_code = T.Bind(T.float32(stage.levels) / at_least(most[image, 0], T.float32(_LEAST)))
             with T.serial(rows) as row, T.serial(columns) as column:
                 r, c = row - result.halo[0], column - result.halo[1]
                 zero = _spread_int(stage.offset, result.dtype, lanes)

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import numpy as np
 
 from modeltree.files import write_text
 from nas.compression.accuracy import measure_compositions
-from nas.compression.library import Choice, Library
+from nas.compression.library import Choice, Library, covered
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
@@ -40,10 +41,19 @@ def random_plans(network: Network, library: Library, count: int, rng: np.random.
     plans = []
     for _ in range(count if units else 0):
         chosen = sorted(int(u) for u in rng.choice(units, size=rng.integers(1, len(units) + 1), replace=False))
-        plan = {u: options[u][rng.integers(len(options[u]))] for u in chosen}
-        ends = min((u for u, choice in plan.items() if choice.ends_network), default=None)
-        plans.append({u: c for u, c in plan.items() if ends is None or u <= ends})
+        plans.append(apart(network, {u: options[u][rng.integers(len(options[u]))] for u in chosen}))
     return plans
+
+
+def apart(network: Network, plan: Mapping[int, Choice]) -> dict[int, Choice]:
+    """A composition without the variants whose unit one in front takes the place of."""
+    kept: dict[int, Choice] = {}
+    taken: set[int] = set()
+    for unit in sorted(plan):
+        if unit not in taken:
+            kept[unit] = plan[unit]
+            taken.update(covered(network.units[unit], plan[unit]))
+    return kept
 
 
 def calibrate(

@@ -56,6 +56,8 @@ def distil(
     error. Deterministic for a given config and number of threads.
     """
     best, least = variant, relative_error(variant, *held_back)
+    if not any(True for _ in variant.parameters()):
+        return best, least
     trained = copy.deepcopy(variant).train()
     rng = torch.Generator().manual_seed(config.seed)
     peak = config.lr if least > config.near else config.lr / 10

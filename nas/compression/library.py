@@ -40,7 +40,10 @@ from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, tec
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
 
-_RECIPE = 4  # raise it when distillation changes what a variant comes out as
+LANES = 16
+"""Numbers in the widest vectors that we compile for: a multiple of it is one of the vectors of every target."""
+
+_RECIPE = 5  # raise it when distillation changes what a variant comes out as
 
 
 class Choice(NamedTuple):
@@ -139,14 +142,26 @@ def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Pa
     return root / hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
+def covered(unit: Unit, choice: Choice) -> tuple[int, ...]:
+    """The units that a variant takes the place of, in order."""
+    if choice.ends_network:
+        return tuple(range(unit.index, unit.index + unit.fc_span))
+    known = TECHNIQUES.get(choice.technique)
+    body = None if known is None else known.reach(unit)
+    return (unit.index,) if body is None else body.units
+
+
 def candidates(
-    network: Network, names: Iterable[str]
+    network: Network, names: Iterable[str], lanes: int = LANES
 ) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
-    """Every (unit, choice) that applies, and the reasons of those that do not."""
+    """Every (unit, choice) that applies, and the reasons of those that do not.
+
+    lanes : numbers in a vector of the target; of channels that a technique leaves out, whole vectors are kept.
+    """
     applies, declined = [], {}
     for unit in network.units:
         for name in names:
-            for rate in technique(name).rates:
+            for rate in technique(name).rates_for(unit, lanes):
                 key = (unit.index, Choice(name, rate))
                 try:
                     technique(name).structure(unit, rate)
@@ -159,7 +174,7 @@ def candidates(
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
     executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), device: DeviceProfile | None = None,
-    config: DistilConfig | None = None, progress: Progress = silent,
+    config: DistilConfig | None = None, lanes: int = LANES, progress: Progress = silent,
 ) -> Library:  # fmt: skip
     """Make what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
@@ -175,7 +190,7 @@ def build_library(
     device : where the network shall run; variants that save no time there are left out. None keeps them all.
     """
     config = config or DistilConfig()
-    wanted, declined = candidates(network, names)
+    wanted, declined = candidates(network, names, lanes)
     declined |= _slower(network, wanted, device) if device else {}
     wanted = [key for key in wanted if key not in declined]
     records = {key: record for key in wanted if (record := _read_record(folder, *key)) is not None}
@@ -191,7 +206,8 @@ def build_library(
         records[key] = record
         if record.settled:
             told(sum(one.settled for one in records.values()))
-    beaten = _outdone(records, device, config) if device else {}
+    alone = {key: one for key, one in records.items() if covered(network.units[key[0]], key[1]) == (key[0],)}
+    beaten = _outdone(alone, device, config) if device else {}
     if beaten:
         told(len(beaten) + sum(one.settled for one in records.values()))
     for key, record in builder.run(_distil_one, [k for k in wanted if not records[k].settled and k not in beaten]):
@@ -205,12 +221,12 @@ def _slower(
     network: Network, wanted: Iterable[tuple[int, Choice]], device: DeviceProfile
 ) -> dict[tuple[int, Choice], str]:  # fmt: skip
     """Variants that take as long on a device as what they replace, with the reason; pruned ones, whose follower is
-    faster, and those that end the network aside."""
+    faster, and those that stand for more than their unit aside."""
     base_ms = {item.unit: device.compute_ms(item.layers) for item in network.spec.items if item.unit is not None}
     slower = {}
     for index, choice in wanted:
         variant = technique(choice.technique).structure(network.units[index], choice.rate)
-        if variant.ends_network or not isinstance(variant.restore, nn.Identity):
+        if len(covered(network.units[index], choice)) > 1 or not isinstance(variant.restore, nn.Identity):
             continue
         if device.compute_ms(module_specs(variant, network.units[index].in_shape)) >= base_ms[index]:
             slower[index, choice] = "saves no time on this device"
@@ -272,7 +288,7 @@ def _written(
     judged = {places[-1].after: len(probe[0])}
     for index, choice in wave:
         unit = network.units[index]
-        for node in (unit.source, _target(network, unit, choice)):
+        for node in _ends(network, unit, choice):
             fitted[node] = max(fitted.get(node, 0), unit_images(unit, len(fit)))
             judged[node] = max(judged.get(node, 0), unit_images(unit, len(probe[0])))
         judged[places[first_place(network, unit)].after] = len(probe[0])
@@ -283,9 +299,12 @@ def _written(
     )
 
 
-def _target(network: Network, unit: Unit, choice: Choice) -> str:
-    """The node whose value a variant has to give."""
-    return network.spec.places[-1].after if choice.ends_network else unit.output
+def _ends(network: Network, unit: Unit, choice: Choice) -> tuple[str, str]:
+    """The nodes whose values a variant is given, and has to give."""
+    body = technique(choice.technique).reach(unit)
+    if body is not None:
+        return body.source, body.output
+    return unit.source, network.spec.places[-1].after if choice.ends_network else unit.output
 
 
 def _setup(context: _Context) -> tuple[_Context, Network]:
@@ -316,12 +335,12 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
 def _material(
     context: _Context, network: Network, task: tuple[int, Choice]
 ) -> tuple[Unit, torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """A unit, what enters it, what its variant shall give, and both for images held back."""
+    """A unit, what enters a variant, what that shall give, and both for images held back."""
     unit, fit, probe = network.units[task[0]], Features(context.fit), Features(context.probe)
-    target = _target(network, unit, task[1])
-    count = min(unit_images(unit, len(fit[node])) for node in (unit.source, target))
+    source, target = _ends(network, unit, task[1])
+    count = min(unit_images(unit, len(fit[node])) for node in (source, target))
     held = unit_images(unit, len(context.labels))
-    return unit, fit[unit.source][:count], fit[target][:count], (probe[unit.source][:held], probe[target][:held])
+    return unit, fit[source][:count], fit[target][:count], (probe[source][:held], probe[target][:held])
 
 
 def _recorded(
@@ -331,6 +350,8 @@ def _recorded(
     """Judge a variant in the whole network, and write it."""
     index, choice = task
     logit_error, drop = _effect(network, index, variant, Features(context.probe), context.labels)
+    settled |= logit_error <= context.config.enough or not any(True for _ in variant.parameters())
+    settled |= technique(choice.technique).solved and error <= context.config.near
     restore = variant.restore
     record = Record(
         unit=index,
@@ -340,10 +361,10 @@ def _recorded(
         logit_error=logit_error,
         drop=drop,
         seconds=time.perf_counter() - began,
-        layers=tuple(module_specs(variant, network.units[index].in_shape)),
+        layers=tuple(module_specs(variant, network.shape_of(_ends(network, network.units[index], choice)[0]))),
         kept=restore.in_channels if isinstance(restore, nn.Conv2d) else 0,
         foldable=entry(variant) is not None,
-        settled=settled or logit_error <= context.config.enough,
+        settled=settled,
     )
     data = save(variant.state_dict(), metadata={"record": msgspec.json.encode(record).decode()})
     write_bytes(context.folder / _file_name(index, choice), data)

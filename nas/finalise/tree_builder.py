@@ -10,7 +10,7 @@ from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
 from nas.training.block_files import write_block
 from nas.treesearch.evaluator import PathOutcome, PlanPath
-from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
+from nas.treesearch.problem import ABSORBED, CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
 from nas.treesearch.search_spaces import SearchSpaces
 from runtime.wire.codec import FLOAT_BITS
 from transforms import Network
@@ -160,6 +160,7 @@ class _Growing:
             choice = self.spaces.tree.choices[table.unit][option]
             name = self.spaces.network.units[table.unit].name
             technique, rate = ("keep", 1.0) if choice is None else choice
+            rate = 1.0 if technique == ABSORBED else rate
             actions.append(Action(layer=name, technique=technique, rate=rate))
         return tuple(actions)
 

@@ -70,7 +70,10 @@ def random_branch(
     variants: dict[int, nn.Module] = {}
     said = []
     last = network.spec.places[-1].after
+    taken: set[int] = set()
     for unit in network.units:
+        if unit.index in taken:
+            continue
         if rng.random() < _KEEP_CHANCE:
             continue
         fitting = []
@@ -80,11 +83,13 @@ def random_branch(
                 structure = technique(name).structure(unit, rate)
             except NotApplicable:
                 continue
-            fitting.append((name, rate, structure.ends_network))
+            fitting.append((name, rate, structure.ends_network, technique(name).reach(unit)))
         if not fitting:
             continue
-        name, rate, ends = fitting[int(rng.integers(len(fitting)))]
-        samples = (values[unit.source], values[last if ends else unit.output])
+        name, rate, ends, body = fitting[int(rng.integers(len(fitting)))]
+        source, target = (unit.source, unit.output) if body is None else (body.source, body.output)
+        samples = (values[source], values[last if ends else target])
+        taken.update(() if body is None else body.units)
         variants[unit.index] = technique(name).apply(unit, rate, samples)
         said.append(f"{unit.index}:{name}@{rate:g}")
         if ends:

@@ -110,6 +110,26 @@ _RARE = {
     "logit": lambda x: torch.sigmoid(x).logit(),
 }
 
+_THROUGH_NAN = {
+    **{name: _UNARY[name] for name in (
+        "relu", "relu6", "sigmoid", "tanh", "silu", "hardswish", "hardsigmoid", "gelu", "gelu tanh", "leaky", "elu",
+        "selu", "softplus", "mish", "abs", "exp", "hardtanh", "clamp low", "clamp high",
+    )},
+    "maximum": lambda x: torch.maximum(x, x.flip(2)),
+    "minimum": lambda x: torch.minimum(x, x.flip(2)),
+    "clamp by": lambda x: torch.clamp(x, -x.flip(2).abs(), x.flip(1).abs()),
+    "softmax": lambda x: x.softmax(-1),
+    "log softmax": lambda x: x.log_softmax(-1),
+    "nothing to choose from": lambda x: (x - torch.inf).softmax(-1),
+}  # fmt: skip
+_POOLS_OF_NAN = {
+    "max pool": lambda x: F.max_pool2d(x, 2),
+    "max pool at the edge": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "max pool of -inf": lambda x: F.max_pool2d(x.abs() - torch.inf, 3, 2, 1).exp(),
+    "adaptive max pool": lambda x: F.adaptive_max_pool2d(x, 3),
+}
+"""Of logarithms, half of which are NaN: what comes out has its NaN where torch's has."""
+
 _OPERANDS: dict[str, Function] = {
     "a number": lambda x: 0.7,
     "itself": lambda x: x.cos(),
@@ -225,6 +245,12 @@ def groups() -> dict[str, dict[str, tuple[str, Function]]]:
         f"{name} on {where}": (where, lambda x, f=function, o=_OPERANDS[kind]: f(x, o(x)))
         for name, function in _TWO.items()
         for where, kind in (("map", "itself"), ("tokens", "one an image"))
+    }
+    found["NaN"] = {
+        f"{name} on {where}": (where, lambda x, f=function: f(x.log()))
+        for where, functions in (("map", _THROUGH_NAN | _POOLS_OF_NAN), ("tokens", _THROUGH_NAN))
+        for name, function in functions.items()
+        if where == "map" or name in ("relu", "maximum", "minimum", "softmax")
     }
     found["reductions"] = {
         f"{name} over {axes}": ("map", lambda x, f=function, d=dims: f(x, d))

@@ -39,7 +39,7 @@ def planned_from(program: Program):
     """(stages with layouts, kernels, plan) for `TARGET`."""
     stages = joined(placed_from(program, TARGET.lanes))
     kernels = [scheduled(s, stages.layouts, TARGET, "f32") for s in stages.stages if needs_kernel(s)]
-    return stages, kernels, planned(stages, kernels)
+    return stages, kernels, planned(stages, kernels, [kernel.tiles[0] for kernel in kernels])
 
 
 def kinds(program: Program | Placed) -> list[str]:

@@ -13,6 +13,8 @@ from transforms.techniques.technique import Samples
 
 INPUT = (3, 12, 12)
 KINDS = ("stride1", "stride2", "same_channels", "5x5", "1x1", "depthwise", "pooled", "fc_on_maps", "fc", "last_fc")
+BLOCKS = {"inverted": 1, "attention": 6, "mlp": 8}
+"""Kinds of layers that begin a block, and their numbers in `EveryBlock`."""
 
 DENSE = {
     "mobilenet": (1.0,),
@@ -21,6 +23,7 @@ DENSE = {
     "prune": (0.75, 0.5, 0.25, 0.125),
     "tucker2": (0.5, 0.25),
 }
+INNER = (0.75, 0.5, 0.25)
 FACTORED = {"svd": (0.25, 0.125), "ksvd": (0.25,)}
 APPLIES: dict[str, dict[str, tuple[float, ...]]] = {  # by hand, from the MACs: what is not here must decline
     # base 9 * 3 * 16 = 432 a pixel; Fire with 8 squeezed: 8 * (3 + 8 + 8 * 9) = 664; pruned to 12: 12 * (27 + 16) = 516
@@ -31,14 +34,19 @@ APPLIES: dict[str, dict[str, tuple[float, ...]]] = {  # by hand, from the MACs: 
     "5x5": DENSE,
     # base 24 * 32 = 768; kept * (24 + 32) is 896 at 16 kept, 448 at 8
     # low_rank: k * (24 + 32) is 504 at k = 9
-    "1x1": {"prune": (0.25, 0.125), "low_rank": (0.375, 0.25)},
+    # inner: behind it lies a depthwise layer, and then a dense one
+    "1x1": {"prune": (0.25, 0.125), "low_rank": (0.375, 0.25), "inner": INNER},
     "depthwise": {},
     "pooled": DENSE,
     "fc_on_maps": FACTORED | {"gap": (1.0,)},
     "fc": FACTORED,
     "last_fc": FACTORED,
+    # base 16 * 64 = 1024; kept * (16 + 64) is 640 at 8 kept, 1280 at 16
+    "inverted": {"prune": (0.125,), "low_rank": (0.375, 0.25), "inner": INNER, "skip": (1.0,)},
+    "attention": {"low_rank": (0.375, 0.25), "heads": INNER, "skip": (1.0,)},
+    "mlp": {"low_rank": (0.375, 0.25), "inner": INNER, "skip": (1.0,)},
 }
-EVERY = [(name, rate, kind) for name, t in TECHNIQUES.items() for rate in t.rates for kind in KINDS]
+EVERY = [(name, rate, kind) for name, t in TECHNIQUES.items() for rate in t.rates for kind in (*KINDS, *BLOCKS)]
 APPLICABLE = [case for case in EVERY if case[1] in APPLIES[case[2]].get(case[0], ())]
 DECLINED = [case for case in EVERY if case not in APPLICABLE]
 
@@ -61,37 +69,99 @@ class EveryKind(nn.Sequential):
         )  # fmt: skip
 
 
+class Inverted(nn.Module):
+    """Expand, depthwise, squeeze and excitation, project, and the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.deep = nn.Conv2d(16, 64, 1), nn.Conv2d(64, 64, 3, padding=1, groups=64)
+        self.squeeze, self.excite, self.project = nn.Conv2d(64, 8, 1), nn.Conv2d(8, 64, 1), nn.Conv2d(64, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.deep(torch.relu(self.expand(x))))
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
+        return x + self.project(y * gate)
+
+
+class Layer(nn.Module):
+    """A layer of a transformer, of 4 heads of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.behind = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.qkv, self.mix, self.one, self.two = (nn.Linear(*s) for s in ((16, 48), (16, 16), (16, 64), (64, 16)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, tokens, _ = x.shape
+        q, k, v = self.qkv(self.before(x)).reshape(n, tokens, 3, 4, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        seen = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, 16)
+        x = x + self.mix(seen)
+        return x + self.two(nn.functional.gelu(self.one(self.behind(x))))
+
+
+class EveryBlock(nn.Module):
+    """A block of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inverted, self.layer = nn.Conv2d(3, 16, 3, 2, 1), Inverted(), Layer()
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.inverted(self.stem(x)).flatten(2).transpose(1, 2)).mean(1))
+
+
 @functools.cache
-def network() -> Network:
+def network(blocks: bool = False) -> Network:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return analyse(export(EveryKind(), INPUT))
+    return analyse(export(EveryBlock() if blocks else EveryKind(), INPUT))
 
 
 def unit_of(kind: str) -> Unit:
-    return network().units[KINDS.index(kind)]
+    return network(True).units[BLOCKS[kind]] if kind in BLOCKS else network().units[KINDS.index(kind)]
+
+
+def replaced(kind: str, name: str) -> nn.Module:
+    """What a technique takes the place of."""
+    body = TECHNIQUES[name].reach(unit_of(kind))
+    return unit_of(kind).module() if body is None else body.module
+
+
+def ends(kind: str, name: str) -> tuple[str, str]:
+    """Nodes that give a variant's input, and what it has to give."""
+    unit = unit_of(kind)
+    body = TECHNIQUES[name].reach(unit)
+    if body is not None:
+        return body.source, body.output
+    return unit.source, network().spec.places[-1].after if name == "gap" else unit.output
+
+
+def in_shape(kind: str, name: str) -> tuple[int, ...]:
+    return network(kind in BLOCKS).shape_of(ends(kind, name)[0])
 
 
 @functools.cache
-def features(seed: int) -> dict[str, torch.Tensor]:
+def features(seed: int, blocks: bool = False) -> dict[str, torch.Tensor]:
     """The value of every node of the base network on 24 random images."""
     images = torch.randn(24, *INPUT, generator=torch.Generator().manual_seed(seed))
-    interpreter = fx.Interpreter(network().graph, garbage_collect_values=False)
+    interpreter = fx.Interpreter(network(blocks).graph, garbage_collect_values=False)
     with torch.no_grad():
         interpreter.run(images)
     return {node.name: value for node, value in interpreter.env.items() if isinstance(value, torch.Tensor)}
 
 
-def samples(unit: Unit, name: str, seed: int) -> Samples:
-    """Inputs of the unit, and what a variant has to give for them."""
-    values = features(seed)
-    return values[unit.source], values[network().spec.places[-1].after if name == "gap" else unit.output]
+def samples(kind: str, name: str, seed: int) -> Samples:
+    """What a variant is given, and what it has to give for that."""
+    values = features(seed, kind in BLOCKS)
+    given, wanted = ends(kind, name)
+    return values[given], values[wanted]
 
 
-def base_macs(unit: Unit, name: str) -> int:
+def base_macs(kind: str, name: str) -> int:
     if name == "gap":
         return sum(u.op.weight.numel() for u in network().units if isinstance(u.op, nn.Linear))
-    return sum(layer.macs for layer in module_specs(unit.module(), unit.in_shape))
+    return sum(layer.macs for layer in module_specs(replaced(kind, name), in_shape(kind, name)))
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,25 +1,36 @@
 """What every compression technique promises, run over techniques x rates x kinds of layer."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from compressed_kinds import (
     APPLICABLE,
     APPLIES,
+    BLOCKS,
     DECLINED,
+    INPUT,
     base_macs,
+    ends,
     error,
-    features,
+    in_shape,
     network,
+    replaced,
     samples,
     smooth,
     unit_of,
     weights,
     with_weight,
 )
+from torch import fx, nn
 
 from modeltree.errors import ConfigError, NotApplicable
-from transforms import TECHNIQUES, technique
+from transforms import TECHNIQUES, analyse, compose, export, node_values, technique
 from transforms.graph.describe import module_specs
+
+SEEING = ("prune", "gap", "low_rank", "inner", "heads")
+"""Techniques that start from samples."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +80,9 @@ def test_a_share_above_one_is_refused(name):
 def test_the_output_shape_is_the_layers_for_any_batch(name, rate, kind, batch):
     unit = unit_of(kind)
     variant = TECHNIQUES[name].apply(unit, rate)
-    wanted = (unit.classes,) if variant.ends_network else unit.out_shape
+    wanted = (unit.classes,) if variant.ends_network else samples(kind, name, 1)[1].shape[1:]
     with torch.no_grad():
-        assert variant(torch.randn(batch, *unit.in_shape)).shape == (batch, *wanted)
+        assert variant(torch.randn(batch, *in_shape(kind, name))).shape == (batch, *wanted)
     assert variant.ends_network == (name == "gap")
 
 
@@ -79,8 +90,8 @@ def test_the_output_shape_is_the_layers_for_any_batch(name, rate, kind, batch):
 @pytest.mark.parametrize("with_samples", [False, True])
 def test_the_layer_stays_as_it_is_and_shares_no_weights(name, rate, kind, with_samples):
     unit = unit_of(kind)
-    data = samples(unit, name, 1) if with_samples else None
-    module, state = unit.module(), weights(unit.module())
+    data = samples(kind, name, 1) if with_samples else None
+    module, state = replaced(kind, name), weights(replaced(kind, name))
     given = tuple(d.clone() for d in data) if data else ()
     variant = TECHNIQUES[name].apply(unit, rate, data)
     with torch.no_grad():
@@ -88,24 +99,25 @@ def test_the_layer_stays_as_it_is_and_shares_no_weights(name, rate, kind, with_s
             parameter.fill_(7.0)
     assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
     assert all(torch.equal(a, b) for a, b in zip(given, data or (), strict=True))
-    storages = {p.untyped_storage().data_ptr() for p in network().graph.parameters()}
+    storages = {p.untyped_storage().data_ptr() for net in (network(), network(True)) for p in net.graph.parameters()}
     own = [*variant.parameters(), *variant.buffers()]
-    assert own
+    assert own or name == "skip"
     assert storages.isdisjoint(p.untyped_storage().data_ptr() for p in own)
 
 
 @pytest.mark.parametrize(("name", "rate", "kind"), APPLICABLE)
 def test_a_variant_has_fewer_macs_than_what_it_replaces(name, rate, kind):
-    unit = unit_of(kind)
-    layers = module_specs(TECHNIQUES[name].structure(unit, rate), unit.in_shape)
-    assert 0 < sum(layer.macs for layer in layers) < base_macs(unit, name)
+    layers = module_specs(TECHNIQUES[name].structure(unit_of(kind), rate), in_shape(kind, name))
+    macs = sum(layer.macs for layer in layers)
+    assert (macs > 0) == (name != "skip")
+    assert macs < base_macs(kind, name)
 
 
 @pytest.mark.parametrize(("name", "rate", "kind"), APPLICABLE)
 @pytest.mark.parametrize("with_samples", [False, True])
 def test_applying_twice_gives_the_same_weights_and_draws_nothing(name, rate, kind, with_samples):
     unit = unit_of(kind)
-    data = samples(unit, name, 1) if with_samples else None
+    data = samples(kind, name, 1) if with_samples else None
     torch.manual_seed(5)
     one = TECHNIQUES[name].apply(unit, rate, data).state_dict()
     drawn = torch.rand(1)
@@ -120,13 +132,13 @@ def test_applying_twice_gives_the_same_weights_and_draws_nothing(name, rate, kin
 @pytest.mark.parametrize(("name", "rate", "kind"), APPLICABLE)
 def test_structure_and_saved_weights_give_the_variant_back(name, rate, kind):
     unit = unit_of(kind)
-    variant = TECHNIQUES[name].apply(unit, rate, samples(unit, name, 1))
+    variant = TECHNIQUES[name].apply(unit, rate, samples(kind, name, 1))
     again = TECHNIQUES[name].structure(unit, rate)
     again.load_state_dict(variant.state_dict())
-    x = features(2)[unit.source]
+    x, shape = samples(kind, name, 2)[0], in_shape(kind, name)
     with torch.no_grad():
         assert torch.equal(again.eval()(x), variant(x))
-    assert module_specs(again, unit.in_shape) == module_specs(variant, unit.in_shape)
+    assert module_specs(again, shape) == module_specs(variant, shape)
 
 
 @pytest.mark.parametrize(
@@ -136,18 +148,19 @@ def test_a_variant_exports_with_a_dynamic_batch(name, rate, kind):
     unit = unit_of(kind)
     variant = TECHNIQUES[name].apply(unit, rate)
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(variant, (torch.zeros(2, *unit.in_shape),), dynamic_shapes=({0: batch},))
+    shape = in_shape(kind, name)
+    program = torch.export.export(variant, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},))
     for size in (1, 5):
-        x = torch.randn(size, *unit.in_shape)
+        x = torch.randn(size, *shape)
         with torch.no_grad():
             torch.testing.assert_close(program.module()(x), variant(x))
 
 
-@pytest.mark.parametrize(("name", "rate", "kind"), [c for c in APPLICABLE if c[0] in ("prune", "gap", "low_rank")])
+@pytest.mark.parametrize(("name", "rate", "kind"), [c for c in APPLICABLE if c[0] in SEEING])
 def test_starting_from_samples_is_no_worse_on_samples_held_back(name, rate, kind):
-    unit, held_back = unit_of(kind), samples(unit_of(kind), name, 2)
+    unit, held_back = unit_of(kind), samples(kind, name, 2)
     blind = error(TECHNIQUES[name].apply(unit, rate), held_back)
-    seeing = error(TECHNIQUES[name].apply(unit, rate, samples(unit, name, 1)), held_back)
+    seeing = error(TECHNIQUES[name].apply(unit, rate, samples(kind, name, 1)), held_back)
     assert 0 < seeing <= 1.05 * blind
 
 
@@ -155,8 +168,62 @@ def test_starting_from_samples_is_no_worse_on_samples_held_back(name, rate, kind
                                             ("tucker2", "5x5")])  # fmt: skip
 def test_a_milder_rate_is_no_worse(name, kind):
     unit = with_weight(unit_of(kind), smooth(unit_of(kind).op.weight.shape))
-    inputs = samples(unit, name, 2)[0]
+    inputs = samples(kind, name, 2)[0]
     with torch.no_grad():
         data = (inputs, unit.module()(inputs))
     milder, harsher = (error(TECHNIQUES[name].apply(unit, rate), data) for rate in TECHNIQUES[name].rates)
     assert 0 < milder < harsher
+
+
+@pytest.mark.parametrize(("name", "rate", "kind"), [c for c in APPLICABLE if TECHNIQUES[c[0]].reach(unit_of(c[2]))])
+def test_a_block_composes_in_its_network_as_it_is_alone(name, rate, kind):
+    net, (given, wanted) = network(kind in BLOCKS), ends(kind, name)
+    variant = TECHNIQUES[name].apply(unit_of(kind), rate, samples(kind, name, 1))
+    x = torch.randn(3, *INPUT, generator=torch.Generator().manual_seed(4))
+    whole = compose(net, 0, len(net.spec.segments), {unit_of(kind).index: variant})
+    given_value = node_values(net, x)[given]
+
+    class Replacing(fx.Interpreter):
+        def run_node(self, node):
+            return variant(given_value) if node.name == wanted else super().run_node(node)
+
+    with torch.no_grad():
+        torch.testing.assert_close(whole(x), Replacing(net.graph).run(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_whole_vectors_of_inner_channels_are_kept(lanes):
+    for kind in ("1x1", "inverted", "mlp"):
+        unit, technique_ = unit_of(kind), TECHNIQUES["inner"]
+        rates = technique_.rates_for(unit, lanes)
+        widths = [technique_.structure(unit, rate).core.get_submodule(unit.name).weight.shape[0] for rate in rates]
+        assert widths, kind
+        assert widths == sorted(set(widths), reverse=True)
+        assert all(width % lanes == 0 for width in widths)
+
+
+def test_channels_that_a_layer_norm_reads_are_not_pruned_apart():
+    class Normed(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(16, 64), nn.LayerNorm(64), nn.Linear(64, 16), nn.Flatten(), nn.Linear(64, 3))
+
+    unit = analyse(export(Normed(), (4, 16))).units[0]
+    with pytest.raises(NotApplicable, match=f"inner needs channels .*{unit.name}"):
+        TECHNIQUES["inner"].structure(unit, 0.5)
+
+
+def test_pruning_channels_that_carry_nothing_is_exact():
+    unit = unit_of("inverted")
+    body = TECHNIQUES["inner"].reach(unit)
+    module = copy.deepcopy(body.module)
+    last = module.get_submodule(body.last)
+    with torch.no_grad():
+        last.weight[:, ::2] = 0.0
+        module.get_submodule(network(True).units[3].name).weight[:, ::2] = 0.0  # what squeezes reads them too
+    silent = dataclasses.replace(body, module=module)
+    changed = dataclasses.replace(unit, bodies=tuple(silent if b is body else b for b in unit.bodies))
+    x = samples("inverted", "inner", 2)[0]
+    with torch.no_grad():
+        wanted = module(x)
+        torch.testing.assert_close(TECHNIQUES["inner"].apply(changed, 0.5)(x), wanted, rtol=1e-4, atol=1e-5)
+        assert (TECHNIQUES["inner"].apply(changed, 0.25)(x) - wanted).abs().max() > 1e-3

@@ -160,8 +160,11 @@ def test_nothing_folds_across_the_end_of_the_range():
 
 
 def candidates(unit: Unit) -> list[str]:
+    """Techniques that fit a unit, those that take the place of several units left aside."""
     found = []
     for name, each in TECHNIQUES.items():
+        if each.reach(unit) is not None:
+            continue
         try:
             each.structure(unit, each.rates[-1])
         except NotApplicable:

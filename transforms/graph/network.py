@@ -9,7 +9,7 @@ A *legal cut* is a place where exactly one tensor is alive: a dominator of the o
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx
@@ -19,6 +19,7 @@ from torch import fx, nn
 from modeltree.errors import GraphError
 from modeltree.layers import LayerSpec
 from modeltree.network import FLOAT_BYTES, Item, NetworkSpec, Place
+from transforms.graph.bodies import Body, Layer, bodies
 from transforms.graph.describe import call_spec, layer_spec
 from transforms.graph.lifting import aten, lift
 from transforms.graph.subgraph import subgraph
@@ -49,6 +50,7 @@ class Unit:
     fc_span : how many units from here to the network's output, if all that is left are linear layers; else 0.
     fc_macs : multiply-accumulates of these.
     classes : length of the network's output.
+    bodies : stretches of several units that begin with this one, and that one variant may replace whole.
     """
 
     index: int
@@ -66,6 +68,7 @@ class Unit:
     fc_span: int
     classes: int
     fc_macs: int = 0
+    bodies: tuple[Body, ...] = ()
 
     @property
     def output(self) -> str:
@@ -91,6 +94,10 @@ class Network:
         indices = [self.spec.items[i].unit for s in range(start, stop) for i in self.spec.segments[s]]
         return [self.units[u] for u in indices if u is not None]
 
+    def shape_of(self, node: str) -> tuple[int, ...]:
+        """Shape, per image, of what a node of the graph gives."""
+        return next(_shape(one) for one in self.graph.graph.nodes if one.name == node)
+
     def between(self, start: int, stop: int, variants: dict[int, nn.Module] | None = None) -> fx.GraphModule:
         """The part between two places as a module of its own, sharing the base's weights.
 
@@ -101,7 +108,14 @@ class Network:
         ------
         GraphError : a variant ends the network, but the part ends before.
         """
-        for unit in self.units_between(start, stop):
+        inside = self.units_between(start, stop)
+        for unit in inside:
+            body = getattr((variants or {}).get(unit.index), "body", None)
+            if body is not None and not set(body.units) <= {one.index for one in inside}:
+                raise GraphError(
+                    f"the variant of {unit.name} takes the place of {len(body.units)} units but the part ends at place "
+                    f"{stop}: take the part up to a place behind {body.output}"
+                )
             ends = getattr((variants or {}).get(unit.index), "ends_network", False)
             if ends and stop != len(self.spec.segments):
                 raise GraphError(
@@ -109,8 +123,12 @@ class Network:
                     f"take the part up to place {len(self.spec.segments)}"
                 )
         order = [node for s in range(start, stop) for i in self.spec.segments[s] for node in self.item_nodes[i]]
-        plugged = {self.units[u].nodes: module for u, module in (variants or {}).items()}
+        plugged = {self._replaced(u, module): module for u, module in (variants or {}).items()}
         return subgraph(self.graph, order, self.spec.places[start].after, self.spec.places[stop].after, plugged)
+
+    def _replaced(self, unit: int, module: nn.Module) -> tuple[str, ...]:
+        body: Body | None = getattr(module, "body", None)
+        return self.units[unit].nodes if body is None else body.nodes
 
 
 def analyse(program: torch.export.ExportedProgram) -> Network:
@@ -128,7 +146,7 @@ def analyse(program: torch.export.ExportedProgram) -> Network:
     position = {node: i for i, region in enumerate(regions) for node in region.nodes}
     result = next(node for node in graph.graph.nodes if node.op == "output").args[0]
     places = _legal_cuts(regions, position, position[result])
-    units = _units(graph, regions, position, _elements(result))
+    units = _with_bodies(_units(graph, regions, position, _elements(result)), graph, regions)
     items = [
         Item(
             name=region.nodes[-1].name,
@@ -282,6 +300,16 @@ def _units(
             )
         )
     return tuple(sorted(units, key=lambda unit: unit.index))
+
+
+def _with_bodies(units: tuple[Unit, ...], graph: fx.GraphModule, regions: list[_Region]) -> tuple[Unit, ...]:
+    layers = [
+        Layer(region.unit, tuple(node.name for node in region.nodes), region.op.name)
+        for region in regions
+        if region.op is not None and region.unit is not None
+    ]
+    known = bodies(graph, [node.name for region in regions for node in region.nodes], layers)
+    return tuple(replace(unit, bodies=tuple(b for b in known if b.units[0] == unit.index)) for unit in units)
 
 
 def _layers(region: _Region, graph: fx.GraphModule) -> Iterator[LayerSpec]:

@@ -1,12 +1,14 @@
 """What every compression technique offers, and the module it returns."""
 
 import abc
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from modeltree.errors import ConfigError, NotApplicable
+from transforms.graph.bodies import Body
 from transforms.graph.network import Unit
 from transforms.techniques.least_squares import refit_
 
@@ -22,6 +24,7 @@ class Variant(nn.Module):
     restore : brings back the channels that filter pruning took away; a 1x1 convolution or linear map without bias,
         which folds into the next dense layer (`transforms.compose`). Identity for every other technique.
     ends_network : the variant returns the network's output, the units behind it are not needed (F3).
+    body : the stretch that it takes the place of, if that is more than the unit: then `core` is all of it.
     """
 
     core: Any  # nn.Module; its children differ by technique, and nn.Module types every attribute Tensor | Module
@@ -30,17 +33,19 @@ class Variant(nn.Module):
 
     def __init__(
         self, unit: Unit, core: nn.Module, *, tail: nn.Module | None = None, restore: nn.Module | None = None,
-        head: nn.Module | None = None, ends_network: bool = False,
+        head: nn.Module | None = None, ends_network: bool = False, body: Body | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.head = head if head is not None else unit.head
+        own = body is None
+        self.head = head if head is not None else unit.head if own else nn.Identity()
         self.core = core
-        self.tail = tail if tail is not None else unit.tail
+        self.tail = tail if tail is not None else unit.tail if own else nn.Identity()
         self.restore = restore if restore is not None else nn.Identity()
         self.ends_network = ends_network
+        self.body = body
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, *unit.in_shape) -> (batch, *unit.out_shape)."""
+        """(batch, *unit.in_shape) -> (batch, *unit.out_shape); those of the body where it takes the place of one."""
         return self.restore(self.tail(self.core(self.head(x))))
 
 
@@ -48,9 +53,11 @@ class Technique(abc.ABC):
     """One compression technique. Stateless; returns new modules and never touches its input.
 
     id, name : the paper's (F1, svd) and ours for those beyond it.
-    rates : the settings the library holds, mildest first; what a rate means stands in the class's docstring.
+    rates : the settings the library holds, mildest first; what a rate means stands in the class's docstring. For a
+        unit, `rates_for` says them.
     largest : the largest rate that means something: 1 for a share.
     ends_network : its variants return the network's output, so that the units behind are not needed.
+    solved : from samples its variants start where a closed form ends: unless that is far off, no steps follow.
     """
 
     id: ClassVar[str]
@@ -58,6 +65,15 @@ class Technique(abc.ABC):
     rates: ClassVar[tuple[float, ...]]
     largest: ClassVar[float] = 1.0
     ends_network: ClassVar[bool] = False
+    solved: ClassVar[bool] = False
+
+    def rates_for(self, unit: Unit, lanes: int) -> tuple[float, ...]:
+        """The settings worth holding for a unit on a target whose vectors hold so many numbers."""
+        return self.rates
+
+    def reach(self, unit: Unit) -> Body | None:
+        """The stretch from the unit on that a variant takes the place of; None where that is the unit alone."""
+        return None
 
     @abc.abstractmethod
     def structure(self, unit: Unit, rate: float) -> Variant:
@@ -86,7 +102,8 @@ class Technique(abc.ABC):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             variant = self.structure(unit, rate)
             self.initialise_(variant, unit, rate, samples)
-            if samples is not None and isinstance(variant.restore, nn.Identity) and not variant.ends_network:
+            alone = self.reach(unit) is None and not variant.ends_network
+            if samples is not None and alone and isinstance(variant.restore, nn.Identity):
                 refit_(variant.core, unit, unit.head(samples[0]), rectified=_rectifies(unit))
         return variant.eval()
 
@@ -132,3 +149,12 @@ def must_save(unit: Unit, macs: int, base: int, technique: str) -> None:
         raise NotApplicable(
             f"{technique} would need {macs} MACs in {unit.name}, the layer itself {base}: nothing saved"
         )
+
+
+def aligned(shares: Iterable[float], total: int, lanes: int) -> Iterator[float]:
+    """Shares of `total` channels, each of a whole number of vectors and less than all, without repeats.
+
+    A share is exact: `round(share * total)` is a multiple of `lanes`.
+    """
+    counts = [max(1, round(share * total / lanes)) * lanes for share in shares]
+    yield from (round(count / total, 5) for count in dict.fromkeys(counts) if count < total)

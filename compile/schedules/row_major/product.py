@@ -16,7 +16,7 @@ from compile.graph.kernels import Buffer, Constant, Kernel, Tile
 from compile.graph.layouts import Layout
 from compile.graph.stages import Operand, Product
 from compile.schedules.convolution import PARALLEL_MACS
-from compile.schedules.emit import prefetch, registers, split, tasks
+from compile.schedules.emit import prefetch, registers, split, tasks, tile_start
 from compile.schedules.row_major.pieces import RowEpilogue, row_step_key, step_operands
 from compile.targets import Target
 from compile.vectors import lanes_at, spread
@@ -111,10 +111,10 @@ class _Product:
         groups = -(-self.panels // vectors)
         with tasks(self.matrices * groups, parallel=bool(tile["parallel"])) as task:
             matrix, group = split(task, self.matrices, groups)
-            panel = _start(group, vectors, self.panels)
+            panel = tile_start(group, vectors, self.panels)
             starts = self._starts(tables, matrix)
             with T.serial(-(-self.m // rows)) as row_tile:
-                row = _start(row_tile, rows, self.m)
+                row = tile_start(row_tile, rows, self.m)
                 sums = self._reduced(x, weight, starts, panel, row, vectors, rows)
                 for r in range(rows):
                     for v in range(vectors):
@@ -164,18 +164,11 @@ class _Product:
         if self.packed:
             return self.form.load(weight, (panel * self.k + depth) * self.lanes, self.lanes)
         assert isinstance(self.stage.y, Operand)
-        column = _start(panel, self.lanes, self.n)
+        column = tile_start(panel, self.lanes, self.n)
         return weight[lanes_at(start + depth * self.stage.y.rows + column, self.lanes)]
 
     def _finish(self, y: Any, vector: Any, scale: Any, row: Any, panel: Any, epilogue: RowEpilogue) -> None:
         if scale is not None:
             vector = vector * scale[lanes_at(panel * self.lanes, self.lanes)]
-        column = _start(panel, self.lanes, self.n)
+        column = tile_start(panel, self.lanes, self.n)
         T.buffer_store(y, epilogue(vector, row, column, self.lanes), [lanes_at(row * self.n + column, self.lanes)])
-
-
-def _start(tile: Any, size: int, extent: int) -> Any:
-    """Where a tile starts: the last one earlier, so that it ends with the output."""
-    if isinstance(tile, int):
-        return min(tile * size, extent - size)
-    return tile * size if extent % size == 0 else T.min(tile * size, extent - size)

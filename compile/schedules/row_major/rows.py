@@ -15,7 +15,7 @@ from compile.schedules.row_major.pieces import RowEpilogue, in_row, over_row, ro
 from compile.targets import Target
 from compile.vectors import lanes_at, spread
 
-_LOWEST = -3.4028234663852886e38
+_LOWEST = float("-inf")
 _SHORT = 256
 """Numbers in a row, below which rows are taken together where nothing tells them apart."""
 

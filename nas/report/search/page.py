@@ -40,6 +40,9 @@ TECHNIQUES = {
     "prune": "W1, the insignificant filters removed; the rate is the share kept",
     "tucker2": "T2, a Tucker decomposition over channels; the rate is the rank's share",
     "low_rank": "T3, two thin pointwise layers, the best for the layer's inputs; the rate is the rank's share",
+    "inner": "T4, a block (inverted residual, MLP) with fewer channels inside; the rate is the share kept",
+    "heads": "T5, attention with fewer heads; the rate is the share kept",
+    "skip": "T6, a residual block left out",
 }
 """What stands in a tree, for a reader who has not seen the paper. Said here because `transforms` needs torch."""
 

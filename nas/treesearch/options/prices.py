@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from modeltree.profiles import DeviceProfile
-from nas.compression.library import Choice, Library, Record
+from nas.compression.library import Choice, Library, Record, covered
 from nas.treesearch.problem import ABSORBED
-from transforms import Network, Variant
+from transforms import Network, Variant, technique
 from transforms.compose import entry, folded_layers
 
 
-def absorbs(choice: Choice | None) -> bool:
-    """Whether a unit behind this choice is superfluous: the variant returns the network's output already."""
-    return choice is not None and (choice.ends_network or choice.technique == ABSORBED)
+def absorbed(count: int) -> Choice:
+    """The choice of a unit that one in front has made superfluous, and `count - 1` behind it."""
+    return Choice(ABSORBED, float(count))
 
 
 class UnitPrices:
@@ -23,6 +23,29 @@ class UnitPrices:
     def __init__(self, network: Network, library: Library, device: DeviceProfile) -> None:
         self._network, self._library, self._device = network, library, device
         self.base_layers = {item.unit: list(item.layers) for item in network.spec.items if item.unit is not None}
+
+    def left(self, unit: int, choice: Choice | None) -> int:
+        """How many units behind this one are superfluous, because its variant takes their place too."""
+        if choice is None:
+            return 0
+        if choice.technique == ABSORBED:
+            return int(choice.rate) - 1
+        return len(covered(self._network.units[unit], choice)) - 1
+
+    def saved_ms(self, record: Record) -> float:
+        """What a variant saves against all that it takes the place of, nothing folded into it."""
+        inside = sum(self._device.compute_ms(self.base_layers[u]) for u in self._units(record))
+        return inside + self._glue_ms(record) - self._device.compute_ms(record.layers)
+
+    def _units(self, record: Record) -> tuple[int, ...]:
+        return covered(self._network.units[record.unit], record.choice)
+
+    def _glue_ms(self, record: Record) -> float:
+        """What lies between the units that a variant takes the place of, which places reckon as being there."""
+        body = technique(record.technique).reach(self._network.units[record.unit])
+        names = () if body is None else body.nodes
+        glue = [item for item in self._network.spec.items if item.unit is None and item.name in names]
+        return sum(self._device.compute_ms(item.layers) for item in glue)
 
     def pairs_ms(
         self, unit: int, options: Sequence[Record | None], front: int | None, fronts: Sequence[Choice | None]
@@ -41,17 +64,17 @@ class UnitPrices:
 
         A variant in the place of several units is complete behind the last of them only.
         """
-        complete = self._network.units[unit].fc_span == 1
-        return np.array([0.0 if complete or not absorbs(choice) else math.inf for choice in choices])
+        return np.array([math.inf if self.left(unit, choice) else 0.0 for choice in choices])
 
-    def absorbed_ms(self, fronts: Sequence[Choice | None]) -> np.ndarray:
-        """(fronts,) of a unit that a variant in front has made superfluous: free, and only then."""
-        return np.array([0.0 if absorbs(choice) else math.inf for choice in fronts])
+    def absorbed_ms(self, front: int, fronts: Sequence[Choice | None], count: int) -> np.ndarray:
+        """(fronts,) of the unit behind `front` as the first of `count` that are superfluous: free, and only then."""
+        return np.array([0.0 if self.left(front, choice) == count else math.inf for choice in fronts])
 
     def _ms(self, unit: int, option: Record | None, front: int | None, choice: Choice | None) -> float:
-        if absorbs(choice):
+        if front is not None and self.left(front, choice):
             return math.inf
         layers = self.base_layers[unit] if option is None else list(option.layers)
+        glue_ms = 0.0 if option is None else self._glue_ms(option)
         if front is not None and choice is not None and self._folds(unit, option, front):
             record = self._library.records[(front, choice)]
             if record.kept:
@@ -59,8 +82,8 @@ class UnitPrices:
                 assert restoring.op == "conv"
                 channels = self._network.units[front].out_shape[0]
                 saved = self._device.layer_ms(restoring)
-                return self._device.compute_ms(folded_layers(layers, channels, record.kept)) - saved
-        return self._device.compute_ms(layers)
+                return self._device.compute_ms(folded_layers(layers, channels, record.kept)) - saved - glue_ms
+        return self._device.compute_ms(layers) - glue_ms
 
     def _folds(self, unit: int, option: Record | None, front: int) -> bool:
         """Whether what brings back pruned channels in front can be folded into this option."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from nas.compression.library import Choice, Library, Record
+from nas.compression.library import Choice, Library, Record, covered
 from nas.compression.predictor import Predictor
-from nas.treesearch.options.prices import UnitPrices, absorbs
+from nas.treesearch.options.prices import UnitPrices, absorbed
 from nas.treesearch.options.pruning import worth_having
 from nas.treesearch.problem import ABSORBED, UnitTable
 from transforms import Network
@@ -33,11 +33,12 @@ class UnitOptions:
         records = self._within(unit, barrier)
         choices: list[Choice | None] = [None, *(record.choice for record in records)]
         pair_ms = self._prices.pairs_ms(unit, [None, *records], front, fronts)
-        if any(map(absorbs, fronts)):
-            choices.append(Choice(ABSORBED, 1.0))
-            pair_ms = np.column_stack([pair_ms, self._prices.absorbed_ms(fronts)])
+        for count in sorted({0 if front is None else self._prices.left(front, choice) for choice in fronts} - {0}):
+            assert front is not None
+            choices.append(absorbed(count))
+            pair_ms = np.column_stack([pair_ms, self._prices.absorbed_ms(front, fronts, count)])
         damage = np.array([self._damage(unit, choice) for choice in choices])
-        exempt = [i for i, choice in enumerate(choices) if absorbs(choice) or self._prunes(unit, choice)]
+        exempt = [i for i, choice in enumerate(choices) if self._reaches_on(unit, choice)]
         kept, dropped = worth_having(choices, damage, pair_ms, exempt)
         self.dropped |= {(unit, choice): why for choice, why in dropped.items()}
         self.choices[unit] = tuple(choices[i] for i in kept)
@@ -51,17 +52,27 @@ class UnitOptions:
         )
 
     def _within(self, unit: int, barrier: int) -> list[Record]:
-        """Variants of a unit; those that stand for several units only if all of them lie in front of the barrier."""
+        """Variants of a unit; those that stand for several units only if all of them lie in front of the barrier, and
+        if they save time against all of them."""
         inside = {one.index for one in self._network.units_between(0, barrier)}
-        span = range(unit, unit + self._network.units[unit].fc_span)
         records = [record for (owner, _), record in self._library.records.items() if owner == unit]
-        return [one for one in records if not one.choice.ends_network or all(u in inside for u in span)]
+        kept = []
+        for one in records:
+            several = covered(self._network.units[unit], one.choice)
+            if len(several) > 1 and not one.choice.ends_network and self._prices.saved_ms(one) <= 0:
+                self.dropped[unit, one.choice] = "saves no time on this device"
+            elif inside.issuperset(several):
+                kept.append(one)
+        return kept
 
     def _damage(self, unit: int, choice: Choice | None) -> int:
         if choice is None or choice.technique == ABSORBED:
             return 0
         return self._predictor.damage[(unit, choice)]
 
-    def _prunes(self, unit: int, choice: Choice | None) -> bool:
+    def _reaches_on(self, unit: int, choice: Choice | None) -> bool:
+        """Whether a choice changes what the units behind cost."""
+        if choice is not None and (choice.technique == ABSORBED or self._prices.left(unit, choice)):
+            return True
         record = None if choice is None else self._library.records.get((unit, choice))
         return record is not None and record.kept > 0
