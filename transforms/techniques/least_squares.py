@@ -39,7 +39,7 @@ def root_of_moments(rows: torch.Tensor) -> torch.Tensor:
     return vectors @ torch.diag(values.clamp_min(1e-15).sqrt()) @ vectors.T
 
 
-def refit_(core: nn.Module, unit: Unit, inputs: torch.Tensor, *, rectified: bool) -> bool:
+def refit_last_(core: nn.Module, unit: Unit, inputs: torch.Tensor, *, rectified: bool) -> bool:
     """Set the weights of the last layer of `core` to the best for the unit's own layer. Whether that was possible.
 
     It is where that layer is 1x1 or linear, its output enters the core's as a summand, and there are enough positions.

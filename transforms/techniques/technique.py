@@ -10,7 +10,7 @@ from torch import nn
 from modeltree.errors import ConfigError, NotApplicable
 from transforms.graph.bodies import Body
 from transforms.graph.network import Unit
-from transforms.techniques.least_squares import refit_
+from transforms.techniques.least_squares import refit_last_
 
 Samples = tuple[torch.Tensor, torch.Tensor]
 """Inputs of a unit and the base network's outputs for them, to start a variant from data where that is cheap."""
@@ -104,7 +104,7 @@ class Technique(abc.ABC):
             self.initialise_(variant, unit, rate, samples)
             alone = self.reach(unit) is None and not variant.ends_network
             if samples is not None and alone and isinstance(variant.restore, nn.Identity):
-                refit_(variant.core, unit, unit.head(samples[0]), rectified=_rectifies(unit))
+                refit_last_(variant.core, unit, unit.head(samples[0]), rectified=_rectifies(unit))
         return variant.eval()
 
 
