@@ -61,8 +61,9 @@ Choose = Callable[[int | None, float], Node]
 def emulate(tree: ModelTree, trace: Trace, *, starts_s: np.ndarray, choose: Choose | None = None) -> Emulation:
     """Walk the tree from every start [Wang 2020, alg. 2]: measure the trace, match, run the block, go on.
 
-    A hand-over costs the tree's round trip, the transfer as the trace carries it, and the cloud's time. Costs that grow
-    with the bytes but not with the bandwidth (`TransferModel.per_byte_ns`) are not in a tree, hence not in here. The
+    A hand-over costs the tree's round trip (and by how much the trace's is off its usual one then), the transfer as the
+    trace carries it, and the cloud's time. Costs that grow with the bytes but not with the bandwidth
+    (`TransferModel.per_byte_ns`) are not in a tree, hence not in here. The
     head of an exit by confidence costs its time for every sample that reaches it.
 
     Parameters
@@ -191,8 +192,15 @@ def after_ms(tree: ModelTree, node: Node, trace: Trace, start_s: float, elapsed_
     elapsed_ms += node.device_ms
     if node.handover is None:
         return elapsed_ms
-    transfer_ms = trace.transfer_ms(node.handover.bytes, start_s + s_from_ms(elapsed_ms))
-    return elapsed_ms + tree.rtt_ms + transfer_ms + node.cloud_ms
+    begins_s = start_s + s_from_ms(elapsed_ms)
+    return elapsed_ms + link_ms(tree, trace, node.handover.bytes, begins_s) + node.cloud_ms
+
+
+def link_ms(tree: ModelTree, trace: Trace, size_bytes: int, begins_s: float) -> float:
+    """What so many bytes take, the round trip included: the tree's, by how much the trace's is off its usual one
+    just then, and what the tree knows that hand-overs take beside."""
+    rtt_ms = max(0.0, tree.rtt_ms + trace.rtt_at(begins_s) - trace.rtt_ms)
+    return tree.extra_ms + rtt_ms + trace.transfer_ms(size_bytes, begins_s)
 
 
 def accuracies(tree: ModelTree) -> np.ndarray:

@@ -15,10 +15,12 @@ import msgspec
 from modeltree.errors import ConfigError, DataError, FormatError
 from modeltree.image_codes import image_code
 from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.outputs import Output, answer_shape, check_outputs
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
 
-TREE_VERSION = 2
-"""The newest; 1 is read too, and still written where no hand-over has an image code."""
+TREE_VERSION = 3
+"""The newest. Older ones are read too, and written where they can say it all: 1 has no image codes, 2 no round trips of
+bandwidth types, times of coding, what hand-overs take beside, nor outputs."""
 
 
 class BandwidthFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bandwidth"):
@@ -92,6 +94,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shape, bytes : per image; the input counts one byte a number. Below 32 bits, the mean on the wire, after coding.
     bits : a number's width on the wire; 32 is unquantised (8 for the input image).
     block : content hash of the base network's rest, which the cloud runs.
+    encode_ms : predicted, of the node's `device_ms`: coding and packing what crosses. Not written where it is 0.
     device_ms : predicted, the rest on the device, where it goes on when the cloud does not answer; 0: not known.
     exit : number of the early exit that the rest ends with, from 1; 0 is the network's end, and not written.
     code : how the input image crosses (`modeltree.image_codes`); empty is raw, and not written. `bytes` is then the
@@ -106,6 +109,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device_ms: float = msgspec.field(default_factory=lambda: 0.0)
     exit: int = 0
     code: str = ""
+    encode_ms: float = 0.0
 
     def __post_init__(self) -> None:
         if self.code:
@@ -164,7 +168,12 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     picture : how a picture becomes pixels; see `preprocessing`.
     places : of the base network where it is sliced into blocks, first and last included.
     rtt_ms, device, cloud, trace : what the tree was searched for.
+    extra_ms, message_bytes : what a hand-over was met to take beside the round trip and its bytes, and how many of the
+        bytes of every hand-over are its message's; not written where they are 0.
     exits : places of the early exits, rising; exit 1 is the first of them. Not written where there is none.
+    outputs : what the network answers where that is not one vector of classes, of which there are none then; the blocks
+        of a path end with `answer_shape(outputs)`. Not written where there are none.
+    quality : what the leaves' `accuracy` is a percentage of, where that is not right classes; else not written.
     """
 
     base: str
@@ -181,8 +190,17 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     nodes: tuple[Node, ...]
     format: str = msgspec.field(default_factory=lambda: "nas-modeltree")  # a factory's default is always written
     version: int = msgspec.field(default_factory=lambda: 1)
+    extra_ms: float = 0.0
+    message_bytes: int = 0
     exits: tuple[int, ...] = ()
     picture: PictureRule = msgspec.field(default_factory=PictureRule)  # trees of before have none: it is their rule
+    outputs: tuple[Output, ...] = ()
+    quality: str = ""
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Of what every path ends with, per image: logits, or the outputs as one tensor."""
+        return answer_shape(self.outputs) if self.outputs else (len(self.classes),)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -260,8 +278,18 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version 1 to {TREE_VERSION}: "
                 "search again, or use the version of nas that wrote it"
             )
-        if self.version < version_of(self.nodes):
-            raise FormatError("a tree of version 1 hands an image over in a code: that begins with version 2, say so")
+        if self.version < (
+            least := version_of(self.nodes, self.types, max(self.extra_ms, self.message_bytes, len(self.outputs)))
+        ):
+            what = (
+                "hands an image over in a code"
+                if least == 2
+                else "has outputs, round trips of types, times of coding or of crossing"
+            )
+            raise FormatError(f"a tree of version {self.version} {what}: that begins with version {least}, say so")
+        check_outputs(self.outputs)
+        if self.outputs and (self.classes or self.exits):
+            raise FormatError("the tree has outputs, and classes or exits: those are of a network that classifies")
         channels = self.input_shape[0] if self.input_shape else 0
         check_channels(self.mean, self.std, channels)
         if len(self.input_shape) == 3 and self.picture.count != channels:
@@ -330,9 +358,15 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"only a policy takes node {node.id}, whose chance is {node.leaf.chance:g}: it must be 0")
 
 
-def version_of(nodes: Iterable[Node]) -> int:
-    """The oldest version of the format that can say what these nodes do."""
-    return 2 if any(node.handover is not None and node.handover.code for node in nodes) else 1
+def version_of(nodes: Iterable[Node], types: BandwidthTypes, extra: float = 0.0) -> int:
+    """The oldest version of the format that can say what these nodes do for these types.
+
+    extra : what crossing was met to take beside, or how many outputs there are; 0 for nothing.
+    """
+    handovers = [node.handover for node in nodes if node.handover is not None]
+    if types.rtt_ms or extra or any(handover.encode_ms for handover in handovers):
+        return 3
+    return 2 if any(handover.code for handover in handovers) else 1
 
 
 def by_confidence(node: Node) -> bool:

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.scenes import load_trace
 from modeltree.link.traces import Trace
 from modeltree.link.transfer_time import TransferModel
+from modeltree.met import read_met
 from modeltree.profiles import load_profile
 from modeltree.reward import Reward
 from modeltree.slicing import slice_blocks
@@ -42,6 +43,7 @@ from nas.jobs.executors import executor
 from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.jobs.threads import torch_threads
 from nas.names import FIXED, PLAIN_TREE
+from nas.refit import refitted
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
 from nas.training.base_network import Prepared, check_learnt, prepare
@@ -87,7 +89,7 @@ def search(
     """
     began = time.perf_counter()
     torch.set_num_threads(config.workers)
-    trace = load_trace(config.trace, seed=config.seed, rtt_ms=config.rtt_ms)
+    trace = link_of(config)
     scenario = scenario_of(config, trace)
     run = Run.start(out, config, resume=resume)
     if run.finished:
@@ -142,15 +144,25 @@ def search(
 def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
     """Profiles, bandwidth types and costs of a config on a link."""
     forks: Any = config.forks
+    device, cloud = load_profile(config.device), load_profile(config.cloud)
     types = BandwidthTypes.from_trace(trace, config.K, forks=forks)
-    return Scenario(
-        device=load_profile(config.device),
-        cloud=load_profile(config.cloud),
-        types=types,
-        transfer=TransferModel(rtt_ms=trace.rtt_ms),
-        reward=Reward(),
+    scenario = Scenario(
+        device=device, cloud=cloud, types=types, transfer=TransferModel(rtt_ms=trace.rtt_ms), reward=Reward(),
         met=met_link(trace, types) if config.measure == "estimated" else None,
-    )
+    )  # fmt: skip
+    if config.measured is None:
+        return scenario
+    met = refitted(read_met(Path(config.measured)), device, cloud)
+    return replace(scenario, device=met.device, cloud=met.cloud, extra_ms=met.extra_ms, message_bytes=met.message_bytes)
+
+
+def link_of(config: SearchConfig) -> Trace:
+    """The link that is searched for; a session's log says its round trip where nothing else does."""
+    trace = load_trace(config.trace, seed=config.seed, rtt_ms=config.rtt_ms)
+    if config.measured is None or config.rtt_ms is not None or trace.rtts_ms is not None:
+        return trace
+    met = read_met(Path(config.measured))
+    return trace if met.kind != "session" or met.crossed is None else trace.with_rtt(met.crossed.rtt_ms)
 
 
 def knowledge(
@@ -168,6 +180,7 @@ def knowledge(
         prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
         prepared.probe_images(config.seed), workers, names=config.techniques,
         device=load_profile(config.device), config=distil, progress=partial(progress, "library"),
+        measure=prepared.measure,
     )  # fmt: skip
     library = screened(library)
     built = time.perf_counter()
@@ -180,7 +193,7 @@ def _taught(
     library: Library, prepared: Prepared, measured: tuple[list[dict[int, Choice]], list[float], float]
 ) -> tuple[Predictor, Quality]:
     plans, accuracies, base = measured
-    return fit_predictor(library, plans, accuracies, base=base, classes=len(prepared.dataset.classes))
+    return fit_predictor(library, plans, accuracies, base=base, chance=prepared.chance)
 
 
 def _fixed(spaces: SearchSpaces) -> tuple[str, ...]:

@@ -30,15 +30,16 @@ class SessionOptions:
     Parameters
     ----------
     mode : one of `MODES`.
-    policy : what chooses the forks: `switch` (the bandwidth's type), `exact` (the leaf of the highest reward at the
-        bandwidth) or the file of a trained policy.
+    policy : what chooses the forks: `switch` (the bandwidth's type), `measured` (the leaf of the highest reward at what
+        was met of late), `exact` (likewise at what the tree predicts) or the file of a trained policy.
     timeout_s : longest wait for the cloud where no deadline is given.
     hedge : start the rest here while still waiting, when the deadline is near or the answer overdue.
     probes : when the idle link is probed; None never does, and needs no thread.
     battery_mj, inferences : energy that must last for so many inferences; only with a policy that knows of energy.
     target, variant : which of the bundle's libraries; the only target for devices unless named.
     threads : of a block; None takes as many as there are processors.
-    least_s : block -> seconds that it takes at least: plays a slower device.
+    least_s : block, or coding of a hand-over (`modeltree.met.coding_of`) -> seconds that it takes at least: plays a
+        slower device.
     token : that the server asks for. ca : PEM file of who signed its certificate.
     certificate, key : PEM files of our own, for a server that wants to know its devices (mutual TLS).
     frames : False for another server of the protocol that hosts the ONNX forms: it is sent float32, never probed.

@@ -17,14 +17,18 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from modeltree.errors import ConfigError
+from modeltree.met import Met
 from modeltree.tree import Handover, ModelTree
+from modeltree.units import bytes_per_ms, mbps
 from runtime.bandwidth import ProbePolicy
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
 from runtime.images import Picture, Pictures, sendable_file
 from runtime.inference.hedging import Hedge
 from runtime.inference.inference_state import Walk
+from runtime.inference.met_times import MetTimes
 from runtime.inference.tree_walk import TreeWalk
+from runtime.meter import Meter
 from runtime.options import SessionOptions
 from runtime.remote.circuit_breaker import Breaker
 from runtime.remote.link_monitor import LinkWatch
@@ -32,7 +36,7 @@ from runtime.remote.offload_client import Cloud, Link
 from runtime.remote.prober import Prober
 from runtime.remote.workers import Closed, Workers
 from runtime.result import Parts, Result
-from runtime.selection.branch_selection import BySwitch, Driver, open_driver
+from runtime.selection.branch_selection import ByMeasured, BySwitch, Driver, open_driver
 from runtime.wire.transports.interface import Transport
 
 if TYPE_CHECKING:
@@ -79,9 +83,13 @@ class Session:
                 self._prober = Prober(watch, self.cloud, probes or ProbePolicy())
             if self._prober is not None and probes is not None:
                 self._prober.start()
+        self._times = MetTimes(tree, device, link, self.cloud)
+        if isinstance(self.driver, ByMeasured):
+            self.driver.reckons_with(self._times)
         self._walk = TreeWalk(
             device, link, self.driver, cloud=self.cloud, hedge=self._hedge, mode=options.mode, clock=clock
         )
+        self._meter, self._meter_lock = Meter(tree), threading.Lock()
         self._waiting = Workers(1, "nas-ainfer")
         self._streams = _Streams()
         self._stream_lock = threading.Lock()
@@ -217,7 +225,37 @@ class Session:
             busy_ms = walk.parts.device + walk.raced_ms, walk.parts.transfer + walk.radio_ms
             self.driver.answered(walk.nodes[-1], walk.seen, *busy_ms)
         ended = self.clock()
-        return walk.result(output[0], total_ms=1e3 * (ended - started), met=deadline is None or ended <= deadline)
+        result = walk.result(output[0], total_ms=1e3 * (ended - started), met=deadline is None or ended <= deadline)
+        self._note(result)
+        return result
+
+    def _note(self, result: Result) -> None:
+        """Keep what was met."""
+        self._times.note(result)
+        tree, parts = self.device.manifest.tree, result.parts
+        with self._meter_lock:
+            self._meter.ran(result.blocks_ms)
+            if result.answered_by != "cloud" or not result.nodes or not isinstance(self.link, LinkWatch):
+                return
+            end, rtt_ms, known = tree.nodes[result.nodes[-1]], self.link.usual_rtt_ms, result.mbps[-1]
+            if end.handover is None or not known > 0:
+                return
+            sent_ms, said_ms = (size / bytes_per_ms(known) for size in (result.sent_bytes, end.handover.bytes))
+            self._meter.crossed(
+                tree, end.id, encode_ms=parts.encode, transfer_ms=parts.transfer, server_ms=parts.cloud,
+                sent_bytes=result.sent_bytes, carried_ms=rtt_ms + sent_ms,
+                predicted_ms=tree.extra_ms + rtt_ms + said_ms,
+            )  # fmt: skip
+            if (carry_ms := parts.transfer - rtt_ms) > 0:
+                met_mbps = mbps(result.sent_bytes, carry_ms)
+                right = tree.types.match(met_mbps) == result.types[-1]
+                self._meter.estimated(known, met_mbps, right=right)
+
+    def met(self) -> Met:
+        """What this session met of late, for `nas refit` and `nas search --measured`: the latest 200 of each thing."""
+        rtt_ms = self.link.usual_rtt_ms if isinstance(self.link, LinkWatch) else self.device.manifest.tree.rtt_ms
+        with self._meter_lock:
+            return self._meter.met("session", "a session", rtt_ms=rtt_ms)
 
     def submit(self, images: Sequence[Picture], deadline_ms: float) -> "Future[TaskResult]":
         """A task of a stream: 1 to 10 images with a deadline, queued, planned and run side by side with others.

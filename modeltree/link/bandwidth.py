@@ -17,19 +17,23 @@ MIN_MBPS = 0.01
 no latency is finite at 0; at 0.01 Mbit/s a kilobyte takes 0.8 s, so offloading is rightly hopeless there."""
 
 
-class BandwidthTypes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BandwidthTypes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """K bandwidth types, slowest first, and how the link moves between them from fork to fork.
+
+    A type is a state of the link: its bandwidth, by which it is known, and the round trip that comes with it.
 
     representative_mbps : (K,), the quantiles (2k + 1) / 2K: for K = 2 the lower and upper quartile, as in the paper.
     edges_mbps : (K - 1,), where type k - 1 ends and type k begins: the quantiles k / K.
     transition : (K, K), transition[i][j] = chance of type j at the next fork after type i; rows sum to 1.
     initial : (K,), chance of each type at the first fork; sums to 1.
+    rtt_ms : (K,), mean round trip while the link is of each type; empty, and not written, where it never changes.
     """
 
     representative_mbps: tuple[float, ...]
     edges_mbps: tuple[float, ...]
     transition: tuple[tuple[float, ...], ...]
     initial: tuple[float, ...]
+    rtt_ms: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         k = len(self.representative_mbps)
@@ -38,6 +42,8 @@ class BandwidthTypes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         shapes = {len(self.edges_mbps) + 1, len(self.initial), len(self.transition), *map(len, self.transition)}
         if shapes != {k}:
             raise ConfigError(f"{k} bandwidth types need {k - 1} edges, {k} initial chances and {k} x {k} transitions")
+        if len(self.rtt_ms) not in (0, k) or not all(math.isfinite(v) and v >= 0 for v in self.rtt_ms):
+            raise ConfigError(f"round trips of {k} types are {self.rtt_ms}: {k} finite ones from 0 up, or none")
         for name, values in (("representative_mbps", self.representative_mbps), ("edges_mbps", self.edges_mbps)):
             if not all(math.isfinite(v) and v >= 0 for v in values) or list(values) != sorted(values):
                 raise ConfigError(f"{name} is {values}: it must be finite, at least 0 and not fall")
@@ -85,7 +91,10 @@ class BandwidthTypes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         else:
             initial = (1 / k,) * k
             transition = (initial,) * k
-        return cls(representative_mbps=levels, edges_mbps=edges, transition=transition, initial=initial)
+        return cls(
+            representative_mbps=levels, edges_mbps=edges, transition=transition, initial=initial,
+            rtt_ms=_round_trips(trace, edges),
+        )  # fmt: skip
 
     @property
     def count(self) -> int:
@@ -106,6 +115,19 @@ class BandwidthTypes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 def _between(low: float, edge: float, high: float) -> float:
     """`edge` if it parts low from high under right-continuous matching, else the middle."""
     return edge if low < edge <= high or low == high else (low + high) / 2
+
+
+def _round_trips(trace: Trace, edges: tuple[float, ...]) -> tuple[float, ...]:
+    """Mean round trip while the link is of each type, the trace's usual one for a type that never is; () if it is
+    always the same."""
+    if trace.rtts_ms is None:
+        return ()
+    kinds = np.searchsorted(edges, trace.bandwidth_mbps, side="right")
+    found = []
+    for kind in range(len(edges) + 1):
+        held_s = np.where(kinds == kind, trace.durations_s, 0.0)
+        found.append(float(held_s @ trace.rtts_ms / held_s.sum()) if held_s.any() else trace.rtt_ms)
+    return tuple(found)
 
 
 def _followers(

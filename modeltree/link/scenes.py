@@ -6,13 +6,13 @@ no recording is copied. They stand in where no trace of one's own is at hand: a 
 
 import math
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from modeltree.errors import ConfigError, unknown
-from modeltree.link.traces import SCENE_RTT_MS, Trace, read_trace
+from modeltree.link.traces import SCENE_RTT_MS, Trace, quantile, read_trace
 
 MAX_INTERVALS = 10_000_000
 
@@ -26,7 +26,8 @@ class Scene:
     cv : coefficient of variation within a level (log-normal, mean preserved).
     correlation_s : time over which that wavering forgets itself (autoregressive of order 1).
     outage_share, outage_s : share of time at 0 Mbit/s and mean length of an outage (exponential).
-    rtt_ms : round-trip time.
+    rtt_ms : round-trip time, at or under which it is half of the time.
+    rtt_p90 : the round trip that it is at or under for nine tenths of the time, over `rtt_ms` (log-normal).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Scene:
     outage_share: float
     outage_s: float
     rtt_ms: float
+    rtt_p90: float
 
     @property
     def mean_mbps(self) -> float:
@@ -57,21 +59,25 @@ SCENES: dict[str, Scene] = {
     scene.name: scene
     for scene in (
         _scene("4g_weak_indoor", "4G deep inside a building: a few Mbit/s at best, often well under one.",
-               {0.6: 6, 2.5: 8, 7: 4}, cv=0.3, correlation_s=0.5, outage_share=0.01, outage_s=0.5),
+               {0.6: 6, 2.5: 8, 7: 4}, cv=0.3, correlation_s=0.5, outage_share=0.01, outage_s=0.5, rtt_p90=2.4),
         _scene("4g_indoor_static", "4G at a desk: steady, about 12 Mbit/s up.",
-               {8: 10, 12: 25, 16: 12}, cv=0.15, correlation_s=0.5, outage_share=0.002, outage_s=0.2),
+               {8: 10, 12: 25, 16: 12}, cv=0.15, correlation_s=0.5, outage_share=0.002, outage_s=0.2, rtt_p90=2.5),
         _scene("4g_indoor_slow", "4G while walking indoors: good on the whole, with dips behind walls.",
-               {5: 4, 14: 12, 22: 8}, cv=0.2, correlation_s=1.0, outage_share=0.005, outage_s=0.5),
+               {5: 4, 14: 12, 22: 8}, cv=0.2, correlation_s=1.0, outage_share=0.005, outage_s=0.5, rtt_p90=2.4),
         _scene("4g_outdoor_quick", "4G in a moving car or bus: low, bursty, with handover gaps.",
-               {0.5: 3, 2.5: 5, 7: 2.5}, cv=0.45, correlation_s=0.3, outage_share=0.08, outage_s=0.7),
+               {0.5: 3, 2.5: 5, 7: 2.5}, cv=0.45, correlation_s=0.3, outage_share=0.08, outage_s=0.7, rtt_p90=1.3),
         _scene("wifi_weak_indoor", "WiFi far from the access point or among many others: wide swings and stalls.",
-               {1: 6, 8: 12, 18: 6}, cv=0.35, correlation_s=0.5, outage_share=0.08, outage_s=1.0),
+               {1: 6, 8: 12, 18: 6}, cv=0.35, correlation_s=0.5, outage_share=0.08, outage_s=1.0, rtt_p90=1.5),
         _scene("wifi_weak_outdoor", "WiFi from outside the building: fast in view of the window, else almost nothing.",
-               {0.8: 10, 10: 8, 45: 8}, cv=0.3, correlation_s=1.0, outage_share=0.2, outage_s=2.0),
+               {0.8: 10, 10: 8, 45: 8}, cv=0.3, correlation_s=1.0, outage_share=0.2, outage_s=2.0, rtt_p90=1.5),
         _scene("wifi_outdoor_slow", "WiFi while walking across a campus: fast, falling off between access points.",
-               {10: 6, 25: 10, 45: 10}, cv=0.2, correlation_s=1.0, outage_share=0.02, outage_s=1.0),
+               {10: 6, 25: 10, 45: 10}, cv=0.2, correlation_s=1.0, outage_share=0.02, outage_s=1.0, rtt_p90=1.3),
     )
 }  # fmt: skip
+
+
+_DECILE = 1.2816
+"""Deviations from the middle of a normal distribution to its upper decile."""
 
 
 def generate(name: str, *, seed: int, duration_s: float = 300.0, interval_s: float = 0.1) -> Trace:
@@ -93,7 +99,10 @@ def generate(name: str, *, seed: int, duration_s: float = 300.0, interval_s: flo
     level = np.array(scene.state_mbps)[_levels(scene, rng, time_s)]
     bandwidth = level * _wavering(scene, rng, count, interval_s) * _carrying(scene, rng, time_s)
     origin = f"synthetic scene {name}, seed {seed}"
-    return Trace(name=name, time_s=time_s, bandwidth_mbps=bandwidth, end_s=end_s, rtt_ms=scene.rtt_ms, origin=origin)
+    return Trace(
+        name=name, time_s=time_s, bandwidth_mbps=bandwidth, end_s=end_s, rtt_ms=scene.rtt_ms, origin=origin,
+        rtts_ms=_round_trips(scene, seed, count, interval_s),
+    )  # fmt: skip
 
 
 def load_trace(name_or_path: str | Path, *, seed: int, rtt_ms: float | None = None) -> Trace:
@@ -101,7 +110,7 @@ def load_trace(name_or_path: str | Path, *, seed: int, rtt_ms: float | None = No
     name = str(name_or_path)
     if name in SCENES:
         trace = generate(name, seed=seed)
-        return trace if rtt_ms is None else replace(trace, rtt_ms=rtt_ms)
+        return trace if rtt_ms is None else trace.with_rtt(rtt_ms)
     looks_like_file = Path(name).suffix or Path(name).name != name or Path(name).exists()
     if not looks_like_file:
         raise unknown("scene (and no file of that name)", name, SCENES)
@@ -122,13 +131,26 @@ def _levels(scene: Scene, rng: np.random.Generator, time_s: np.ndarray) -> np.nd
 
 def _wavering(scene: Scene, rng: np.random.Generator, count: int, interval_s: float) -> np.ndarray:
     """(count,): log-normal factors of mean 1 and the scene's coefficient of variation, correlated in time."""
+    variance = math.log1p(scene.cv**2)
+    return np.asarray(np.exp(math.sqrt(variance) * _noise(scene, rng, count, interval_s) - variance / 2))
+
+
+def _round_trips(scene: Scene, seed: int, count: int, interval_s: float) -> np.ndarray:
+    """(count,) in ms: log-normal about the scene's, correlated in time as the bandwidth is, but not with it."""
+    rng = np.random.default_rng([seed, zlib.crc32(f"{scene.name} round trip".encode())])
+    deviation = math.log(scene.rtt_p90) / _DECILE
+    factors = np.exp(deviation * _noise(scene, rng, count, interval_s))
+    return np.asarray(scene.rtt_ms * factors / quantile(factors, np.ones(count), 0.5))
+
+
+def _noise(scene: Scene, rng: np.random.Generator, count: int, interval_s: float) -> np.ndarray:
+    """(count,): standard normal, correlated over the scene's time."""
     memory = math.exp(-interval_s / scene.correlation_s)
     noise = rng.standard_normal(count)
     noise[1:] *= math.sqrt(1 - memory**2)
     for i in range(1, count):
         noise[i] += memory * noise[i - 1]
-    variance = math.log1p(scene.cv**2)
-    return np.asarray(np.exp(math.sqrt(variance) * noise - variance / 2))
+    return noise
 
 
 def _carrying(scene: Scene, rng: np.random.Generator, time_s: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Bandwidth traces: how fast a link was (or might be) over time, and how long bytes take on it.
 
-A trace is piecewise constant and plays in a loop. Time is in seconds, bandwidth in Mbit/s (10**6 bit/s).
+A trace is piecewise constant and plays in a loop. Time is in seconds, bandwidth in Mbit/s (10**6 bit/s). The round trip
+is one number, or changes over time as the bandwidth does.
 """
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +30,7 @@ SCENE_RTT_MS = {
     "wifi_weak_outdoor": 35.0,
     "wifi_outdoor_slow": 25.0,
 }
-"""Typical round trips to a near server, by scene. Chosen, not measured: traces record bandwidth only."""
+"""Typical round trips to a near server, by scene. Chosen, not measured: most recorded traces have bandwidth only."""
 
 PACKET_BYTES = 1500
 BIN_MS = 100
@@ -39,16 +40,18 @@ MAX_PACKET_MS = 10**9
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trace:
-    """A piecewise-constant, looping bandwidth.
+    """A piecewise-constant, looping bandwidth and round trip.
 
     name, origin : one line each; origin says where the numbers come from.
     time_s, bandwidth_mbps : (intervals,), float64, read-only; value i holds over [time_s[i], time_s[i + 1]).
     end_s : end of the last interval, where the trace starts again.
-    rtt_ms : round-trip time of the link.
+    rtt_ms : round-trip time of the link; of one that changes, what it is at or under for half of the time.
+    rtts_ms : (intervals,), float64, read-only, the round trip of each interval; None where it is always `rtt_ms`.
 
     Raises
     ------
-    DataError : no interval, NaN or infinity, a negative bandwidth, time that does not rise from 0, or only zeros.
+    DataError : no interval, NaN or infinity, a negative bandwidth or round trip, time that does not rise from 0, or
+        only zeros.
     """
 
     name: str
@@ -57,9 +60,12 @@ class Trace:
     end_s: float
     rtt_ms: float
     origin: str
+    rtts_ms: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for field in ("time_s", "bandwidth_mbps"):
+        for field in ("time_s", "bandwidth_mbps", "rtts_ms"):
+            if getattr(self, field) is None:
+                continue
             values = np.array(getattr(self, field), dtype=np.float64)
             values.setflags(write=False)
             object.__setattr__(self, field, values)
@@ -72,6 +78,14 @@ class Trace:
     def at(self, time_s: float) -> float:
         """Bandwidth in Mbit/s at a time, which may lie beyond the end (the trace plays in a loop)."""
         return float(self.bandwidth_mbps[self._interval(time_s % self.end_s)])
+
+    def rtt_at(self, time_s: float) -> float:
+        """Round trip in ms at a time, which may lie beyond the end."""
+        return self.rtt_ms if self.rtts_ms is None else float(self.rtts_ms[self._interval(time_s % self.end_s)])
+
+    def with_rtt(self, rtt_ms: float) -> "Trace":
+        """The same bandwidth with one round trip."""
+        return replace(self, rtt_ms=rtt_ms, rtts_ms=None)
 
     def transfer_ms(self, size_bytes: float, start_s: float) -> float:
         """Time to carry `size_bytes` beginning at `start_s`: the bandwidth integrated exactly, looping if need be.
@@ -118,11 +132,7 @@ class Trace:
         """
         if not 0 <= q <= 1:
             raise DataError(f"quantile is {q}: it must lie in 0..1")
-        order = np.argsort(self.bandwidth_mbps, kind="stable")
-        values, share = self.bandwidth_mbps[order], np.cumsum(self.durations_s[order]) / self.end_s
-        low = min(int(np.searchsorted(share, q - 1e-12, side="left")), len(values) - 1)
-        high = min(int(np.searchsorted(share, q + 1e-12, side="right")), len(values) - 1)
-        return float((values[low] + values[high]) / 2) if q > 0 else float(values[0])
+        return quantile(self.bandwidth_mbps, self.durations_s, q)
 
     @property
     def mean_mbps(self) -> float:
@@ -148,15 +158,27 @@ class Trace:
         return int(np.searchsorted(self.time_s, time_s, side="right")) - 1
 
 
+def quantile(values: np.ndarray, durations_s: np.ndarray, q: float) -> float:
+    """What values that hold for so long, both (intervals,), are at or under for a share `q` of the time."""
+    order = np.argsort(values, kind="stable")
+    values, share = values[order], np.cumsum(durations_s[order]) / durations_s.sum()
+    low = min(int(np.searchsorted(share, q - 1e-12, side="left")), len(values) - 1)
+    high = min(int(np.searchsorted(share, q + 1e-12, side="right")), len(values) - 1)
+    return float((values[low] + values[high]) / 2) if q > 0 else float(values[0])
+
+
 def read_trace(path: str | Path, *, rtt_ms: float | None = None) -> Trace:
-    """Read a trace from a CSV file with the header `time_s,bandwidth_mbps`, or from a mahimahi packet-delivery file.
+    """Read a trace from a CSV file, or from a mahimahi packet-delivery file.
+
+    A CSV has the header `time_s,bandwidth_mbps` or `time_s,bandwidth_mbps,rtt_ms`. A round trip that is left empty is
+    the one before (at the beginning, the first one there is).
 
     A CSV may begin with comments that `write_trace` writes: `# rtt_ms=40.0`, `# end_s=300.0`, `# name=..`,
     `# origin=..`. Without `end_s` the last value holds as long as the one before it (a single one: 1 s).
     A mahimahi file has an integer millisecond per line, each the delivery of a 1500-byte packet by its end, and starts
     again at its last one; packets are counted in bins of 100 ms, the last one as long as is left.
-    `rtt_ms`: if None, the comment, else that of the scene which the file's name starts with (up to `__`), else
-    `DEFAULT_RTT_MS`.
+    `rtt_ms`: if None, the third column, else the comment, else that of the scene which the file's name starts with (up
+    to `__`), else `DEFAULT_RTT_MS`.
 
     Raises
     ------
@@ -177,10 +199,10 @@ def read_trace(path: str | Path, *, rtt_ms: float | None = None) -> Trace:
         body += 1
     rows = [(number, line.strip()) for number, line in enumerate(lines[body:], body + 1) if line.strip()]
     try:
-        times, values, end_s = _parse(rows)
+        times, values, rtts, end_s = _parse(rows)
         given = comments.get("rtt_ms") if rtt_ms is None else rtt_ms
         scene_rtt = SCENE_RTT_MS.get(path.stem.split("__")[0], DEFAULT_RTT_MS)
-        return Trace(
+        trace = Trace(
             name=comments.get("name", path.stem.strip()),
             time_s=np.array(times),
             bandwidth_mbps=np.array(values),
@@ -188,16 +210,36 @@ def read_trace(path: str | Path, *, rtt_ms: float | None = None) -> Trace:
             rtt_ms=scene_rtt if given is None else _number(given, "rtt_ms"),
             origin=comments.get("origin", path.name.strip()),
         )
+        return trace if rtts is None or rtt_ms is not None else with_rtts(trace, held(rtts))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:
     """Write a trace as CSV, whole or not at all; `read_trace` gives the same numbers back, bit for bit."""
+    rtts = None if trace.rtts_ms is None else trace.rtts_ms.tolist()
+    columns = [trace.time_s.tolist(), trace.bandwidth_mbps.tolist(), *([] if rtts is None else [rtts])]
     head = {"name": trace.name, "origin": trace.origin, "rtt_ms": repr(trace.rtt_ms), "end_s": repr(trace.end_s)}
-    lines = [f"# {key}={value}" for key, value in head.items()] + ["time_s,bandwidth_mbps"]
-    lines += [f"{t!r},{b!r}" for t, b in zip(trace.time_s.tolist(), trace.bandwidth_mbps.tolist(), strict=True)]
+    lines = [f"# {key}={value}" for key, value in head.items()] + [",".join(_COLUMNS[: len(columns)])]
+    lines += [",".join(map(repr, row)) for row in zip(*columns, strict=True)]
     write_text(Path(path), "\n".join(lines) + "\n")
+
+
+def with_rtts(trace: Trace, rtts_ms: np.ndarray) -> Trace:
+    """The same bandwidth with a round trip, (intervals,) in ms, that changes as well."""
+    if rtts_ms.shape != trace.time_s.shape:
+        raise DataError(f"a trace of {trace.time_s.size} intervals has {rtts_ms.size} round trips: give as many")
+    middle = quantile(rtts_ms, trace.durations_s, 0.5) if np.isfinite(rtts_ms).all() else math.nan
+    return replace(trace, rtt_ms=middle, rtts_ms=rtts_ms)
+
+
+def held(rtts_ms: Sequence[float]) -> np.ndarray:
+    """(intervals,) in ms of as many, one at least not NaN: where nothing was given (NaN) the one before holds, at the
+    beginning the first."""
+    values = np.array(rtts_ms, dtype=np.float64)
+    given = np.flatnonzero(~np.isnan(values))
+    places = np.searchsorted(given, np.arange(values.size), side="right") - 1
+    return np.asarray(values[given[np.maximum(places, 0)]])
 
 
 def _check(trace: Trace) -> None:
@@ -212,6 +254,10 @@ def _check(trace: Trace) -> None:
         raise DataError(f"a trace starts at {time_s[0]} s: the first time must be 0, subtract it from all")
     if not (math.isfinite(trace.end_s) and trace.end_s > time_s[-1]):
         raise DataError(f"a trace ends at {trace.end_s} s: it must end after its last time, {time_s[-1]} s")
+    if trace.rtts_ms is not None:
+        if trace.rtts_ms.shape != time_s.shape:
+            raise DataError(f"a trace of {n} intervals has {trace.rtts_ms.size} round trips: give as many, or none")
+        _refuse(~(np.isfinite(trace.rtts_ms) & (trace.rtts_ms >= 0)), "has a round trip that is not 0 or more, finite")
     if not (math.isfinite(trace.rtt_ms) and trace.rtt_ms >= 0):
         raise DataError(f"rtt_ms is {trace.rtt_ms}: it must be finite and at least 0")
     with np.errstate(over="ignore"):
@@ -227,28 +273,50 @@ def _refuse(bad: np.ndarray, why: str) -> None:
         raise DataError(f"row {int(np.argmax(bad)) + 1} {why}")
 
 
-def _parse(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterable[float], float]:
-    """Times in s, bandwidths in Mbit/s and the end in s; CSV or packets, by the look of the first line."""
+_COLUMNS = ("time_s", "bandwidth_mbps", "rtt_ms")
+
+
+def _parse(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterable[float], list[float] | None, float]:
+    """Times in s, bandwidths in Mbit/s, round trips in ms (NaN where empty; None without any) and the end in s.
+
+    CSV or packets, by the look of the first line.
+    """
     if not rows:
         raise DataError("the file holds no rows: a trace needs at least one")
     if rows[0][1].isdecimal():
         return _parse_packets(rows)
-    if [cell.strip() for cell in rows[0][1].split(",")] != ["time_s", "bandwidth_mbps"]:
+    width = len(rows[0][1].split(","))
+    if width < 2 or tuple(cell.strip() for cell in rows[0][1].split(",")) != _COLUMNS[:width]:
         shown = json.dumps(rows[0][1][:60])
-        raise DataError(f"line {rows[0][0]} is {shown}: it must be time_s,bandwidth_mbps (or a packet's millisecond)")
-    times, values = [], []
+        raise DataError(
+            f"line {rows[0][0]} is {shown}: it must be time_s,bandwidth_mbps, with or without ,rtt_ms (or a packet's "
+            "millisecond)"
+        )
+    times, values, rtts = [], [], []
     for number, line in rows[1:]:
         cells = line.split(",")
-        if len(cells) != 2:
-            raise DataError(f"line {number} has {len(cells)} columns: it must have two, time_s,bandwidth_mbps")
+        if len(cells) != width:
+            named = ",".join(_COLUMNS[:width])
+            raise DataError(f"line {number} has {len(cells)} columns: it must have {width}, {named}")
         times.append(_number(cells[0], f"line {number}, time_s"))
         values.append(_number(cells[1], f"line {number}, bandwidth_mbps"))
+        empty = width == 2 or not cells[2].strip()
+        rtts.append(math.nan if empty else _round_trip(cells[2], f"line {number}, rtt_ms"))
+    known = None if np.isnan(rtts).all() else rtts
     if len(times) < 2:
-        return times, values, sum(times) + 1.0
-    return times, values, times[-1] + (times[-1] - times[-2])
+        return times, values, known, sum(times) + 1.0
+    return times, values, known, times[-1] + (times[-1] - times[-2])
 
 
-def _parse_packets(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterable[float], float]:
+def _round_trip(text: str, what: str) -> float:
+    """A round trip in ms; one that is not a number would be taken for one that was left empty."""
+    value = _number(text, what)
+    if not (math.isfinite(value) and value >= 0):
+        raise DataError(f"{what} is {text!r}: it must be finite and at least 0, or empty where none was measured")
+    return value
+
+
+def _parse_packets(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterable[float], None, float]:
     previous, stamps = 0, []
     for number, line in rows:
         stamp = int(line) if line.isdecimal() and len(line) <= 12 else -1
@@ -268,7 +336,7 @@ def _parse_packets(rows: list[tuple[int, str]]) -> tuple[Iterable[float], Iterab
     edges_ms = np.append(np.arange(0, period, BIN_MS), period)
     packets = np.bincount(millisecond // BIN_MS, minlength=len(edges_ms) - 1)
     rates = mbps(PACKET_BYTES, 1.0) * packets / np.diff(edges_ms)
-    return edges_ms[:-1] / ms_from_s(1.0), rates, period / ms_from_s(1.0)
+    return edges_ms[:-1] / ms_from_s(1.0), rates, None, period / ms_from_s(1.0)
 
 
 def _number(text: str | float, what: str) -> float:

@@ -258,7 +258,8 @@ def tree_decisions(
     energy : the device's, the default one unless given. objective : [Wang 2020, eq. 7] unless given, as in the search.
     rtt_ms : the tree's unless given.
     """
+    usual_ms = tree.rtt_ms if rtt_ms is None else rtt_ms
     return Decisions(
-        table=tree_table(tree), rtt_ms=tree.rtt_ms if rtt_ms is None else rtt_ms, energy=energy or Energy(),
+        table=tree_table(tree), rtt_ms=tree.extra_ms + usual_ms, energy=energy or Energy(),
         objective=objective or Reward(), budget_mj=budget_mj,
     )  # fmt: skip

@@ -59,6 +59,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     strided_ratio : what a MAC of a 3x3 convolution with stride or groups costs, over that of one without: fast kernels
         (Winograd) serve the latter alone.
     codec_ns_per_number : to encode (device) or decode (cloud) one number of a quantised hand-over; 0: not known.
+    frame_ns_per_byte : to pack a byte of a hand-over that is not coded; 0: not known.
+    call_ms : once for every block that is run (device) or asked for (cloud), beside its layers; 0: not known.
     energy : what computing and sending take from its battery, above idle; None where nobody asked.
 
     Raises
@@ -79,6 +81,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     webp_ns_per_pixel: float = 0.0
     ns_per_map_byte: float = 0.0
     strided_ratio: float = 1.0
+    frame_ns_per_byte: float = 0.0
+    call_ms: float = 0.0
     energy: Energy | None = None
     version: int = PROFILE_VERSION
 
@@ -96,6 +100,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "webp_ns_per_pixel": self.webp_ns_per_pixel,
             "ns_per_map_byte": self.ns_per_map_byte,
             "strided_ratio": self.strided_ratio,
+            "frame_ns_per_byte": self.frame_ns_per_byte,
+            "call_ms": self.call_ms,
         }
         for what, value in (self.ns_per_mac | self.ns_per_element | scalars).items():
             if not (math.isfinite(value) and value >= 0):
@@ -126,6 +132,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def decode_ms(self, kind: str, pixels: int) -> float:
         """Time to decode so many."""
         return ms_from_ns((WEBP_DECODE if kind == "webp" else 1.0) * self.jpeg_ns_per_pixel * pixels)
+
+    def frame_ms(self, size_bytes: int) -> float:
+        """Time to pack so many bytes of a hand-over as they are."""
+        return ms_from_ns(self.frame_ns_per_byte * size_bytes)
 
     def codec_ms(self, numbers: int) -> float:
         """Time to encode (or decode) a quantised hand-over of so many numbers."""

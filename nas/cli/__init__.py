@@ -20,6 +20,7 @@ from nas.cli.display.streams import end_if_full, end_unless_written, prepare_str
 from nas.cli.links.emulate import emulate
 from nas.cli.links.field import field
 from nas.cli.links.record import record
+from nas.cli.links.refit import refit
 from nas.cli.links.stream import stream
 from nas.cli.profile import profile
 from nas.cli.search import search
@@ -45,6 +46,7 @@ app.command()(run)
 app.command()(emulate)
 app.command()(field)
 app.command()(record)
+app.command()(refit)
 app.command()(place)
 app.command()(servers)
 app.command()(stream)

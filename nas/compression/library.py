@@ -36,6 +36,7 @@ from nas.compression.features import Features, write_features
 from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
+from nas.quality.measure import TOP1, Measure
 from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, technique
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
@@ -70,6 +71,7 @@ class _Context:
     probe: Path
     labels: np.ndarray
     config: DistilConfig
+    measure: Measure = TOP1
 
 
 def read_variant(network: Network, folder: Path, unit: int, choice: Choice) -> Variant:
@@ -98,7 +100,7 @@ def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Pa
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
     executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), device: DeviceProfile | None = None,
-    config: DistilConfig | None = None, lanes: int = LANES, progress: Progress = silent,
+    config: DistilConfig | None = None, lanes: int = LANES, progress: Progress = silent, measure: Measure = TOP1,
 ) -> Library:  # fmt: skip
     """Make what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
@@ -109,8 +111,8 @@ def build_library(
     ----------
     program : file with the exported base network that `network` was analysed from; workers read it.
     fit : (n, c, h, w) normalised images to distil on.
-    probe : held-back images and labels to judge variants on. How many of both are used, and how many features are on
-        disk at once, `nas.compression.budget` says.
+    probe : held-back images and labels, or what else `measure` holds answers against, to judge variants on. How many
+        of both are used, and how many features are on disk at once, `nas.compression.budget` says.
     device : where the network shall run; variants that save no time there are left out. None keeps them all.
     """
     config = config or DistilConfig()
@@ -119,7 +121,7 @@ def build_library(
     wanted = [key for key in wanted if key not in declined]
     records = {key: record for key in wanted if (record := _read_record(folder, *key)) is not None}
     count = probe_count(network.spec, len(probe[0]))
-    builder = _Builder(network, program, folder, fit, (probe[0][:count], probe[1][:count]), executor, config)
+    builder = _Builder(network, program, folder, fit, (probe[0][:count], probe[1][:count]), executor, config, measure)
 
     def told(done: int) -> None:
         progress(done, len(wanted), "variants")
@@ -152,6 +154,7 @@ class _Builder:
     probe: tuple[torch.Tensor, np.ndarray]
     executor: Executor
     config: DistilConfig
+    measure: Measure
 
     def run(
         self, work: Callable[[Any, Any], Record], tasks: Sequence[tuple[int, Choice]]
@@ -167,6 +170,7 @@ class _Builder:
                 context = _written(
                     self.network, self.program, self.folder, self.fit, self.probe, Path(scratch), wave, self.config
                 )
+                context = replace(context, measure=self.measure)
                 for index, record in self.executor.run(_setup, work, context, wave):
                     yield wave[index], record
 
@@ -243,7 +247,7 @@ def _recorded(
 ) -> Record:  # fmt: skip
     """Judge a variant in the whole network, and write it."""
     index, choice = task
-    logit_error, drop = _effect(network, index, variant, Features(context.probe), context.labels)
+    logit_error, drop = _effect(network, index, variant, Features(context.probe), context)
     settled |= logit_error <= context.config.enough or not any(True for _ in variant.parameters())
     settled |= technique(choice.technique).solved and error <= context.config.near
     restore = variant.restore
@@ -265,7 +269,9 @@ def _recorded(
     return record
 
 
-def _effect(network: Network, index: int, variant: Variant, probe: Features, labels: np.ndarray) -> tuple[float, float]:
+def _effect(
+    network: Network, index: int, variant: Variant, probe: Features, context: _Context
+) -> tuple[float, float]:  # fmt: skip
     """Relative error of the logits and points of accuracy lost, with this variant alone plugged in."""
     spec = network.spec
     place = first_place(network, network.units[index])
@@ -274,9 +280,8 @@ def _effect(network: Network, index: int, variant: Variant, probe: Features, lab
     with torch.no_grad():
         logits = torch.cat([rest(x) for x in probe[spec.places[place].after].split(images_at_once(spec))])
     error = float((logits - base).square().mean() / base.var().clamp_min(1e-12))
-    truth = torch.from_numpy(labels)
-    right = (base.argmax(1) == truth).double().mean() - (logits.argmax(1) == truth).double().mean()
-    return error, 100.0 * float(right)
+    own, there = (context.measure.scores(answers, context.labels) for answers in (base, logits))
+    return error, 100.0 * float(own.mean() - there.mean())
 
 
 def _sweep(folder: Path) -> None:

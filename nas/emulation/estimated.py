@@ -15,13 +15,16 @@ from functools import partial
 
 import numpy as np
 
-from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, ranks, sure_exits
+from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, link_ms, ranks, sure_exits
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree
 from modeltree.units import ms_from_s, s_from_ms
 from runtime.bandwidth import Estimator, ProbePolicy, Reading, longer_probe, probe_due
 from runtime.bandwidth.switch import Hysteresis, Match, matched
+from runtime.inference.met_times import link_now
 from runtime.remote.prober import PING_BYTES, PINGS, SURPRISES
+from runtime.selection.branch_selection import ByMeasured, BySwitch, Driver, LinkState
+from runtime.selection.reweighing import AsPredicted, LinkNow
 
 PATIENCE_S = 2.0
 """A device waits so long for an answer; what is later tells the estimator "at most so fast", as in the runtime."""
@@ -32,7 +35,7 @@ LOOK_S = 0.25
 
 def emulate_estimated(
     tree: ModelTree, trace: Trace, *, starts_s: np.ndarray, policy: ProbePolicy | None = None,
-    hysteresis: Hysteresis | None = None,
+    hysteresis: Hysteresis | None = None, reweighs: bool = False,
 ) -> Emulation:  # fmt: skip
     """Walk the tree from every start, in the order of time, one estimator hearing of all.
 
@@ -42,13 +45,18 @@ def emulate_estimated(
     Parameters
     ----------
     starts_s : (starts,), finite. policy : of probes. hysteresis : of the switch.
+    reweighs : the device weighs the leaves by what it met (`runtime.selection.reweighing`), instead of taking the fork
+        of the type; what is met are the tree's times.
 
     Raises
     ------
     ConfigError : `starts_s` is not a row of finite numbers.
     """
     starts_s = checked_starts(starts_s)
-    return _Device(tree, trace, starts_s, policy or ProbePolicy(), hysteresis or Hysteresis()).run()
+    device = _Device(tree, trace, starts_s, policy or ProbePolicy(), hysteresis or Hysteresis())
+    if reweighs:
+        device.driver = ByMeasured(tree, _Heard(tree, device))
+    return device.run()
 
 
 class _Device:
@@ -59,7 +67,9 @@ class _Device:
     ) -> None:
         self._tree, self._trace, self._starts_s = tree, trace, starts_s
         self._policy, self._hysteresis = policy, hysteresis
-        self._estimator = Estimator(rtt_ms=tree.rtt_ms)
+        self.estimator = Estimator(rtt_ms=tree.rtt_ms)
+        self.driver: Driver = BySwitch(tree)
+        self.now_s = 0.0
         self._match: Match | None = None
         self._asked_s = self._probed_s = self._handed_over_s = -math.inf
         self._surprises = 0
@@ -89,9 +99,11 @@ class _Device:
 
     def _fork(self, i: int, here: int | None, elapsed_ms: float, now_s: float) -> None:
         """Inference `i` stands below node `here`: match, run the block, go on or hand over."""
-        self._asked_s = now_s
-        self._match = matched(self._tree.types, self._estimator.estimate(now_s), self._match, self._hysteresis)
-        node, start_s = self._tree.child(here, self._match.type), float(self._starts_s[i])
+        self._asked_s = self.now_s = now_s
+        estimate = self.estimator.estimate(now_s)
+        self._match = matched(self._tree.types, estimate, self._match, self._hysteresis)
+        seen = LinkState(self._match.type, math.nan if estimate is None else estimate.mbps, asks=True)
+        node, start_s = self.driver.child(here, seen), float(self._starts_s[i])
         done_ms = after_ms(self._tree, node, self._trace, start_s, elapsed_ms)
         if node.id in self._sure:
             exit, below = self._sure[node.id]
@@ -103,6 +115,7 @@ class _Device:
             self._at(start_s + s_from_ms(done_ms), partial(self._fork, i, node.id, done_ms))
             return
         self._latency_ms[i], self._leaf[i] = done_ms, node.id
+        self.driver.answered(node.id, seen, 0.0, 0.0)
         if node.handover is not None and node.handover.bytes:
             began_ms = elapsed_ms + node.device_ms
             self._sent(
@@ -112,7 +125,7 @@ class _Device:
 
     def _look(self, now_s: float) -> None:
         """Probe if that is due, or if the last probe was surprising; look again later."""
-        estimate = self._estimator.estimate(now_s)
+        estimate = self.estimator.estimate(now_s)
         size = probe_due(
             now_s, estimate, self._policy, last_inference_s=self._asked_s, last_probe_s=self._probed_s,
             busy=self._under_way > 0, relied=estimate is not None and self._handed_over_s > now_s - estimate.age_s,
@@ -128,7 +141,7 @@ class _Device:
         further = partial(self._ping, left - 1) if left > 1 else partial(self._measure, 1)
 
         def heard(reading: Reading, then_s: float) -> None:
-            self._estimator.add(reading)
+            self.estimator.add(reading)
             if reading.finished:
                 further(size_bytes, then_s)
 
@@ -138,13 +151,13 @@ class _Device:
         """Messages that grow until one is long enough to tell; the last one counts."""
 
         def heard(reading: Reading, then_s: float) -> None:
-            jitter_ms = ms_from_s(self._estimator.round_trip.jitter_s)
-            carried_mbps = self._estimator.carried_mbps(reading)
+            jitter_ms = ms_from_s(self.estimator.round_trip.jitter_s)
+            carried_mbps = self.estimator.carried_mbps(reading)
             longer = longer_probe(size_bytes, carried_mbps, jitter_ms, self._policy) if reading.finished else 0
             if longer and number < self._policy.rounds:
                 return self._measure(number + 1, longer, then_s)
-            self._estimator.add(replace(reading, grown=reading.finished))
-            estimate, types = self._estimator.estimate(then_s), self._tree.types
+            self.estimator.add(replace(reading, grown=reading.finished))
+            estimate, types = self.estimator.estimate(then_s), self._tree.types
             surprising = estimate is not None and types.match(carried_mbps) != types.match(estimate.mbps)
             self._surprises = self._surprises + 1 if surprising and self._surprises < SURPRISES else 0
             return None
@@ -152,7 +165,7 @@ class _Device:
         self._sent(now_s, size_bytes, self._link_s(size_bytes, now_s), cloud_s=0.0, heard=heard)
 
     def _link_s(self, size_bytes: int, now_s: float) -> float:
-        return s_from_ms(self._tree.rtt_ms + self._trace.transfer_ms(size_bytes, now_s))
+        return s_from_ms(link_ms(self._tree, self._trace, size_bytes, now_s))
 
     def _sent(
         self, began_s: float, size_bytes: int, link_s: float, *, cloud_s: float, heard: Callable[[Reading, float], None]
@@ -177,4 +190,18 @@ class _Device:
     def _answered(self, reading: Reading, now_s: float) -> None:
         """A hand-over's answer is there, or was given up."""
         self._handed_over_s = now_s
-        self._estimator.add(reading)
+        self.estimator.add(reading)
+
+
+class _Heard(AsPredicted):
+    """Times as the tree has them, for they are what is met here; the link as the device knows it."""
+
+    def __init__(self, tree: ModelTree, device: _Device) -> None:
+        super().__init__(tree)
+        self._device = device
+
+    def link(self, seen: LinkState) -> LinkNow | None:
+        """What the estimator says of it."""
+        estimator = self._device.estimator
+        estimate = estimator.estimate(self._device.now_s)
+        return link_now(estimate, ms_from_s(estimator.round_trip.usual_s) + self._tree.extra_ms)

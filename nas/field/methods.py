@@ -6,6 +6,7 @@ from pathlib import Path
 
 from modeltree.errors import ConfigError
 from modeltree.manifest import Manifest
+from modeltree.met import coding_of, predicted_ms
 from modeltree.tree import ModelTree
 from modeltree.units import s_from_ms
 from nas.field.config import NO_SLOWDOWN, PROFILE
@@ -69,15 +70,13 @@ def subject_of(methods: Sequence[FieldMethod]) -> FieldMethod:
 
 
 def predicted_s(tree: ModelTree) -> dict[str, float]:
-    """Block or rest -> seconds that the tree predicts for it on the device; what it does not know is left out."""
-    found: dict[str, float] = {}
-    for node in tree.nodes:
-        if node.handover is not None and node.handover.device_ms > 0:
-            found.setdefault(node.handover.block, s_from_ms(node.handover.device_ms))
-    for node in tree.nodes:
-        if node.block:
-            found[node.block] = s_from_ms(node.device_ms)
-    return found
+    """Block or rest, or a hand-over's coding -> seconds that the tree predicts for it on the device.
+
+    What it does not know is left out.
+    """
+    handovers = [node.handover for node in tree.nodes if node.handover is not None]
+    coding_ms = {coding_of(one): one.encode_ms for one in handovers if one.encode_ms}
+    return {name: s_from_ms(ms) for name, ms in (predicted_ms(tree) | coding_ms).items()}
 
 
 def slowdown_text(slowdown: str, tree: ModelTree) -> str:

@@ -14,6 +14,7 @@ from modeltree.reward import Reward
 from modeltree.tree import ModelTree
 from nas.field.config import FieldConfig
 from nas.field.images import FieldImages, field_images
+from nas.field.met import noted
 from nas.field.methods import FieldMethod, find_methods, slowdown_text, subject_of
 from nas.field.processes.links import chosen_link
 from nas.field.processes.turn import play_turn
@@ -22,6 +23,7 @@ from nas.field.replay import Measured, method_run
 from nas.jobs.machine import commit, load_average, processor, today
 from nas.jobs.progress import StageProgress
 from runtime.link import Shape
+from runtime.meter import Meter
 from runtime.selection.branch_selection import open_driver
 
 FIELD_FILE = "field.json"
@@ -38,6 +40,10 @@ class Played:
     load: float
     runs: list[MethodRun] = field(default_factory=list)
     replayed: list[ModelTree] = field(default_factory=list)
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.methods[0].tree)
 
     @property
     def record(self) -> FieldRun:
@@ -82,6 +88,7 @@ def play_(played: Played, progress: StageProgress) -> None:
 
             progress(method.name, 0, config.count, "starting")
             measured = play_turn(method, config, played.link, played.images, Path(folder), told)
+            measured = noted(played.meter, method.tree, measured, config.trace)
             if checker is not None:
                 from nas.field.checking import checked
 
@@ -117,6 +124,7 @@ def field_run(played: Played) -> FieldRun:
         commit=commit(), date=today(), trace_time_s=tuple(config.offset_s + at_s for at_s, _ in steps),
         trace_mbps=tuple(mbps for _, mbps in steps), methods=tuple(played.runs), oracle_ms=tuple(best),
         policy=config.policy,
+        met=played.meter.met("field", f"field run over {trace.name}", rtt_ms=trace.rtt_ms),
     )  # fmt: skip
 
 

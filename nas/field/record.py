@@ -7,6 +7,7 @@ stands in fields of its own.
 import msgspec
 
 from modeltree.errors import FormatError
+from modeltree.met import Met
 
 FIELD_VERSION = 1
 
@@ -14,14 +15,18 @@ FIELD_VERSION = 1
 class Shot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One inference, measured.
 
-    start_s : when it began, on the trace. link_mbps : what the trace said then.
+    start_s : when it began, on the trace. link_mbps, link_rtt_ms : what the trace said then.
     types, mbps : bandwidth type and estimate (None: nothing known yet) at every fork. nodes : the path taken.
     answered_by, why : as `runtime.session.Result`. label : class of the image, None where it is not known.
+    sent_bytes : of the hand-over that was answered, as it crossed.
+    predicted_ms : what the tree said of device, coding, link (at the rate that it had) and server; None where the path
+        was not answered as planned.
     error : largest difference to the torch network of that path relative to its largest logit; None: not checked.
     """
 
     start_s: float
     link_mbps: float
+    link_rtt_ms: float | None = None
     types: tuple[int, ...]
     mbps: tuple[float | None, ...]
     nodes: tuple[int, ...]
@@ -36,6 +41,8 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     wait_ms: float
     total_ms: float
     met: bool = True
+    sent_bytes: int = 0
+    predicted_ms: tuple[float, float, float, float] | None = None
     error: float | None = None
 
 
@@ -87,6 +94,7 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     oracle_ms : per start the hindsight optimum, by reward, over all paths of all methods' trees, with measured parts
         and the true trace (computed). trace_time_s, trace_mbps : the link, for drawing.
     every_ms : from one inference's start to the next. counts: shots a method.
+    met : what all methods met together, for `nas refit` and `nas search --measured`.
     policy : what drove the sessions: `switch`, `exact` or the file of a trained one.
     """
 
@@ -111,6 +119,7 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     methods: tuple[MethodRun, ...]
     oracle_ms: tuple[float, ...]
     policy: str = "switch"
+    met: Met | None = None
 
 
 def encode_field(field: FieldRun) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.emulate import Choose, emulate
+from modeltree.emulate import Choose, emulate, link_ms
 from modeltree.link.traces import Trace
 from modeltree.manifest import Manifest
 from modeltree.render import handover_text
@@ -70,7 +70,8 @@ def replayed_tree(tree: ModelTree, measured: Measured, trace: Trace) -> ModelTre
         if end is not None and end.handover is not None and shot.answered_by == "cloud":
             cloud_ms.setdefault(end.handover.block, []).append(shot.cloud_ms)
             sent_s = shot.start_s + s_from_ms(shot.device_ms + shot.encode_ms)
-            rtt_ms.append(shot.transfer_ms - trace.transfer_ms(end.handover.bytes, sent_s))
+            above_ms = trace.rtt_at(sent_s) - trace.rtt_ms
+            rtt_ms.append(shot.transfer_ms - above_ms - trace.transfer_ms(end.handover.bytes, sent_s))
     cloud_scale = _scale(
         (node.cloud_ms, mean(cloud_ms[node.handover.block]))
         for node in tree.nodes
@@ -124,7 +125,7 @@ def _leaf(tree: ModelTree, end: Node, shots: Sequence[Shot], trace: Trace) -> Le
     device_ms, transfer_ms = sum(node.device_ms for node in (*path, *heads)), 0.0
     if end.handover is not None and shots:
         at_s = [shot.start_s + s_from_ms(device_ms) for shot in taken or shots]
-        transfer_ms = tree.rtt_ms + mean([trace.transfer_ms(end.handover.bytes, one_s) for one_s in at_s])
+        transfer_ms = mean([link_ms(tree, trace, end.handover.bytes, one_s) for one_s in at_s])
     crossed = planned if end.handover is not None else []
     return Leaf(
         leaf=end.id, text=path_text(path), accuracy=end.leaf.accuracy, shots=len(taken), device_predicted_ms=device_ms,

@@ -38,6 +38,7 @@ class Ending:
 
     kind : see above. exit : number of the early exit, from 1; 0 for none.
     device_ms : on the device, beside the block's layers: an exit's head, an encoder, the coding of what crosses.
+    encode_ms : of these, the coding and packing of what crosses.
     transfer_ms : (types,) of a hand-over, the round trip included; 0 elsewhere. cloud_ms : of what follows, there.
     damage : harm to accuracy in the predictor's unit, as a unit's.
     rate : share of the samples that leave by confidence. loss : points by which those are less often right than if they
@@ -49,6 +50,7 @@ class Ending:
     kind: str
     exit: int = 0
     device_ms: float = 0.0
+    encode_ms: float = 0.0
     transfer_ms: np.ndarray
     cloud_ms: float = 0.0
     damage: int = 0

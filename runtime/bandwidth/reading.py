@@ -109,12 +109,17 @@ class RoundTrip:
         """Mean distance of small messages from the round trip, at least `LEAST_JITTER_MS`."""
         return max(self._wavering_s, s_from_ms(LEAST_JITTER_MS))
 
+    @property
+    def usual_s(self) -> float:
+        """The round trip that a message has to reckon with: the least one, plus what messages waver above it."""
+        return self.seconds + self._wavering_s
+
     def taken_from(self, seconds: float) -> float:
         """What of a transfer's seconds was round trip, usually: the least one plus what messages waver above it.
 
         Until a small message measured it, it is a guess, and at most half the seconds are taken for it.
         """
-        return self.seconds + self._wavering_s if self._least else min(self.seconds, seconds / 2)
+        return self.usual_s if self._least else min(self.seconds, seconds / 2)
 
     def least_of(self, seconds: float) -> float:
         """What of a transfer's seconds was round trip, at least; likewise."""

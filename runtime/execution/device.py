@@ -8,6 +8,8 @@ import numpy as np
 
 from modeltree.errors import ConfigError, DataError
 from modeltree.manifest import Manifest
+from modeltree.met import coding_of
+from modeltree.tree import Handover
 from runtime.execution.bundle import Bundle
 from runtime.execution.library import Library
 from runtime.execution.processor import check_runs_here
@@ -38,7 +40,7 @@ class Device:
     ----------
     target : which libraries; None takes the bundle's only target that has blocks for a device.
     variant : kind of weights. threads : of a call.
-    least_s : seconds that a block takes at least, the rest slept: plays a slower device on this one.
+    least_s : seconds that a block, or the coding of a hand-over, takes at least, the rest slept: plays a slower device.
     clock : seconds, for measuring calls.
 
     Raises
@@ -101,6 +103,10 @@ class Device:
         """Seconds in which a block is almost surely done: its mean time and `_DEVIATIONS` mean deviations."""
         time_s = self._times.get(block)
         return 0.0 if time_s is None else time_s.mean_s + _DEVIATIONS * time_s.deviation_s
+
+    def least_coding_s(self, handover: Handover) -> float:
+        """Seconds that coding what crosses takes at least, where a slower device is played."""
+        return self._least_s.get(coding_of(handover), 0.0)
 
     def library(self, block: str) -> Library:
         """A block's library."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as NotYet
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +22,10 @@ from runtime.images import can_code, coded
 from runtime.inference.inference_state import Walk
 from runtime.inference.time_left import MARGIN_S
 from runtime.options import SessionOptions
-from runtime.remote.offload_client import CALLS_IN_FLIGHT, LATE, Call, Cloud
+from runtime.remote.offload_client import CALLS_IN_FLIGHT, Call, Cloud
 from runtime.remote.workers import Closed, Workers
 from runtime.selection.early_exit import Onward
+from runtime.selection.reweighing import LATE
 from runtime.wire.pictures import PictureToSend
 from runtime.wire.transports.interface import Reply
 
@@ -147,8 +149,22 @@ class Hedge:
         sent: np.ndarray | PictureToSend = x
         if pixels is not None and handover.place == 0 and frames:  # another server takes normalised floats alone
             bits, sent = handover.bits, self._picture(handover, pixels, walk.file)
+        if (least_s := self._device.least_coding_s(handover)) > 0:
+            sent = self._slowly_coded(sent, least_s, walk)
         shape_out = self._device.manifest.blocks[handover.block].out_shape
         return self._cloud.ask(handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+
+    def _slowly_coded(
+        self, sent: np.ndarray | PictureToSend, least_s: float, walk: Walk
+    ) -> np.ndarray | PictureToSend:  # fmt: skip
+        """The same, coded as slowly as a device that is played."""
+        began_s = self._clock()
+        if isinstance(sent, PictureToSend):
+            file = sent.made()
+            sent = replace(sent, made=lambda: file)
+        time.sleep(max(0.0, least_s - (self._clock() - began_s)))
+        walk.parts.encode += 1e3 * (self._clock() - began_s)
+        return sent
 
     def _picture(
         self, handover: Handover, pixels: np.ndarray, file: bytes | None
@@ -198,5 +214,6 @@ def _taken(reply: Reply, handover: Handover, walk: Walk, remark: str = "") -> np
     walk.parts.encode += 1e3 * reply.encode_s
     walk.parts.cloud += 1e3 * reply.server_s
     walk.parts.transfer += 1e3 * (reply.seconds - reply.server_s)
+    walk.sent_bytes = reply.sent_bytes
     walk.answered_by, walk.why = "cloud", f"handed over at place {handover.place}{remark}"
     return reply.output

@@ -17,6 +17,7 @@ class Walk:
     stays : why the cloud was not to be asked at the last fork, behind a colon.
     here, x, seen : the node above the last fork, None at the start; what it gave; what was known there.
     held : the answer of the last head that was not sure.
+    sent_bytes : of the hand-over that the cloud answered.
     file : the JPEG or WebP file that the picture came as, where it may be sent on.
     blocks_ms : [block, ms] of what ran here for the answer.
     radio_ms, raced_ms : how long the radio was on, or the processor, for answers that came too late or not at all.
@@ -36,6 +37,7 @@ class Walk:
     seen: LinkState = UNKNOWN_LINK
     held: Onward | None = None
     file: bytes | None = None
+    sent_bytes: int = 0
     radio_ms: float = 0.0
     raced_ms: float = 0.0
 
@@ -57,12 +59,12 @@ class Walk:
         self.nodes = [node.id for node in way.path]
 
     def result(self, output: np.ndarray, *, total_ms: float, met: bool) -> Result:
-        """What came of it; output : (classes,) logits."""
+        """What came of it; output : (classes,) logits, or the other outputs of one image."""
         parts = self.parts
         parts.total = total_ms
         parts.wait = max(0.0, total_ms - parts.device - parts.encode - parts.transfer - parts.cloud)
         return Result(
             output=output, nodes=tuple(self.nodes), answered_by=self.answered_by, why=self.why, parts=parts, met=met,
             types=tuple(self.types), mbps=tuple(self.mbps), blocks_ms=tuple(self.blocks_ms),
-            classes=self.tree.classes,
+            classes=self.tree.classes, answers=self.tree.outputs, sent_bytes=self.sent_bytes,
         )  # fmt: skip

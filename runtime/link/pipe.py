@@ -111,7 +111,7 @@ class Pipe:
         """The head of the queue is through the narrow part: it has only the delay before it."""
         self._free_s, self._through_s = self._head_through_s(), None
         packet = self._queue.popleft()
-        arrives_s = self._free_s + self._shape.one_way_s + s_from_ms(self._faults.extra_ms)
+        arrives_s = self._free_s + self._shape.one_way_s(self._free_s) + s_from_ms(self._faults.extra_ms)
         if self._line:
             arrives_s = max(arrives_s, self._line[-1][0])
         self._line.append((arrives_s, packet))

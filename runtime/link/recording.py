@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import ConfigError, DataError
-from modeltree.link.traces import Trace
+from modeltree.link.traces import Trace, held, with_rtts
 from modeltree.units import bytes_per_ms, mbps, ms_from_s, s_from_ms
 from runtime.bandwidth import Reading, RoundTrip
 from runtime.wire.transports.interface import BusyError, Exchange, TimedOut, Transport, Unreachable
@@ -95,7 +95,9 @@ def record(
 
 
 def trace_of(measured: Sequence[Measured], *, name: str, origin: str) -> Trace:
-    """What was measured as a trace; its round trip is the median of the small messages'.
+    """What was measured as a trace; the round trip of each interval is that of its small message.
+
+    One whose message met an outage has the round trip before it.
 
     Raises
     ------
@@ -106,11 +108,11 @@ def trace_of(measured: Sequence[Measured], *, name: str, origin: str) -> Trace:
     round_trips = [one.rtt_ms for one in measured if one.rtt_ms is not None]
     if not round_trips or not any(one.mbps for one in measured):
         raise DataError(f"the link carried nothing in all {len(measured)} intervals: record where it does")
-    return Trace(
+    trace = Trace(
         name=name, origin=origin, time_s=np.array([one.start_s for one in measured]),
-        bandwidth_mbps=np.array([one.mbps for one in measured]), end_s=measured[-1].end_s,
-        rtt_ms=float(np.median(round_trips)),
+        bandwidth_mbps=np.array([one.mbps for one in measured]), end_s=measured[-1].end_s, rtt_ms=round_trips[0],
     )  # fmt: skip
+    return with_rtts(trace, held([math.nan if one.rtt_ms is None else one.rtt_ms for one in measured]))
 
 
 class _Recorder:

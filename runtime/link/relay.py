@@ -55,7 +55,7 @@ class Relay:
         self._began_s = self._loop.time()
         self._up = Pipe(up, self._loop, self.now_s)
         self._down = Pipe(down or up, self._loop, self.now_s)
-        self._rtt_s = up.one_way_s + (down or up).one_way_s
+        self._ways = (up, down or up)
         self._faults = Faults()
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
@@ -146,6 +146,11 @@ class Relay:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_LOOP_S)
 
+    def _rtt_s(self) -> float:
+        """The round trip now."""
+        now_s = self.now_s()
+        return sum(way.one_way_s(now_s) for way in self._ways)
+
     def _rewind(self) -> None:
         back_s = self.now_s()
         self._began_s = self._loop.time()
@@ -201,7 +206,7 @@ class Connection:
         """The device is here: go to the server, unless nothing gets there."""
         self.relay._connections.add(self)
         self.relay.connections_seen += 1
-        self.ready_s = self.relay.now_s() + self.relay._rtt_s
+        self.ready_s = self.relay.now_s() + self.relay._rtt_s()
         if self.relay._closing:  # accepted in the same moment
             self.reset()
         elif not self.relay._faults.black_hole:

@@ -61,10 +61,9 @@ class Shape:
         if not self.loop:
             object.__setattr__(self, "trace", replace(self.trace, end_s=float(self.trace.time_s[-1]) + FOREVER_S))
 
-    @property
-    def one_way_s(self) -> float:
-        """Half the trace's round trip."""
-        return s_from_ms(self.trace.rtt_ms / 2)
+    def one_way_s(self, now_s: float) -> float:
+        """Half the trace's round trip at a time."""
+        return s_from_ms(self.trace.rtt_at(self.offset_s + now_s) / 2)
 
     def mbps(self, now_s: float) -> float:
         """The rate at a time."""

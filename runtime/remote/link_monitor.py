@@ -55,6 +55,12 @@ class LinkWatch:
         with self._lock:
             return 1e3 * self._estimator.round_trip.seconds
 
+    @property
+    def usual_rtt_ms(self) -> float:
+        """What small messages take of late, on average: the least round trip and how much they waver above it."""
+        with self._lock:
+            return 1e3 * self._estimator.round_trip.usual_s
+
     def expected_s(self, size_bytes: int) -> float | None:
         """Seconds that so many bytes should take at the lower decile, the round trip included."""
         with self._lock:

@@ -7,21 +7,19 @@ the breaker, the server's own time into what the next call is expected to take.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from modeltree.errors import NasError
 from runtime.remote.circuit_breaker import Breaker
 from runtime.remote.workers import Workers
+from runtime.selection.reweighing import LATE
 from runtime.wire.pictures import PictureToSend
 from runtime.wire.transports.interface import Exchange, Reply, TimedOut, Transport, Unreachable
 
 CALLS_IN_FLIGHT = 4
 """Calls whose end nobody waits for any more may linger; with so many of them the server is not asked."""
-
-LATE = 3.0
-"""An answer is late after so many times what it should take."""
 
 _SHARE = 0.2
 _HURRIED = 4
@@ -39,6 +37,13 @@ class Link(Protocol):
 
     def expected_s(self, size_bytes: int) -> float | None:
         """Seconds that so many bytes should take, the round trip included; None while nothing is known."""
+
+
+class Served(NamedTuple):
+    """The server's own time for a model, a running mean, and how long ago it last answered."""
+
+    seconds: float
+    age_s: float
 
 
 class Call:
@@ -67,6 +72,7 @@ class Cloud:
         self.transport, self.link, self.breaker, self.clock = transport, link, breaker, clock
         self.probed = probed
         self._server_s: dict[str, float] = {}
+        self._served_s: dict[str, float] = {}  # when a model last answered
         self._usual_s: dict[str, float] = {}  # from sending to the answer, of calls that were answered
         self._threads = Workers(CALLS_IN_FLIGHT, "nas-handover")
         self._in_flight: set[Future[Reply]] = set()
@@ -94,6 +100,13 @@ class Cloud:
         """Seconds until an answer should be there; None while the link or the model is not known."""
         link_s, server_s = self.link.expected_s(size_bytes), self._server_s.get(model)
         return None if link_s is None or server_s is None else link_s + server_s
+
+    def served(self, model: str) -> Served | None:
+        """What a model takes there; None where it never answered."""
+        with self._lock:
+            if model not in self._served_s:
+                return None
+            return Served(self._server_s[model], max(0.0, self.clock() - self._served_s[model]))
 
     def ask(
         self, model: str, x: np.ndarray | PictureToSend, *, bits: int, timeout_s: float, shape_out: tuple[int, ...],
@@ -147,9 +160,11 @@ class Cloud:
                 return
             call.settled = True
         if reply is not None:
-            for means, new_s in ((self._server_s, reply.server_s), (self._usual_s, reply.seconds)):
-                before_s = means.get(call.model, new_s)
-                means[call.model] = before_s + _SHARE * (new_s - before_s)
+            with self._lock:
+                self._served_s[call.model] = self.clock()
+                for means, new_s in ((self._server_s, reply.server_s), (self._usual_s, reply.seconds)):
+                    before_s = means.get(call.model, new_s)
+                    means[call.model] = before_s + _SHARE * (new_s - before_s)
             self.breaker.succeeded()
             self._hurried = 0
             self.link.observe(reply)

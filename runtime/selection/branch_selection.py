@@ -16,25 +16,17 @@ from modeltree.offloading.decisions import Decisions, State, tree_decisions
 from modeltree.profiles import PROFILES, load_profile
 from modeltree.tree import Handover, ModelTree, Node
 from runtime.selection.battery import Battery, stay_ms, worst_mj
+from runtime.selection.link_state import UNKNOWN_LINK, LinkState
 from runtime.selection.local_fallback import Staying
 from runtime.selection.policies import Exact, Policy, Trained, read_policy
+from runtime.selection.reweighing import AsPredicted, ByMeasured
 
-SWITCH, EXACT = "switch", "exact"
+__all__ = [
+    "EXACT", "MEASURED", "SWITCH", "UNKNOWN_LINK", "ByMeasured", "ByPolicy", "BySwitch", "Charge", "Driver",
+    "LinkState", "open_driver", "planned_s",
+]  # fmt: skip
 
-
-class LinkState(NamedTuple):
-    """What is known at a fork.
-
-    type, mbps : the bandwidth type that the switch holds, and the estimate behind it, NaN while nothing is known.
-    asks : whether the cloud may be asked.
-    """
-
-    type: int
-    mbps: float
-    asks: bool
-
-
-UNKNOWN_LINK = LinkState(type=0, mbps=math.nan, asks=False)
+SWITCH, EXACT, MEASURED = "switch", "exact", "measured"
 
 
 class Driver(Protocol):
@@ -145,7 +137,8 @@ class Charge(NamedTuple):
 def open_driver(tree: ModelTree, policy: str | Path = SWITCH, charge: Charge | None = None) -> Driver:
     """What drives a session.
 
-    policy : `switch`, `exact` (the leaf of the highest reward [Wang 2020, eq. 7] at the bandwidth), or a policy's file.
+    policy : `switch`, `exact` (the leaf of the highest reward [Wang 2020, eq. 7] at the bandwidth), a policy's file, or
+        `measured` (the same at what was met; until a session says what that is, at what the tree predicts).
     charge : of the battery that must last. A trained policy brings the energy model that it was trained with; `exact`
         takes that of the tree's device, where it is a shipped profile, and the default one elsewhere.
 
@@ -155,16 +148,18 @@ def open_driver(tree: ModelTree, policy: str | Path = SWITCH, charge: Charge | N
     ConfigError : there is no such policy; the switch, which knows of no energy, is to spare a battery; or the battery
         cannot last.
     """
-    if policy == SWITCH:
+    if policy in (SWITCH, MEASURED):
         if charge is not None:
-            raise ConfigError("the switch spares no battery: pass policy exact, or a trained one's file")
-        return BySwitch(tree)
+            raise ConfigError(f"policy {policy} spares no battery: pass policy exact, or a trained one's file")
+        return BySwitch(tree) if policy == SWITCH else ByMeasured(tree, AsPredicted(tree))
     chosen: Exact | Trained
     if policy == EXACT:
         energy = load_profile(tree.device).energy if tree.device in PROFILES else None
         chosen = Exact(decisions=tree_decisions(tree, energy=energy))
     elif not Path(policy).exists():
-        raise ConfigError(f"policy is {str(policy)!r}: it must be {SWITCH}, {EXACT} or the file of a trained policy")
+        raise ConfigError(
+            f"policy is {str(policy)!r}: it must be {SWITCH}, {MEASURED}, {EXACT} or the file of a trained one"
+        )
     else:
         chosen = read_policy(policy, tree)
     decisions, battery = chosen.decisions, None

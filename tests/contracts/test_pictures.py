@@ -69,7 +69,7 @@ def session_of(bundle, code=""):
         else node
         for node in tree().nodes
     )
-    coded_tree = msgspec.structs.replace(tree(), nodes=nodes, version=version_of(nodes))
+    coded_tree = msgspec.structs.replace(tree(), nodes=nodes, version=version_of(nodes, tree().types))
     here.manifest = msgspec.structs.replace(here.manifest, tree=coded_tree)
 
     class Engine:

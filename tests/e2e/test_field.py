@@ -16,6 +16,7 @@ from forked_run import FAST_MBPS, SLOW_MBPS, compiled
 
 from modeltree.errors import ConfigError
 from modeltree.link.traces import Trace, write_trace
+from modeltree.met import read_met
 from nas.cli import main
 from nas.field.record import decode_field
 from runtime.link import NamespaceLink
@@ -112,6 +113,10 @@ def test_over_the_relay_the_path_follows_the_link_and_every_answer_is_the_paths(
     told = json.loads(capsys.readouterr().out)
     assert (told["origin"], told["methods"][0]["checked"]) == ("measured", COUNT)
     assert (tmp_path / "out" / "field.html").exists()
+    assert {one["part"] for one in told["predicted_against_met"]} >= {"device", "transfer"}
+    met = read_met(tmp_path / "out")
+    assert (met.kind, met.crossed.count, met.crossed.rtt_ms) == ("field", len(crossed), 30.0)
+    assert sum(one.count for one in met.blocks.values()) == sum(len(shot.nodes) for shot in run.shots) - len(crossed)
 
 
 @pytest.mark.netns

@@ -310,7 +310,7 @@ def test_a_battery_pays_for_the_radio_that_waited_in_vain_and_for_the_rest_here(
     [
         ({"battery_mj": 1e6}, "pass both"),
         ({"battery_mj": 1e6, "inferences": 2, "mode": "only-cloud"}, "any mode but only-cloud"),
-        ({"battery_mj": 1e6, "inferences": 2}, "the switch spares no battery"),
+        ({"battery_mj": 1e6, "inferences": 2}, "policy switch spares no battery"),
         ({"battery_mj": 1.0, "inferences": 2, "policy": "exact"}, "too small for 2 inferences"),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_policy_that_is_none_is_refused(bundle, tmp_path):
     (tmp_path / "policy.npz").write_bytes(b"nonsense")
     with pytest.raises(FormatError, match=r"policy\.npz"):
         Session.open(bundle, policy=tmp_path / "policy.npz")
-    with pytest.raises(ConfigError, match="'greedy': it must be switch, exact or the file"):
+    with pytest.raises(ConfigError, match="'greedy': it must be switch, measured, exact or the file"):
         Session.open(bundle, policy="greedy")
 
 

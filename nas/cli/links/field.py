@@ -40,7 +40,10 @@ def field(
         str, typer.Option(help="only-device, prefer-device, prefer-cloud (walks the tree as searched) or only-cloud")
     ] = "prefer-cloud",
     policy: Annotated[
-        str, typer.Option(help="What chooses the forks: switch (the bandwidth's type), exact, or a policy's file")
+        str,
+        typer.Option(
+            help="What chooses the forks: measured (times met of late), switch (the bandwidth's type), exact, or a file"
+        ),
     ] = "switch",
     target: Annotated[str | None, typer.Option(help="Of the bundles, on the device")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
@@ -104,6 +107,7 @@ def field(
 def _print(record: "FieldRun", origin: str) -> None:
     from rich.console import Console
 
+    from nas.field.met import misses_text
     from nas.field.tally import endings, tallies
     from nas.field.verdict import field_verdict
 
@@ -122,6 +126,8 @@ def _print(record: "FieldRun", origin: str) -> None:
         "replayed, with the\nparts measured here, and the oracle, the best path of all methods in hindsight. Accuracy: "
         "the bundle's, over the paths taken."
     )
+    for line in misses_text(record.methods):
+        print(line)
     for one in found:
         if ends := endings(one.run):
             print(f"{one.name} ended: {', '.join(f'{what} {percent:.1f} %' for what, percent in ends.items())}")
@@ -153,6 +159,7 @@ def over_surgery(one: "Tally", found: "Sequence[Tally]") -> float:
 
 
 def _plain(record: "FieldRun") -> dict[str, Any]:
+    from nas.field.met import misses
     from nas.field.tally import PARTS, endings, tallies
     from nas.field.verdict import field_verdict
 
@@ -169,6 +176,7 @@ def _plain(record: "FieldRun") -> dict[str, Any]:
             "over_surgery_percent": over_surgery(one, found), "over_oracle_percent": one.over_oracle,
             "late": one.late, "endings_percent": endings(one.run), "checked": one.checked, "error": one.error,
         }) for one in found],
+        "predicted_against_met": [vars(one) for one in misses(record.methods)],
         "verdict": field_verdict(record, found),
     }  # fmt: skip
 

@@ -77,8 +77,10 @@ def _taken(
     device_ms = float(table.device_ms[action])
     if not table.sends[action]:
         return device_ms, energy.mj(device_ms, 0.0), False
-    transfer_ms = trace.transfer_ms(float(table.sent_bytes[action]), start_s + s_from_ms(device_ms))
-    waited_ms = decisions.rtt_ms + transfer_ms + float(table.cloud_ms[action])
+    sent_s = start_s + s_from_ms(device_ms)
+    transfer_ms = trace.transfer_ms(float(table.sent_bytes[action]), sent_s)
+    rtt_ms = max(0.0, decisions.rtt_ms + trace.rtt_at(sent_s) - trace.rtt_ms)
+    waited_ms = rtt_ms + transfer_ms + float(table.cloud_ms[action])
     if stay_ms is None or waited_ms <= timeout_ms:
         return device_ms + waited_ms, energy.mj(device_ms, transfer_ms), False
     alone_ms = device_ms + float(stay_ms[action])

@@ -9,9 +9,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from modeltree.errors import ConfigError, NasError
 from modeltree.link.traces import Trace
@@ -61,7 +63,7 @@ class RelayLink:
         task = RelayTask(
             host=host, port=port, time_s=tuple(trace.time_s.tolist()),
             bandwidth_mbps=tuple(trace.bandwidth_mbps.tolist()), end_s=trace.end_s, rtt_ms=trace.rtt_ms,
-            offset_s=self._offset_s,
+            rtts_ms=() if trace.rtts_ms is None else tuple(trace.rtts_ms.tolist()), offset_s=self._offset_s,
         )  # fmt: skip
         self._child = self._stack.enter_context(
             Child("relay", "nas.field.processes.relaying:main", within=self._within)
@@ -90,11 +92,8 @@ class NamespacesLink:
         self.host = self._namespaces.server_ip
         self.device = tuple(self._namespaces.command(self._namespaces.device, ()))
         self.server = tuple(self._namespaces.command(self._namespaces.server, ()))
-        steady = Trace(
-            name="delay", origin="field run", time_s=trace.time_s[:1], bandwidth_mbps=trace.time_s[:1] + _FAST_MBPS,
-            end_s=1.0, rtt_ms=trace.rtt_ms,
-        )  # fmt: skip
-        self._delay = RelayLink(steady, 0.0, stack, self.device)
+        fast = replace(trace, name="delay", bandwidth_mbps=np.full(trace.time_s.shape, _FAST_MBPS))
+        self._delay = RelayLink(fast, offset_s, stack, self.device)
 
     def lay(self, port: int) -> str:
         """Start the relay for the delay."""

@@ -17,7 +17,7 @@ from runtime.link import Faults, Relay, Shape
 
 
 class RelayTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where to, and how fast; `time_s`, `bandwidth_mbps`, `end_s` and `rtt_ms` as in `Trace`."""
+    """Where to, and how fast; as in `Trace`, `rtts_ms` empty where it does not change."""
 
     host: str
     port: int
@@ -25,6 +25,7 @@ class RelayTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     bandwidth_mbps: tuple[float, ...]
     end_s: float
     rtt_ms: float
+    rtts_ms: tuple[float, ...] = ()
     offset_s: float = 0.0
 
     @property
@@ -33,6 +34,7 @@ class RelayTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         trace = Trace(
             name="field", origin="field run", time_s=np.array(self.time_s),
             bandwidth_mbps=np.array(self.bandwidth_mbps), end_s=self.end_s, rtt_ms=self.rtt_ms,
+            rtts_ms=np.array(self.rtts_ms) if self.rtts_ms else None,
         )  # fmt: skip
         return Shape(trace=trace, offset_s=self.offset_s)
 

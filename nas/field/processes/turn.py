@@ -75,11 +75,13 @@ def measured_of(lines: list[Line], trace: Trace, offset_s: float, images: FieldI
         start_s, parts = offset_s + line.began_s, line.parts_ms
         shots.append(
             Shot(
-                start_s=start_s, link_mbps=trace.at(start_s), types=line.types, mbps=line.mbps, nodes=line.nodes,
+                start_s=start_s, link_mbps=trace.at(start_s), link_rtt_ms=trace.rtt_at(start_s),
+                types=line.types, mbps=line.mbps, nodes=line.nodes,
                 answered_by=line.answered_by, why=line.why, predicted_class=line.predicted_class,
                 label=images.labels[i % len(images.labels)], device_ms=parts["device"], encode_ms=parts["encode"],
                 transfer_ms=parts["transfer"], cloud_ms=parts["cloud"], wait_ms=parts["wait"],
                 total_ms=parts["total"], met=line.met,
+                sent_bytes=line.sent_bytes,
             )
         )  # fmt: skip
         for block, ms in line.blocks_ms:

@@ -167,13 +167,15 @@ def _killed(cast: Cast, begins_s: float, down: list[float]) -> None:
 
 def _link(cast: Cast) -> RelayTask:
     config = cast.config
-    times_s, mbps, end_s = (0.0,), (config.mbps,), 1.0
+    times_s, mbps, end_s, rtts = (0.0,), (config.mbps,), 1.0, None
     if config.trace is not None:
         trace = config.trace
         times_s, mbps, end_s = tuple(trace.time_s.tolist()), tuple(trace.bandwidth_mbps.tolist()), trace.end_s
+        rtts = trace.rtts_ms if config.rtt_ms == trace.rtt_ms else None  # one that was asked for does not change
     return RelayTask(
-        host="127.0.0.1", port=cast.port, time_s=times_s, bandwidth_mbps=mbps, end_s=end_s, rtt_ms=config.rtt_ms
-    )
+        host="127.0.0.1", port=cast.port, time_s=times_s, bandwidth_mbps=mbps, end_s=end_s, rtt_ms=config.rtt_ms,
+        rtts_ms=() if rtts is None else tuple(rtts.tolist()),
+    )  # fmt: skip
 
 
 def _device_task(

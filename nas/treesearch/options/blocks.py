@@ -30,7 +30,9 @@ def block_of(
         if segment in cuts:
             front = None
         items = [spec.items[i] for i in spec.segments[segment]]
-        glue_ms.append(glue_ms[-1] + sum(device.compute_ms(item.layers) for item in items if item.unit is None))
+        called_ms = device.call_ms if segment == start else 0.0
+        glued_ms = sum(device.compute_ms(item.layers) for item in items if item.unit is None)
+        glue_ms.append(glue_ms[-1] + called_ms + glued_ms)
         if all(item.unit is None for item in items):
             elements.append(Element(segment=segment - start, layer=items[-1].layers[-1], is_unit=False))
         barrier = min((cut for cut in cuts if cut > segment), default=len(spec.segments))

@@ -40,9 +40,15 @@ class EndingOptions:
     def at(self, place: int) -> tuple[Ending, ...]:
         """Ways in which a path may end at a place: a plain hand-over, coded ones, an exit."""
         spec, scenario = self._network.spec, self._scenario
-        cloud_ms = scenario.cloud.compute_ms(spec.layers(place, len(spec.segments)))
+        cloud_ms = scenario.cloud.call_ms + scenario.cloud.compute_ms(spec.layers(place, len(spec.segments)))
         plain = spec.places[place].bytes
-        endings = [Ending(kind=HAND, transfer_ms=scenario.transfer_ms(plain), cloud_ms=cloud_ms, bytes=plain)]
+        packing_ms = scenario.device.frame_ms(plain)
+        endings = [
+            Ending(
+                kind=HAND, device_ms=packing_ms, encode_ms=packing_ms, transfer_ms=scenario.transfer_ms(plain),
+                cloud_ms=cloud_ms, bytes=plain,
+            )
+        ]  # fmt: skip
         if place == 0:
             endings += worth_sending([self._pictured(picture, cloud_ms) for picture in self._known.pictures])
         endings += [self._coded(code, cloud_ms) for code in self._known.codes_at(place)]
@@ -68,7 +74,7 @@ class EndingOptions:
                 Ending(
                     kind=CONFIDENT,
                     exit=leaves.exit,
-                    device_ms=scenario.device.compute_ms(leaves.layers),
+                    device_ms=scenario.device.call_ms + scenario.device.compute_ms(leaves.layers),
                     transfer_ms=scenario.no_transfer_ms,
                     rate=leaves.rate,
                     loss=leaves.loss,
@@ -79,9 +85,11 @@ class EndingOptions:
     def _pictured(self, known: KnownPicture, cloud_ms: float) -> Ending:
         device, cloud, code = self._scenario.device, self._scenario.cloud, image_code(known.code)
         pixels = round(known.pixels)
+        coding_ms = 0.0 if code.kind == "came" else device.encode_ms(code.kind, pixels)
         return Ending(
             kind=HAND,
-            device_ms=0.0 if code.kind == "came" else device.encode_ms(code.kind, pixels),
+            device_ms=coding_ms,
+            encode_ms=coding_ms,
             transfer_ms=self._scenario.transfer_ms(round(known.bytes)),
             cloud_ms=cloud_ms + cloud.decode_ms(code.kind, pixels),
             damage=self._predictor.damage_of(known.drop),
@@ -95,6 +103,7 @@ class EndingOptions:
         return Ending(
             kind=HAND,
             device_ms=device.compute_ms(code.encoder) + device.codec_ms(numbers),
+            encode_ms=device.codec_ms(numbers),
             transfer_ms=self._scenario.transfer_ms(round(code.bytes)),
             cloud_ms=cloud_ms + cloud.compute_ms(code.decoder) + cloud.codec_ms(numbers),
             damage=self._predictor.damage_of(code.drop),

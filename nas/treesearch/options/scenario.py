@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from modeltree.link.bandwidth import BandwidthTypes
@@ -26,8 +27,9 @@ class MetLink:
 
         None where it never is.
         """
-        times = [self.trace.transfer_ms(size_bytes, start_s) for start_s in self.starts_s[kind].tolist()]
-        return float(np.minimum(np.array(times) + self.trace.rtt_ms, PATIENCE_MS).mean()) if times else None
+        starts_s, trace = self.starts_s[kind].tolist(), self.trace
+        times = [trace.rtt_at(start_s) + trace.transfer_ms(size_bytes, start_s) for start_s in starts_s]
+        return float(np.minimum(np.array(times), PATIENCE_MS).mean()) if times else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class Scenario:
 
     met : what hand-overs meet at each type as the device will know it; None where it will know the type, and each type
     is as its representative.
+    extra_ms, message_bytes : what a hand-over takes, in time and bytes, beside the round trip and what crosses, as met.
     """
 
     device: DeviceProfile
@@ -44,19 +47,30 @@ class Scenario:
     transfer: TransferModel
     reward: Reward
     met: MetLink | None = None
+    extra_ms: float = 0.0
+    message_bytes: int = 0
 
     def transfer_ms(self, size_bytes: int) -> np.ndarray:
         """What a hand-over of so many bytes takes at each bandwidth type: (types,), the round trip included."""
-        return np.array([self._transfer_ms(kind, size_bytes) for kind in range(self.types.count)])
+        sent_bytes = size_bytes + self.message_bytes
+        return self.extra_ms + np.array([self._transfer_ms(kind, sent_bytes) for kind in range(self.types.count)])
 
     def _transfer_ms(self, kind: int, size_bytes: int) -> float:
         met_ms = None if self.met is None else self.met.transfer_ms(kind, size_bytes)
-        return self.transfer.ms(size_bytes, self.types.representative_mbps[kind]) if met_ms is None else met_ms
+        if met_ms is not None:
+            return met_ms
+        transfer = self.transfer
+        if self.types.rtt_ms:
+            transfer = msgspec.structs.replace(transfer, rtt_ms=self.types.rtt_ms[kind])
+        return transfer.ms(size_bytes, self.types.representative_mbps[kind])
 
     def alone(self, kind: int) -> "Scenario":
         """The same where the link is of one type alone."""
         mbps = self.types.representative_mbps[kind]
-        constant = BandwidthTypes(representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
+        rtt_ms = self.types.rtt_ms[kind : kind + 1]
+        constant = BandwidthTypes(
+            representative_mbps=(mbps,), edges_mbps=(), transition=((1.0,),), initial=(1.0,), rtt_ms=rtt_ms
+        )
         met = None if self.met is None else replace(self.met, starts_s=(self.met.starts_s[kind],))
         return replace(self, types=constant, met=met)
 

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -325,6 +326,11 @@ def test_a_pipe_delivers_when_the_trace_has_carried_what_is_before(sent, rates, 
     loop.close()
     assert [size for _, size in sink.arrivals] == [size for _, size in sorted(sent)]
     assert [arrived_s for arrived_s, _ in sink.arrivals] == pytest.approx(expected, abs=3e-6)
+
+
+def test_a_pipe_delays_by_half_of_the_round_trip_at_the_moment():
+    shape = Shape(trace=replace(trace_of([8.0, 8.0]), rtts_ms=np.array([20.0, 200.0])), offset_s=0.5)
+    assert [shape.one_way_s(now_s) for now_s in (0.0, 0.6, 1.7)] == [0.01, 0.1, 0.01]
 
 
 def test_a_trace_that_does_not_loop_holds_its_last_value():

@@ -1,6 +1,7 @@
 """Same trace in, same link out: on a simulated link to the percent, through a real relay as far as a machine allows."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ class Link(Transport):
         self.sizes.append(size_bytes)
         self._fails(len(self.sizes))
         carry_ms = self.trace.transfer_ms(size_bytes + OVERHEAD_BYTES, self.now_s)
-        seconds = 1e-3 * (self.trace.rtt_ms + carry_ms + self._rng.exponential(self._jitter_ms))
+        seconds = 1e-3 * (self.trace.rtt_at(self.now_s) + carry_ms + self._rng.exponential(self._jitter_ms))
         self.now_s += min(seconds, timeout_s)
         if seconds > timeout_s:
             raise TimedOut("no answer in time")
@@ -95,6 +96,13 @@ def test_a_scene_is_recorded_with_its_mean_and_quartiles(name):
     whole = link.trace
     assert trace.mean_mbps == pytest.approx(whole.mean_mbps, rel=0.1)
     np.testing.assert_allclose(quartiles(trace), quartiles(whole), atol=0.1 * whole.mean_mbps)
+
+
+def test_a_round_trip_that_changes_is_recorded_as_it_changes():
+    link = Link(replace(trace_from([40.0] * 4, interval_s=10.0), rtts_ms=np.array([30.0, 90.0, 30.0, 60.0])))
+    _, trace = recorded(link, seconds=40.0, most_mb=1e4)
+    np.testing.assert_allclose([trace.rtt_at(s) for s in (5, 15, 25, 35)], [30, 90, 30, 60], atol=0.1)
+    assert trace.rtt_ms == pytest.approx(45, abs=15.1)
 
 
 def test_an_outage_is_recorded_as_long_as_it_was():
