@@ -46,6 +46,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     image_codes : ways to send the picture itself beside raw pixels (`modeltree.image_codes`); without any the search
         has raw pixels alone, as with distillation by branch.
     energy_mj : what an inference may take from the device's battery on average; None for no limit.
+    time_here : the device is this machine: every compression is compiled and timed on one thread, and what saves no
+        time is not offered.
     finetune_steps : of joint fine-tuning at the end; 0 leaves it out. None chooses by the size of the data.
     """
 
@@ -86,6 +88,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bottleneck: tuple[float, ...] = ()
     image_codes: tuple[str, ...] = IMAGE_CODES
     energy_mj: float | None = None
+    time_here: bool = False
     executor: str = "processes"
     workers: int = 2
 

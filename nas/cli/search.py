@@ -83,6 +83,10 @@ def search(
         str,
         typer.Option(help="How the picture itself may cross: its own file (came), jpeg:Q, webp:Q, jpeg:Q@SIDE, none"),
     ] = ",".join(IMAGE_CODES),
+    time_here: Annotated[
+        bool,
+        typer.Option("--time-here", help="The device is this machine: time every compression, offer what saves"),
+    ] = False,
     energy_mj: Annotated[
         float | None, typer.Option(help="What an inference may take from the battery on average, in mJ")
     ] = None,
@@ -114,6 +118,7 @@ def search(
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
         fair_chances=fair_chances, boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
+        time_here=time_here,
         image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
         executor=executor, workers=workers, allow_chance=allow_chance, metric=metric,
         outputs=tuple(filter(None, map(str.strip, outputs.split(",")))),

@@ -136,6 +136,7 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
     saves_ms: float = 0.0
     drop: float = 0.0
     why_not: str = ""
+    measured_ms: tuple[float, float] | None = None
 
 
 class Finetuning(msgspec.Struct, frozen=True, kw_only=True):

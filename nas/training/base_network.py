@@ -22,6 +22,7 @@ from nas.jobs.progress import Progress
 from nas.quality.measure import TOP1, Measure
 from nas.training.deployability import check_program
 from nas.training.has_learned import fault
+from nas.training.rate import checked_rate
 from nas.training.task import FACTORY, judged, key_of, outputs_of, task_fault
 from nas.training.train import multiplies_bf16, recipe, train
 from transforms import Network, analyse, export
@@ -213,7 +214,7 @@ def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Pa
         return model
     state = kept.with_suffix(".part")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    trained = train(model, dataset, how, checkpoint=state, progress=progress)
+    trained = train(model, dataset, checked_rate(model, dataset, how), checkpoint=state, progress=progress)
     save_weights(trained, kept)
     state.unlink(missing_ok=True)
     return trained

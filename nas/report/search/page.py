@@ -196,13 +196,23 @@ def _finetuning(summary: Summary) -> Markup:
 
 def _savings(summary: Summary) -> Markup:
     rows = [
-        [one.layer, one.choice, str(one.covers), cells.ms(one.base_ms), f"{one.saves_ms:.3g} ms", f"{one.drop:+.2f}",
+        [one.layer, one.choice, str(one.covers), cells.ms(one.base_ms), f"{one.saves_ms:.3g} ms",
+         f"{one.measured_ms[0] - one.measured_ms[1]:.3g} ms" if one.measured_ms else "", f"{one.drop:+.2f}",
          one.why_not or "yes"]
         for one in sorted(summary.savings or [], key=lambda one: -one.saves_ms)
     ]  # fmt: skip
     if not rows:
         return Markup()
-    head = ["layer", "technique", "layers replaced", "takes now", "saves", "points lost alone", "offered"]
+    head = [
+        "layer",
+        "technique",
+        "layers replaced",
+        "takes now",
+        "saves",
+        "saves here, measured",
+        "points lost alone",
+        "offered",
+    ]
     note = (
         "Every compression by itself. Milliseconds are those of the device's profile, what folds into neighbours left "
         "aside; points of accuracy were measured on search images."

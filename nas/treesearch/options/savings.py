@@ -13,7 +13,9 @@ class Saving(NamedTuple):
     """A compression of a layer, or of a block that begins with it, alone in the network.
 
     base_ms : what it takes the place of, by the device's profile. saves_ms : of that. drop : points of accuracy lost on
-    the probe images. covers : how many layers it takes the place of. why_not : why it is not offered, empty if it is.
+    the probe images. measured_ms : of what it takes the place of and of the compression, compiled and timed here; None
+    where they were not. covers : how many layers it takes the place of. why_not : why it is not offered; empty if it
+    is.
     """
 
     layer: str
@@ -23,6 +25,7 @@ class Saving(NamedTuple):
     saves_ms: float
     drop: float
     why_not: str
+    measured_ms: tuple[float, float] | None = None
 
 
 def savings(
@@ -41,7 +44,7 @@ def savings(
             Saving(
                 layer=unit.name, choice=str(choice), covers=len(covered(unit, choice)), base_ms=base_ms,
                 saves_ms=base_ms - device.compute_ms(record.layers), drop=record.drop,
-                why_not=dropped.get((index, choice), ""),
+                why_not=dropped.get((index, choice), ""), measured_ms=library.timed.get((index, choice)),
             )
         )  # fmt: skip
     return rows
