@@ -202,29 +202,38 @@ def compile_block(
     GraphError : an operator that is not known to be right; the error names its layer.
     ConfigError : an unknown weight format, one that the target cannot run, or a batch below 1.
     """
+    started = time.perf_counter()
+    work = compiled_work(
+        program, target, batch=batch, weights=weights, cache=cache, dump=dump, device=device, tune=tune
+    )  # fmt: skip
+    return _as_block(work, time.perf_counter() - started)
+
+
+def compiled_work(
+    program: torch.export.ExportedProgram, target: Target, *, batch: int = 1, weights: str = "f32",
+    cache: TuningCache | None = None, dump: Path | None = None, device: RemoteDevice | None = None, tune: bool = True,
+) -> Work:  # fmt: skip
+    """What all phases leave behind; arguments as those of `compile_block`."""
     format_of(weights, target)
     if batch < 1:
         raise ConfigError(f"batch is {batch}: it must be at least 1")
-    started = time.perf_counter()
     work = Work(
-        program=program,
-        target=target,
-        batch=batch,
-        weights=weights,
-        cache=cache or TuningCache(None),
-        listing=dump is not None,
-        device=device,
-        tune=tune,
-    )
+        program=program, target=target, batch=batch, weights=weights, cache=cache or TuningCache(None),
+        listing=dump is not None, device=device, tune=tune,
+    )  # fmt: skip
     for number, (name, phase) in enumerate(PHASES):
         text = phase(work)
         if dump is not None:
             write_text(dump / f"{number:02}-{name}.txt", text)
+    return work
+
+
+def _as_block(work: Work, seconds: float) -> CompiledBlock:
     assert work.plan
     assert work.placed
     return CompiledBlock(
         library=work.library, input_shape=work.placed.program.input.shape, output_shape=work.placed.result.shape,
         weight_bytes=len(work.plan.weights), workspace_bytes=work.plan.workspace_bytes,
-        macs=sum(kernel.macs for kernel in work.kernels), seconds=time.perf_counter() - started,
+        macs=sum(kernel.macs for kernel in work.kernels), seconds=seconds,
         kernels=tuple(kernel.name for kernel in work.kernels),
     )  # fmt: skip

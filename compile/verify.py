@@ -8,6 +8,7 @@ the format costs is measured in accuracy.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import tvm
 import tvm_ffi
 
 from compile.machine_code.memory_planning import ENTRY
+from compile.numerics import Numerics
 from modeltree.errors import NasError
 
 TOLERANCES = {"f32": 1e-4, "bf16": 0.05, "int8": 0.15, "bf16-dot": 0.05, "int8-dot": 0.15}
@@ -25,6 +27,14 @@ class VerificationError(NasError):
     """A library does not compute what its block does."""
 
 
+class Deviation(NamedTuple):
+    """How far answers are from torch's: the largest difference, and the root of the mean square over that of torch's
+    numbers, 0 where those are all 0."""
+
+    largest: float
+    relative: float
+
+
 def verify_block(
     program: torch.export.ExportedProgram,
     path: Path,
@@ -32,7 +42,7 @@ def verify_block(
     batch: int = 1,
     weights: str = "f32",
     inputs: np.ndarray | None = None,
-) -> float:
+) -> Deviation:
     """Run a library and torch on the same inputs and compare.
 
     Parameters
@@ -42,7 +52,7 @@ def verify_block(
 
     Returns
     -------
-    float : largest absolute difference.
+    Deviation : from torch's answers.
 
     Raises
     ------
@@ -52,7 +62,7 @@ def verify_block(
     if inputs is None:
         inputs = np.random.default_rng(0).standard_normal((2 * batch, *shape[1:]), np.float32)
     module, call = program.module(), tvm_ffi.load_module(str(path))[ENTRY]
-    worst, largest = 0.0, 0.0
+    worst, largest, squares, total = 0.0, 0.0, 0.0, 0.0
     for start in range(0, len(inputs) - batch + 1, batch):
         images = np.ascontiguousarray(inputs[start : start + batch], np.float32)
         with torch.no_grad():
@@ -62,13 +72,37 @@ def verify_block(
         difference = np.abs(found.numpy() - wanted).max() if wanted.size else 0.0
         worst = max(worst, float(difference) if np.isfinite(difference) else np.inf)
         largest = max(largest, float(np.abs(wanted).max()))
+        squares += float(np.square(found.numpy() - wanted, dtype=np.float64).sum())
+        total += float(np.square(wanted, dtype=np.float64).sum())
     allowed = TOLERANCES[weights] * largest
     if not worst <= allowed:
         raise VerificationError(
             f"{path.name} is off by {worst:.3g} where torch's largest number is {largest:.3g}: rounding makes at most "
             f"{allowed:.3g}; do not use it, and report the block"
         )
-    return worst
+    return Deviation(worst, (squares / total) ** 0.5 if total else 0.0)
+
+
+def simulated_error(
+    program: torch.export.ExportedProgram, weights: str, *, signed: bool = False, inputs: np.ndarray | None = None
+) -> float:
+    """The relative deviation of a block whose layers are rounded as the format does it, computed by torch.
+
+    Parameters
+    ----------
+    signed : as in `Numerics`. inputs : (n, ...) as in `verify_block`.
+    """
+    shape = _input_shape(program, 1)
+    if inputs is None:
+        inputs = np.random.default_rng(0).standard_normal((2, *shape[1:]), np.float32)
+    module, squares, total = program.module(), 0.0, 0.0
+    for image in torch.from_numpy(np.ascontiguousarray(inputs, np.float32)).split(1):
+        with torch.no_grad():
+            wanted = module(image).double()
+            with Numerics(weights, signed=signed, entering=image):
+                squares += float((module(image).double() - wanted).square().sum())
+            total += float(wanted.square().sum())
+    return (squares / total) ** 0.5 if total else 0.0
 
 
 def _input_shape(program: torch.export.ExportedProgram, batch: int) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     macs: int
     max_abs_error: float | None = None
     vouched_error: float | None = None
+    relative_error: float | None = None
 
 
 class Kept:

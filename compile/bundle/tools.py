@@ -14,16 +14,16 @@ class Tools:
 
     load : a `.pt2` file's exported program.
     compile_block : (program, target, batch=, weights=, dump=) to a `compile.pipeline.CompiledBlock`.
-    verify_block : (program, library's path, batch=, weights=) to the largest error against torch.
-    vouch_block : (program, target, batch=, weights=) to the largest error of the target's stages as they run here.
+    verify_block : (program, library's path, batch=, weights=) to a `compile.verify.Deviation` from torch.
+    vouch_block : (program, target, batch=, weights=) to that of the target's stages as they run here.
     runtime_library : of a target, name and content; None where none is shipped.
     onnx_form : an exported program as ONNX.
     """
 
     load: Callable[[Path], Any]
     compile_block: Callable[..., Any]
-    verify_block: Callable[..., float]
-    vouch_block: Callable[..., float | None]
+    verify_block: Callable[..., Any]
+    vouch_block: Callable[..., Any]
     runtime_library: Callable[[Target], tuple[str, bytes] | None]
     onnx_form: Callable[[Any], bytes]
 
@@ -58,12 +58,12 @@ def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
         tiles.save()
         return made
 
-    def verify_block(*args: Any, **options: Any) -> float:
+    def verify_block(*args: Any, **options: Any) -> Any:
         from compile.verify import verify_block as work
 
         return work(*args, **options)
 
-    def vouch_block(*args: Any, **options: Any) -> float | None:
+    def vouch_block(*args: Any, **options: Any) -> Any:
         from compile.vouch import vouched as work
 
         return work(*args, **options)

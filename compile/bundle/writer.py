@@ -75,17 +75,17 @@ class Writer:
         if self.wanted.verify and not target.runs_here and facts.vouched_error is None:
             vouched = self.tools.vouch_block(self.program(block), target, batch=batch, weights=variant)
             if vouched is not None:
-                facts, there = msgspec.structs.replace(facts, vouched_error=float(vouched)), None
+                facts, there = _deviating(facts, "vouched_error", vouched), None
         file = self.place(library_file(target.name, block, variant=variant, batch=batch), library)
         if self.wanted.verify and target.runs_here and facts.max_abs_error is None:
             error = self.tools.verify_block(self.program(block), self.folder / file.file, batch=batch, weights=variant)
-            facts, there = msgspec.structs.replace(facts, max_abs_error=float(error)), None
+            facts, there = _deviating(facts, "max_abs_error", error), None
         if there is None:
             self.kept.put(key, facts, library)
         return facts, LibraryEntry(
             file=file.file, sha256=file.sha256, bytes=file.bytes, target=target.name, batch=batch, variant=variant,
             weight_bytes=facts.weight_bytes, workspace_bytes=facts.workspace_bytes, macs=facts.macs,
-            max_abs_error=facts.max_abs_error, vouched_error=facts.vouched_error,
+            max_abs_error=facts.max_abs_error, vouched_error=facts.vouched_error, relative_error=facts.relative_error,
         )  # fmt: skip
 
     def compiled(self, block: str, target: Target, variant: str, batch: int) -> tuple[Facts, bytes]:
@@ -154,3 +154,9 @@ class Writer:
             raise DataError(
                 f"cannot write {path}: {error.strerror or error}: free some space or choose another folder"
             ) from error
+
+
+def _deviating(facts: Facts, kind: str, deviation: Any) -> Facts:
+    """With what a comparison with torch brought; `kind` says of what."""
+    largest, relative = (float(error) for error in deviation)
+    return msgspec.structs.replace(facts, **{kind: largest, "relative_error": relative})

@@ -42,6 +42,7 @@ class Kernel:
     tiles : worth timing, the one to take unseen first.
     buffers : its parameters in order, the output last. arguments : what is passed for all but the output.
     body : emits the code with TVM's IR builder, given the tile and one TIR buffer a parameter.
+    cycles : of a thread with the first tile, as the schedule reckons; 0 where it does not.
     scratch : numbers of float32 that a tile needs while it runs; where that is not 0, a buffer of them comes last.
     """
 
@@ -53,6 +54,7 @@ class Kernel:
     out: Value
     body: Callable[[dict[str, int], list[Any]], None]
     macs: int = 0
+    cycles: float = 0.0
     scratch: Callable[[dict[str, int]], int] = lambda tile: 0
 
     def parameters(self, tile: Tile) -> tuple[Buffer, ...]:

@@ -80,6 +80,7 @@ class _Shape:
             self.source = source.reblocked(_divisor(len(source.channels), 64, form.group))
         self.out_blocks = result.blocks
         self.first_block, self.in_blocks = self._ranges()
+        self.cycles = 0.0
         self.winograd = Winograd(stage, self.source, self.result, (self.rows, self.columns), target, form)
 
     @property
@@ -137,6 +138,7 @@ class _Shape:
             arguments=(stage.x, Constant(packed), *constants, *passed), out=stage.out, macs=stage.macs,
             body=lambda tile, given: self.emit(tile, given, layouts),
             scratch=lambda tile: self.winograd.scratch(tile) if "winograd" in tile else 0,
+            cycles=self.cycles,
         )  # fmt: skip
 
     def _dense_weight(self) -> np.ndarray:
@@ -197,6 +199,7 @@ class _Shape:
         best = sorted(found, key=lambda tile: found[tile])[:_MOST_TILES]
         fast = list(self.winograd.tiles(parallel)) if self.winograd.fits else []
         least = found[best[0]]
+        self.cycles = min([least, *(cost for cost, _ in fast[:1])])
         if fast and fast[0][0] < _CLEARLY * least:
             best = best[:_FEW_TILES]
         yield from (tile for cost, tile in fast if cost < least)

@@ -38,13 +38,15 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         check_place(self.file)
 
 
-class LibraryEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LibraryEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A block compiled for one target, one kind of weights and one batch size.
 
     variant : how weights are kept: `f32`, `bf16`, `int8`, ...
     weight_bytes : of the packed weights inside. workspace_bytes : for feature maps while it runs. macs : a whole batch.
     max_abs_error : against the torch block, as the compiler measured it; None where it was not run.
     vouched_error : the same of its twin: its stages and tiles as code for the machine that compiled; None without one.
+    relative_error : root mean square of the difference over that of torch's numbers, of whichever was run; not written
+        where neither was.
     """
 
     target: Name
@@ -53,12 +55,13 @@ class LibraryEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=T
     weight_bytes: Count
     workspace_bytes: Count
     macs: Count
-    max_abs_error: float | None = None
-    vouched_error: float | None = None
+    max_abs_error: float | None = msgspec.field(default_factory=lambda: None)  # a factory's default is always written
+    vouched_error: float | None = msgspec.field(default_factory=lambda: None)
+    relative_error: float | None = None
 
     def __post_init__(self) -> None:
         check_place(self.file)
-        for name in ("max_abs_error", "vouched_error"):
+        for name in ("max_abs_error", "vouched_error", "relative_error"):
             error = getattr(self, name)
             if error is not None and not (math.isfinite(error) and error >= 0):
                 raise FormatError(f"{name} of {self.file} is {error}: it must be a finite number, 0 up")

@@ -53,8 +53,13 @@ class Made:
     seconds: float
 
 
-def base_cases(names: Iterable[str], folder: Path, *, image_size: int = 32, seed: int = 0) -> list[Case]:
-    """Base networks with random weights and made-up batch-norm statistics: right for latency, meaningless otherwise."""
+def base_cases(
+    names: Iterable[str], folder: Path, *, image_size: int = 32, seed: int = 0, onnx: bool = True
+) -> list[Case]:
+    """Base networks with random weights and made-up batch-norm statistics: right for latency, meaningless otherwise.
+
+    onnx : whether the ONNX forms are written, which peers read.
+    """
     import torch
     from torch import nn
 
@@ -72,7 +77,7 @@ def base_cases(names: Iterable[str], folder: Path, *, image_size: int = 32, seed
                 module.running_mean.normal_(0, 0.1, generator=generator)
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
         title = _title(name, {case.name for case in cases})
-        cases.append(_case(title, export(network, (3, image_size, image_size)), folder))
+        cases.append(_case(title, export(network, (3, image_size, image_size)), folder, onnx=onnx))
     return cases
 
 
@@ -88,7 +93,7 @@ def _title(base: str, taken: set[str]) -> str:
     return unique
 
 
-def run_cases(run: Path, folder: Path) -> list[Case]:
+def run_cases(run: Path, folder: Path, *, onnx: bool = True) -> list[Case]:
     """Every block of a run directory.
 
     Raises
@@ -100,10 +105,10 @@ def run_cases(run: Path, folder: Path) -> list[Case]:
     paths = sorted((run / "blocks").glob("*.pt2"))
     if not paths:
         raise ConfigError(f"there are no blocks in {run}: pass the folder of a finished search")
-    return [_case(path.stem[:8], read_program(path), folder) for path in paths]
+    return [_case(path.stem[:8], read_program(path), folder, onnx=onnx) for path in paths]
 
 
-def _case(name: str, program: object, folder: Path) -> Case:
+def _case(name: str, program: object, folder: Path, *, onnx: bool) -> Case:
     import torch
 
     from compile.bundle.onnx_form import onnx_form
@@ -117,7 +122,8 @@ def _case(name: str, program: object, folder: Path) -> Case:
         expected = program.module()(torch.from_numpy(x)).numpy()
     case = Case(name=name, folder=folder, x=x, expected=expected)
     write_bytes(case.program, program_bytes(program))
-    write_bytes(case.onnx, onnx_form(program))
+    if onnx:
+        write_bytes(case.onnx, onnx_form(program))
     return case
 
 

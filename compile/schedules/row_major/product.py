@@ -70,8 +70,10 @@ class _Product:
         starts = () if self.matrices > 1 else tuple(int(table[0]) for table in tables)
         key = ("product", self.form.name, self.packed, stage.extent, strides, starts, stage.out.shape,
                row_step_key(stage.steps), tuple(buffer.shape for buffer in buffers))  # fmt: skip
+        tiles = self.tiles()
         return Kernel(
-            name="product", key=key, tiles=tuple(self.tiles()), out=stage.out, macs=stage.macs, body=self.emit,
+            name="product", key=key, tiles=tuple(tiles), out=stage.out, macs=stage.macs, body=self.emit,
+            cycles=next(iter(tiles.values())),
             buffers=(*buffers, *extra, Buffer("y", (math.prod(stage.out.shape),))),
             arguments=(*arguments, *passed),
         )  # fmt: skip
@@ -86,8 +88,8 @@ class _Product:
         packed, scale = self.form.packed(panels)
         return np.ascontiguousarray(packed).reshape(-1), (scale if self.form.scaled else None)
 
-    def tiles(self) -> list[Tile]:
-        """Those that fit the registers, best first by estimated cycles."""
+    def tiles(self) -> dict[Tile, float]:
+        """Those that fit the registers with their estimated cycles, best first."""
         parallel = int(self.stage.macs >= PARALLEL_MACS and self.target.threads > 1)
         found: dict[Tile, float] = {}
         for vectors in range(1, min(self.panels, 6) + 1):
@@ -98,8 +100,10 @@ class _Product:
                 loads = vectors * self.form.load_cost + rows
                 step = max(accumulators / 2, loads / 2, _LATENCY)
                 count = -(-self.m // rows) * -(-self.panels // vectors)
-                found[("vectors", vectors), ("rows", rows), ("parallel", parallel)] = count * (step * self.k + 20)
-        return sorted(found, key=lambda tile: found[tile])[:_MOST_TILES]
+                found[("vectors", vectors), ("rows", rows), ("parallel", parallel)] = (
+                    self.matrices * count * (step * self.k + 20)
+                )
+        return {tile: found[tile] for tile in sorted(found, key=lambda tile: found[tile])[:_MOST_TILES]}
 
     def emit(self, tile: dict[str, int], given: list[Any]) -> None:
         stage, y = self.stage, given[-1]

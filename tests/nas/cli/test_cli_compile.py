@@ -89,8 +89,8 @@ def compiler(monkeypatch):
         )  # fmt: skip
 
     tools = Tools(
-        load=lambda path: path.stem, compile_block=compile_block, verify_block=lambda *args, **options: 2e-6,
-        vouch_block=lambda *args, **options: 3e-6, runtime_library=lambda target: None,
+        load=lambda path: path.stem, compile_block=compile_block, verify_block=lambda *args, **options: (2e-6, 2e-7),
+        vouch_block=lambda *args, **options: (3e-6, 3e-7), runtime_library=lambda target: None,
         onnx_form=lambda program: b"onnx",
     )  # fmt: skip
     monkeypatch.setattr("compile.bundle.from_run.real_tools", lambda cache, tune: tools)
