@@ -35,6 +35,7 @@ class Coefficients:
     ns_per_weight_byte: float
     overhead_us: float
     edge_ns: float
+    ns_per_map_byte: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +49,20 @@ class Residual:
     worst_name: str
 
 
-def fitted(samples: Sequence[Sample]) -> Coefficients:
-    """Coefficients that are nearest to all samples, each counting the same."""
-    rows = np.array([_row(sample) for sample in samples])
+def fitted(samples: Sequence[Sample], *, maps: bool = False) -> Coefficients:
+    """Coefficients that are nearest to all samples, each counting the same.
+
+    maps : price the bytes of feature maps too, which formats of codes read once more.
+    """
+    rows = np.array([[*_row(sample), _map_bytes(sample) if maps else 0.0] for sample in samples])
     times = np.array([sample.timing.ms for sample in samples])
     values, _ = nnls(rows / times[:, None], np.ones(len(times)))
     found = [float(f"{value:.5g}") for value in values]
-    macs, elements, (byte, overhead, edge) = found[: len(MAC_KINDS)], found[len(MAC_KINDS) : -3], found[-3:]
+    macs, elements, (byte, overhead, edge, by_map) = found[: len(MAC_KINDS)], found[len(MAC_KINDS) : -4], found[-4:]
     return Coefficients(
         ns_per_mac=dict(zip(MAC_KINDS, macs)), ns_per_element=dict(zip(ELEMENT_KINDS, elements)),
         ns_per_weight_byte=byte, overhead_us=overhead, edge_ns=edge,
+        ns_per_map_byte=by_map,
     )  # fmt: skip
 
 
@@ -69,6 +74,11 @@ def _row(sample: Sample) -> list[float]:
     heavy = [layer for layer in layers if layer.kind in MAC_KINDS]
     weights = sum(layer.weight_bytes for layer in heavy) * 1e-6
     return [*macs, *elements, weights, len(heavy) * 1e-3, sample.edge_numbers * 1e-6]
+
+
+def _map_bytes(sample: Sample) -> float:
+    """Milliseconds at 1 ns a byte of what layers with weights read and write."""
+    return sum(layer.map_bytes for layer in sample.layers if layer.kind in MAC_KINDS) * 1e-6
 
 
 def residuals(samples: Sequence[Sample], profile: DeviceProfile, edge_ns: float) -> list[Residual]:
