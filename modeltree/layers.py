@@ -7,8 +7,9 @@ zero.
 
 import msgspec
 
-OPERATORS = ("conv", "fc", "pool", "elementwise", "move")
-"""Layer types. `move` is layout only (flatten, reshape, concatenation, dropout at inference)."""
+OPERATORS = ("conv", "fc", "matmul", "pool", "elementwise", "move")
+"""Layer types. `matmul` multiplies two feature maps, as attention does: MACs without weights. `move` is layout only
+(flatten, reshape, concatenation, dropout at inference)."""
 
 KINDS = ("conv1x1", "conv3x3", "conv5x5", "conv7x7", "depthwise", "fc", "pool", "elementwise", "move")
 """Operator kinds a profile has a coefficient for: one per kernel size for convolutions, as eqs. 4-5 are used."""
@@ -22,7 +23,7 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     op : one of `OPERATORS`.
     kernel, stride, padding : (height, width); (1, 1), (1, 1), (0, 0) where they mean nothing.
     in_channels, out_channels : channels, or features for `fc`.
-    out_height, out_width : for `fc` the number of vectors that an image has (tokens), and 1.
+    out_height, out_width : for `fc` and `matmul` the number of vectors that an image has (tokens), and 1.
     groups : of a convolution.
     density : share of the weights that are not zero (sparse factors of F2), 0 < density <= 1.
     """
@@ -41,7 +42,7 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def kind(self) -> str:
         """The operator kind whose profile coefficient applies."""
-        if self.op == "fc" and self.out_height > 1:
+        if self.op == "matmul" or (self.op == "fc" and self.out_height > 1):
             return "conv1x1"  # the weights serve many vectors, as they serve many pixels there
         if self.op != "conv":
             return self.op
@@ -53,8 +54,8 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def dense_macs(self) -> int:
-        """MACs when zeros are multiplied like any other weight [Wang 2020, eqs. 4-5]; 0 for layers without weights."""
-        if self.op == "fc":
+        """MACs when zeros are multiplied like any other weight [Wang 2020, eqs. 4-5]; 0 for what multiplies nothing."""
+        if self.op in ("fc", "matmul"):
             return self.in_channels * self.out_channels * self.out_height
         if self.op == "conv":
             taps = self.kernel[0] * self.kernel[1] * (self.in_channels // self.groups)

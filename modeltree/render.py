@@ -16,15 +16,26 @@ def render_text(tree: ModelTree) -> str:
     shape = "x".join(map(str, tree.input_shape))
     latency_ms, accuracy = expectation(tree)
     lines = [
-        f"{tree.base}: {shape} to {len(tree.classes)} classes, sliced at places {_listed(tree.places)}",
+        f"{tree.base}: {shape} to {answer_text(tree)}, sliced at places {_listed(tree.places)}",
         f"device {tree.device}, cloud {tree.cloud}, trace {tree.trace}, round trip {_round_trip(tree)} ms",
-        f"expected: {ms_text(latency_ms)} (predicted), {accuracy:.2f} % ({accuracy_origin(tree)})",
+        f"expected: {ms_text(latency_ms)} (predicted), {accuracy:.2f} %{_quality(tree)} ({accuracy_origin(tree)})",
     ]
     if tree.exits:
         lines.insert(1, f"early exits at places {_listed(tree.exits)}")
     for node, last in _with_last(tree, tree.roots):
         lines += _node_text(tree, node, "", last)
     return "\n".join(map(_one_line, lines)) + "\n"
+
+
+def answer_text(tree: ModelTree) -> str:
+    """What a network answers: `10 classes`, or `masks 2x32x32 and boxes 4`."""
+    if not tree.outputs:
+        return f"{len(tree.classes)} classes"
+    return " and ".join(f"{output.name} {'x'.join(map(str, output.shape))}" for output in tree.outputs)
+
+
+def _quality(tree: ModelTree) -> str:
+    return f" {tree.quality}" if tree.quality else ""
 
 
 def _round_trip(tree: ModelTree) -> str:

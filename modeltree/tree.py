@@ -15,11 +15,12 @@ import msgspec
 from modeltree.errors import ConfigError, DataError, FormatError
 from modeltree.image_codes import image_code
 from modeltree.link.bandwidth import BandwidthTypes
+from modeltree.outputs import Output, answer_shape, check_outputs
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
 
 TREE_VERSION = 4
 """The newest. Older ones are read too, and written where they can say it all: 1 has no image codes, 2 no round trips of
-bandwidth types, times of coding, nor what hand-overs take beside."""
+bandwidth types, times of coding, what hand-overs take beside, nor outputs."""
 
 
 class BandwidthFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bandwidth"):
@@ -175,6 +176,9 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     extra_ms, message_bytes : what a hand-over was met to take beside the round trip and its bytes, and how many of the
         bytes of every hand-over are its message's; not written where they are 0.
     exits : places of the early exits, rising; exit 1 is the first of them. Not written where there is none.
+    outputs : what the network answers where that is not one vector of classes, of which there are none then; the blocks
+        of a path end with `answer_shape(outputs)`. Not written where there are none.
+    quality : what the leaves' `accuracy` is a percentage of, where that is not right classes; else not written.
     """
 
     base: str
@@ -195,6 +199,13 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     message_bytes: int = 0
     exits: tuple[int, ...] = ()
     picture: PictureRule = msgspec.field(default_factory=PictureRule)  # trees of before have none: it is their rule
+    outputs: tuple[Output, ...] = ()
+    quality: str = ""
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Of what every path ends with, per image: logits, or the outputs as one tensor."""
+        return answer_shape(self.outputs) if self.outputs else (len(self.classes),)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -272,15 +283,20 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version 1 to {TREE_VERSION}: "
                 "search again, or use the version of nas that wrote it"
             )
-        if self.version < (least := version_of(self.nodes, self.types, max(self.extra_ms, self.message_bytes))):
+        if self.version < (
+            least := version_of(self.nodes, self.types, max(self.extra_ms, self.message_bytes, len(self.outputs)))
+        ):
             what = (
                 "hands an image over in a code"
                 if least == 2
                 else "has blocks in other number formats than f32"
                 if least == 4
-                else "has round trips of types, times of coding or of crossing"
+                else "has outputs, round trips of types, times of coding or of crossing"
             )
             raise FormatError(f"a tree of version {self.version} {what}: that begins with version {least}, say so")
+        check_outputs(self.outputs)
+        if self.outputs and (self.classes or self.exits):
+            raise FormatError("the tree has outputs, and classes or exits: those are of a network that classifies")
         channels = self.input_shape[0] if self.input_shape else 0
         check_channels(self.mean, self.std, channels)
         if len(self.input_shape) == 3 and self.picture.count != channels:
@@ -352,7 +368,7 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def version_of(nodes: Iterable[Node], types: BandwidthTypes, extra: float = 0.0) -> int:
     """The oldest version of the format that can say what these nodes do for these types.
 
-    extra : what crossing was met to take beside, 0 for nothing.
+    extra : what crossing was met to take beside, or how many outputs there are; 0 for nothing.
     """
     nodes = tuple(nodes)
     if any(node.number_format != "f32" for node in nodes):

@@ -7,6 +7,7 @@ import msgspec
 
 from modeltree.errors import ConfigError, FormatError, unknown
 from modeltree.image_codes import image_code
+from modeltree.outputs import OutputKind
 from modeltree.preprocessing import Channels, PictureRule, Resize
 from modeltree.preprocessing import image_size as sized
 from nas.names import EXECUTORS, IMAGE_CODES, METHODS, NUMBER_FORMATS, TECHNIQUE_NAMES
@@ -21,7 +22,10 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     base : a known network, or `file.py:factory`. weights : safetensors; without them the network is trained first.
     allow_chance : go on with a network that is right no more often than a guess.
-    data : `digits`, `cifar10:DIR` or `imagefolder:DIR`.
+    data : `digits`, `cifar10:DIR`, `imagefolder:DIR`, or `images:DIR` without classes.
+    metric : `file.py:name`, the user's own measure, see `nas.quality.own_metric`; None for right classes, or agreement
+        with the base network where it answers with something else.
+    outputs : how agreement is judged, `name=kind`, see `nas.quality.agreement`; by their shapes unless said.
     image_size : height and width in pixels, or `WIDTHxHEIGHT`. channels : what the network takes, RGB, BGR or L (grey).
     resize : `shorter-side` cuts a picture to the network's proportions, `stretch` bends it.
     mean, std : what pixels of 0..1 were normalised by in training; the training images' own unless said.
@@ -43,6 +47,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         has raw pixels alone, as with distillation by branch.
     energy_mj : what an inference may take from the device's battery on average; None for no limit.
     formats : number formats that a block may be computed in, f32 among them; the device's profile must price them.
+    time_here : the device is this machine: every compression is compiled and timed on one thread, and what saves no
+        time is not offered.
     finetune_steps : of joint fine-tuning at the end; 0 leaves it out. None chooses by the size of the data.
     """
 
@@ -57,6 +63,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     allow_chance: bool = False
+    metric: str | None = None
+    outputs: tuple[str, ...] = ()
     trace: str = "wifi_weak_indoor"
     rtt_ms: float | None = None
     device: str = "phone"
@@ -82,6 +90,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     image_codes: tuple[str, ...] = IMAGE_CODES
     energy_mj: float | None = None
     formats: tuple[str, ...] = ("f32",)
+    time_here: bool = False
     executor: str = "processes"
     workers: int = 2
 
@@ -124,6 +133,12 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"bottleneck is {wrong_share[0]}: it must be a share of the channels, within 0..1")
         for text in self.image_codes:
             image_code(text)
+        for text in self.outputs:
+            if text.partition("=")[2] not in get_args(OutputKind):
+                kinds = ", ".join(get_args(OutputKind))
+                raise ConfigError(f"outputs has {text!r}: it must be NAME=KIND, with a kind of {kinds}")
+        if self.exits != "none" and (self.metric is not None or self.outputs or self.data.startswith("images:")):
+            raise ConfigError("early exits answer with classes: leave --exits out where another task is judged")
         if self.energy_mj is not None and not self.energy_mj > 0:
             raise ConfigError(f"energy-mj is {self.energy_mj}: it must be above 0")
         if self.rtt_ms is not None and not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):

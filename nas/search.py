@@ -15,8 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 
+from compile.targets import host
 from modeltree.errors import ConfigError, NasError
 from modeltree.files import write_bytes, write_text
 from modeltree.link.bandwidth import BandwidthTypes
@@ -41,9 +43,12 @@ from nas.finalise.per_branch import BranchOracle
 from nas.finalise.select import conclude
 from nas.finalise.summarise import Findings, summarise
 from nas.jobs.executors import executor
+from nas.jobs.machine import processor
 from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.jobs.threads import torch_threads
 from nas.names import FIXED, PLAIN_TREE
+from nas.profiling.device import open_timer
+from nas.profiling.variants import read_pairs, timed_variants, write_pairs
 from nas.refit import refitted
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
@@ -183,7 +188,7 @@ def known_formats(
         return KnownFormats()
     judged = prepared.search_images(config.seed)
     told = partial(progress, "formats")
-    drops = run.stage("formats", lambda: format_drops(prepared.network, cuts, names, judged, told))
+    drops = run.stage("formats", lambda: format_drops(prepared.network, cuts, names, judged, told, prepared.measure))
     return KnownFormats(names=names, drops={(start, stop): tuple(lost) for start, stop, lost in drops})
 
 
@@ -201,20 +206,36 @@ def knowledge(
     library = build_library(
         prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
         prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
-        progress=partial(progress, "library"),
+        progress=partial(progress, "library"), measure=prepared.measure,
     )  # fmt: skip
     library = screened(library)
+    if config.time_here:
+        library = _timed(library, prepared, partial(progress, "timing"), config.seed)
     built = time.perf_counter()
     measured = calibrate(prepared, library, workers, config.seed, partial(progress, "calibration"))
     predictor, quality = _taught(library, prepared, measured)
     return library, predictor, quality, {"library": built - start, "calibration": time.perf_counter() - built}
 
 
+def _timed(library: Library, prepared: Prepared, progress: Progress, seed: int) -> Library:
+    """The library with what each variant takes on this machine, timed unless an earlier search did."""
+    path, machine = library.folder / "timed.json", processor()
+    pairs = read_pairs(path, machine)
+    missing = {key: record for key, record in library.records.items() if key not in pairs and not key[1].ends_network}
+    if missing:
+        with open_timer(host(), 1) as timer:
+            rng = np.random.default_rng(seed)
+            wanted = replace(library, records=missing)
+            pairs |= timed_variants(prepared.network, wanted, timer, rng=rng, progress=progress)
+        write_pairs(path, machine, pairs)
+    return replace(library, timed={key: pair for key, pair in pairs.items() if key in library.records})
+
+
 def _taught(
     library: Library, prepared: Prepared, measured: tuple[list[dict[int, Choice]], list[float], float]
 ) -> tuple[Predictor, Quality]:
     plans, accuracies, base = measured
-    return fit_predictor(library, plans, accuracies, base=base, classes=len(prepared.dataset.classes))
+    return fit_predictor(library, plans, accuracies, base=base, chance=prepared.chance)
 
 
 def _fixed(spaces: SearchSpaces) -> tuple[str, ...]:

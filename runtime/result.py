@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modeltree.errors import ConfigError
+from modeltree.outputs import Output, taken_apart
 
 
 @dataclass(kw_only=True)
@@ -23,9 +24,11 @@ class Parts:
 class Result:
     """An answer and how it came about.
 
-    output : (classes,) logits. nodes : ids of the tree's nodes, in order. answered_by : `device` or `cloud`.
-    why : one sentence. types, mbps : bandwidth type and estimate at every fork. met : whether the deadline was kept.
-    blocks_ms : (block, ms) of every block that ran here for this answer, in order. classes : their names.
+    output : (classes,) logits; of a network with other outputs all of them as it gives them, see `outputs`. nodes : ids
+    of the tree's nodes, in order. answered_by : `device` or `cloud`. why : one sentence. types, mbps : bandwidth type
+    and estimate at every fork. met : whether the deadline was kept. blocks_ms : (block, ms) of every block that ran
+    here for this answer, in order. classes : their names.
+    answers : what is in `output`, where that is not logits.
     sent_bytes : of the hand-over that was answered, the message as it crossed; 0 without one.
     """
 
@@ -40,10 +43,19 @@ class Result:
     blocks_ms: tuple[tuple[str, float], ...] = ()
     classes: tuple[str, ...] = ()
     sent_bytes: int = 0
+    answers: tuple[Output, ...] = ()
+
+    @property
+    def outputs(self) -> dict[str, np.ndarray]:
+        """What the network answers by name, in its order; of a classifier its `logits`, (classes,)."""
+        return taken_apart(self.output, self.answers) if self.answers else {"logits": self.output}
 
     @property
     def probabilities(self) -> np.ndarray:
         """(classes,) float64, the softmax of the logits: as sure as the network says, which is often too sure."""
+        if self.answers:
+            names = ", ".join(output.name for output in self.answers)
+            raise ConfigError(f"the network answers {names}, no classes: see outputs")
         exponents = np.exp(self.output.astype(np.float64) - self.output.max())
         return exponents / exponents.sum()
 

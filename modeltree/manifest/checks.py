@@ -31,7 +31,7 @@ def check_blocks(tree: ModelTree, blocks: Mapping[str, BlockEntry]) -> None:
 
 
 def check_shapes(tree: ModelTree, blocks: Mapping[str, BlockEntry], path: tuple[Node, ...]) -> None:
-    """Along a path every block takes what the one before it gives, and the last gives the logits."""
+    """Along a path every block takes what the one before it gives, and the last gives the answer."""
     end = path[-1]
     names = [node.block for node in path if node.block]
     tensor = tree.input_shape
@@ -48,8 +48,11 @@ def check_shapes(tree: ModelTree, blocks: Mapping[str, BlockEntry], path: tuple[
                 f"block {name} takes {list(block.in_shape)}: on the way to leaf {end.id} it gets {list(tensor)}"
             )
         tensor = block.out_shape
-    if tensor != (len(tree.classes),):
-        raise FormatError(f"the path to leaf {end.id} ends with {list(tensor)}: it must be {len(tree.classes)} logits")
+    if tensor != tree.answer_shape:
+        wanted = "one tensor of all outputs" if tree.outputs else f"{len(tree.classes)} logits"
+        raise FormatError(
+            f"the path to leaf {end.id} ends with {list(tensor)}: it must be {wanted}, {list(tree.answer_shape)}"
+        )
 
 
 def check_target(blocks: Mapping[str, BlockEntry], name: str, target: TargetEntry) -> None:

@@ -55,7 +55,7 @@ EXITS: dict[str, Callable[[NetworkSpec], tuple[int, ...]]] = {
 
 
 def build(
-    base: str, *, num_classes: int, image_size: int | str, seed: int = 0, channels: int = 3
+    base: str, *, num_classes: int, image_size: int | str, seed: int = 0, channels: int = 3, any_output: bool = False,
 ) -> nn.Module:  # fmt: skip
     """Make the network called `base`, with weights that depend on `seed` alone.
 
@@ -65,12 +65,15 @@ def build(
         `torchvision:name` or `timm:name` where those are installed.
     num_classes, image_size, channels : of the data; a network from a file is tried on two black images to see that it
         fits.
+    any_output : whether a network from a file may answer with something else than one vector of classes; it need not
+        know their number then.
 
     Raises
     ------
     ConfigError : unknown name, numbers out of range, or a file whose factory is missing, fails or does not fit.
     """
-    if num_classes < 2:
+    named = base not in BASES and base.partition(":")[0] not in PACKAGES
+    if num_classes < 2 and not (any_output and named):
         raise ConfigError(f"num_classes is {num_classes} but must be at least 2: pass data with more classes")
     size = sized(image_size)
     shape = (channels, *size)
@@ -79,7 +82,7 @@ def build(
         if base.partition(":")[0] in PACKAGES:
             return from_package(base, num_classes=num_classes, shape=shape)
         if ":" in base or base.endswith(".py"):
-            return from_file(base, num_classes=num_classes, shape=shape)
+            return from_file(base, num_classes=num_classes, shape=shape, any_output=any_output)
         if base not in BASES:
             raise unknown("base network", base, [*BASES, "path/to/file.py:factory", "torchvision:name", "timm:name"])
         if min(size) < 32:

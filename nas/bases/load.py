@@ -1,20 +1,21 @@
 """Networks from a user's file."""
 
 import copy
-import hashlib
-import importlib.util
-import sys
+import inspect
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 from modeltree.errors import ConfigError
+from nas.bases.user_files import reason_of, run_file
 
 
-def from_file(spec: str, *, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def from_file(spec: str, *, num_classes: int, shape: tuple[int, int, int], any_output: bool = False) -> nn.Module:
     """Call the factory named by `path/to/file.py:factory` and check that its network fits the data.
+
+    any_output : whether it may answer with something else than one vector of classes.
 
     Raises
     ------
@@ -24,51 +25,35 @@ def from_file(spec: str, *, num_classes: int, shape: tuple[int, int, int]) -> nn
     path, _, name = spec.rpartition(":")
     if not path or not name:
         raise ConfigError(f"base is {spec!r} but must be path/to/file.py:factory: name the function after a colon")
-    factory = vars(_import(Path(path))).get(name)
+    factory = vars(run_file(Path(path))).get(name)
     if not callable(factory):
         raise ConfigError(f"{path} defines no function {name!r}: define it or name another one after the colon")
     try:
         model = factory()
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{spec} failed with {_told(error)}: it must return a network without arguments") from error
+        raise ConfigError(
+            f"{spec} failed with {reason_of(error)}: it must return a network without arguments"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{spec} returned {type(model).__name__} but must return a torch.nn.Module: mend the factory")
-    _check_fits(model, spec, num_classes=num_classes, shape=shape)
+    answer = _answer(model, spec, shape)
+    if not any_output:
+        _check_classes(answer, spec, num_classes)
     return model
 
 
-def _import(path: Path) -> ModuleType:
-    """Run the file as a module of its own; the name keeps two files called model.py apart."""
-    if not path.is_file():
-        raise ConfigError(f"no file {path}: pass an existing path/to/file.py:factory")
-    name = "nas_user_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is not a Python file: pass path/to/file.py:factory")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling look the module up by name
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path} cannot be imported, {_told(error)}: mend it") from error
-    return module
-
-
-def _told(error: BaseException) -> str:
-    """The first line of an error, with its type."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
-def _check_fits(model: nn.Module, spec: str, *, num_classes: int, shape: tuple[int, int, int]) -> None:
+def _answer(model: nn.Module, spec: str, shape: tuple[int, int, int]) -> Any:
+    """What it gives for two black images."""
     try:
         with torch.no_grad():
-            logits = copy.deepcopy(model).eval()(torch.zeros(2, *shape))
+            return copy.deepcopy(model).eval()(torch.zeros(2, *shape))
     except Exception as error:
         raise ConfigError(
-            f"{spec} does not run on images of shape {(2, *shape)}, {_told(error)}: {_cure(model, shape)}"
+            f"{spec} does not run on images of shape {(2, *shape)}, {reason_of(error)}: {_cure(model, shape)}"
         ) from error
+
+
+def _check_classes(logits: Any, spec: str, num_classes: int) -> None:
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(f"{spec} gives {got} for two images but must give (2, {num_classes}): fit it to the data")
@@ -76,6 +61,16 @@ def _check_fits(model: nn.Module, spec: str, *, num_classes: int, shape: tuple[i
 
 def _cure(model: nn.Module, shape: tuple[int, int, int]) -> str:
     """What to do about a network that cannot run on such images."""
+    needed = [
+        one.name for one in inspect.signature(model.forward).parameters.values()
+        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]  # fmt: skip
+    if len(needed) != 1:
+        return (
+            f"it takes {', '.join(needed) or 'nothing'}, but must take one tensor, pictures: wrap it in one that does"
+        )
+    if any(isinstance(module, nn.Embedding) for module in model.modules()):
+        return "a network of token ids cannot be searched, one input of pictures is what it must take"
     channels, height, width = shape
     others = {1: "L", 3: "RGB"}
     for count, name in others.items():

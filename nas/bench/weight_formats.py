@@ -9,21 +9,25 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 
+from compile.program_file import read_program
 from compile.targets import Target
 from modeltree.emulate import sure_exits
 from modeltree.errors import ConfigError
 from modeltree.manifest import Manifest, VariantAccuracy
-from modeltree.tree import ExitFork, ModelTree, Node, by_confidence
+from modeltree.tree import ExitFork, ModelTree, Node, by_confidence, decode_tree
 from nas.config import SearchConfig
 from nas.data import Dataset
+from nas.quality.measure import TOP1, Measure
 from nas.training.base_network import dataset_of, with_unseen_search
+from nas.training.task import judged
 from runtime.execution.library import Library
 from runtime.selection.early_exit import entropy_nats
 
 
-def test_part(run: Path, cache: Path) -> Dataset:
-    """The data set of a finished run, its test part as the run's report used it.
+def test_part(run: Path, cache: Path) -> tuple[Dataset, Measure]:
+    """The data set of a finished run, its test part as the run's report used it, and the measure of answers.
 
     Raises
     ------
@@ -31,10 +35,15 @@ def test_part(run: Path, cache: Path) -> Dataset:
     """
     config = msgspec.json.decode((run / "config.json").read_bytes(), type=SearchConfig)
     dataset = dataset_of(config, cache)
-    return dataset if config.weights is None else with_unseen_search(dataset, config.seed)
+    dataset = dataset if config.weights is None or not dataset.classes else with_unseen_search(dataset, config.seed)
+    tree = decode_tree((run / "tree.json").read_bytes(), str(run / "tree.json"))
+    base = read_program(run / "base.pt2").module()
+    return judged(dataset, base, config, tree.outputs, len(dataset.classes))
 
 
-def measured_variants(manifest: Manifest, folder: Path, dataset: Dataset, images: int) -> dict[str, VariantAccuracy]:
+def measured_variants(
+    manifest: Manifest, folder: Path, dataset: Dataset, images: int, measure: Measure = TOP1
+) -> dict[str, VariantAccuracy]:  # fmt: skip
     """Accuracy of every weight format that this machine can run, on the first test images.
 
     Parameters
@@ -48,7 +57,7 @@ def measured_variants(manifest: Manifest, folder: Path, dataset: Dataset, images
     """
     target = _runnable(manifest)
     count = min(images, len(dataset.test))
-    labels = dataset.test.labels[:count]
+    truth = dataset.test.truth[:count]
     entering = dataset.preprocessing.normalised(np.asarray(dataset.test.images[:count]))
     entry = manifest.targets[target]
     runtime = None if entry.runtime is None else folder / entry.runtime.file
@@ -57,8 +66,7 @@ def measured_variants(manifest: Manifest, folder: Path, dataset: Dataset, images
         chain = _Chain(manifest, folder, target, variant, runtime, entering)
         accuracy = 0.0
         for leaf, chance in _link_chances(manifest.tree):
-            right = chain.answers(leaf).argmax(axis=1) == labels
-            accuracy += chance * 100 * float(right.mean())
+            accuracy += chance * 100 * float(measure.scores(torch.from_numpy(chain.answers(leaf)), truth).mean())
         origin = f"measured on this target's libraries, {target}"
         found[variant] = VariantAccuracy(accuracy=min(accuracy, 100.0), images=count, origin=origin)
     return found

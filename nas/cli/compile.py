@@ -62,7 +62,8 @@ def compile_tree(
     def accuracy(manifest: "Manifest", folder: Path) -> "dict[str, VariantAccuracy]":
         from nas.bench.weight_formats import measured_variants, test_part
 
-        return measured_variants(manifest, folder, test_part(run, default_cache()), measure)
+        dataset, judge = test_part(run, default_cache())
+        return measured_variants(manifest, folder, dataset, measure, judge)
 
     methods = method or [""]
     if "all" in methods:

@@ -19,10 +19,24 @@ def search(
     ] = "vgg11",
     bandwidth_types: Annotated[int, typer.Option("--K", help="Bandwidth types the tree forks on")] = 2,
     blocks: Annotated[int, typer.Option("--N", help="Blocks the network is sliced into")] = 3,
-    data: Annotated[str, typer.Option(help="digits, cifar10:DIR, or imagefolder:DIR")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="digits, cifar10:DIR, imagefolder:DIR, or images:DIR, pictures without classes")
+    ] = "digits",
     weights: Annotated[
-        str | None, typer.Option(help="Trained weights (.safetensors, .pth); trained first without")
+        str | None,
+        typer.Option(help="Trained weights (.safetensors, .pth), or factory: as it made them; trained first without"),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Your own measure of answers, file.py:name; see docs/tasks.md"),
+    ] = None,
+    outputs: Annotated[
+        str,
+        typer.Option(
+            help="How answers that are no vector of classes are held against the base network's, NAME=KIND with commas "
+            "between: classes, pixels, embedding or numbers; by their shapes unless said"
+        ),
+    ] = "",
     allow_chance: Annotated[
         bool, typer.Option("--allow-chance", help="Go on with a network that is right no more often than a guess")
     ] = False,
@@ -69,6 +83,10 @@ def search(
         str,
         typer.Option(help="How the picture itself may cross: its own file (came), jpeg:Q, webp:Q, jpeg:Q@SIDE, none"),
     ] = ",".join(IMAGE_CODES),
+    time_here: Annotated[
+        bool,
+        typer.Option("--time-here", help="The device is this machine: time every compression, offer what saves"),
+    ] = False,
     energy_mj: Annotated[
         float | None, typer.Option(help="What an inference may take from the battery on average, in mJ")
     ] = None,
@@ -107,9 +125,11 @@ def search(
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
         fair_chances=fair_chances, boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
+        time_here=time_here,
         image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
         formats=tuple(filter(None, map(str.strip, formats.split(",")))),
-        executor=executor, workers=workers, allow_chance=allow_chance,
+        executor=executor, workers=workers, allow_chance=allow_chance, metric=metric,
+        outputs=tuple(filter(None, map(str.strip, outputs.split(",")))),
         **picture_settings(image_size=image_size, channels=channels, resize=resize, mean=mean, std=std),
     )  # fmt: skip
     folder = out or Path("runs") / f"{_base_stem(base)}-{_stem(trace)}-{_stem(device)}-{seed}"

@@ -19,6 +19,9 @@ def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run directory or a bundle")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary, or the manifest, as JSON")] = False,
     dot: Annotated[bool, typer.Option("--dot", help="Print the tree for Graphviz")] = False,
+    actions: Annotated[
+        bool, typer.Option("--actions", help="Print what every compression of a run saves by itself")
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file of a bundle; status 2 if one is off")] = (
         False
     ),
@@ -40,6 +43,8 @@ def show(
         from modeltree.render import render_dot
 
         print(render_dot(tree))
+    elif actions:
+        print_savings(summary)
     else:
         print_run(folder, summary, tree)
 
@@ -149,6 +154,29 @@ def print_run(folder: Path, summary: dict[str, Any], tree: "ModelTree") -> None:
             f"(base {tuned['base']:.2f} %); {tuned['test']:.2f} % on test images (base {tuned['base_test']:.2f} %)."
         )
     print(f"\n{folder / 'report.html'}")
+
+
+def print_savings(summary: dict[str, Any]) -> None:
+    """Every compression that the library holds, and what it saves on the device by itself."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    texts = ("layer", "technique", "offered")
+    for title in ("layer", "technique", "replaces", "ms now", "saves ms", "measured", "points lost", "offered"):
+        table.add_column(title, justify="left" if title in texts else "right", no_wrap=True)
+    for one in sorted(summary.get("savings") or [], key=lambda one: -one["saves_ms"]):
+        table.add_row(
+            one["layer"], one["choice"], str(one["covers"]), f"{one['base_ms']:.3f}", f"{one['saves_ms']:.3f}",
+            f"{here[0] - here[1]:.3f}" if (here := one.get("measured_ms")) else "", f"{one['drop']:.2f}",
+            one["why_not"] or "yes",
+        )  # fmt: skip
+    device = summary["scenario"]["device"]
+    table.caption = (
+        f"ms: predicted by the profile of {device}; measured: saved on the machine that searched; points: alone"
+    )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _comparison(summary: dict[str, Any]) -> Any:

@@ -50,6 +50,7 @@ def train(
     from nas.training.base_network import dataset_of
     from nas.training.deployability import check_program
     from nas.training.has_learned import fault
+    from nas.training.rate import checked_rate
     from nas.training.train import check_recipe, device_named, recipe
     from transforms import analyse, export
 
@@ -72,6 +73,8 @@ def train(
         print(f"nas: {start}: {', '.join(notes)}", file=sys.stderr)
     dataset = dataset_of(told, cache or default_cache())
     config = replace(recipe(dataset, epochs=epochs, seed=seed, model=network), bf16=bf16)
+    if lr is None and start is None:
+        config = checked_rate(network, dataset, config)
     if lr is not None or start is not None:
         config = replace(config, lr=lr if lr is not None else config.lr / 2)
     state = out.with_name(out.name + ".part")

@@ -13,17 +13,25 @@ from nas.compression.library import Choice, Library
 from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
+from nas.quality.measure import TOP1, Measure, percent
 from transforms import Network, analyse, compose
 
 ChoicePlan = Mapping[int, Choice]
 
 
-def top1(network: nn.Module, images: torch.Tensor, labels: np.ndarray, at_once: int = 128) -> float:
-    """Percent of `images` (n, c, h, w), normalised, whose highest output is their label."""
-    truth = torch.from_numpy(labels)
+def top1(
+    network: nn.Module, images: torch.Tensor, labels: np.ndarray, at_once: int = 128, measure: Measure = TOP1
+) -> float:  # fmt: skip
+    """Percent of `images` (n, c, h, w), normalised, whose highest output is their label, or what else a measure says.
+
+    labels : (n, ...), what `measure` holds answers against.
+    """
     with torch.no_grad():
-        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(at_once), truth.split(at_once)))
-    return 100.0 * right / len(labels)
+        scores = [
+            measure.scores(network(images[start : start + at_once]), labels[start : start + at_once])
+            for start in range(0, len(labels), at_once)
+        ]
+    return percent(scores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +40,18 @@ class _Context:
     library: Library
     images: torch.Tensor
     labels: np.ndarray
+    measure: Measure
 
 
 def measure_compositions(
     program: Path, library: Library, plans: Sequence[ChoicePlan], images: torch.Tensor, labels: np.ndarray,
-    executor: Executor, progress: Progress = silent,
+    executor: Executor, progress: Progress = silent, measure: Measure = TOP1,
 ) -> list[float]:  # fmt: skip
     """Accuracy, in percent, of the base network with each plan's variants plugged in, as they are in the library.
 
     images : (n, c, h, w), normalised. labels : (n,).
     """
-    context = _Context(program=program, library=library, images=images, labels=labels)
+    context = _Context(program=program, library=library, images=images, labels=labels, measure=measure)
     found = [0.0] * len(plans)
     progress(0, len(plans), "compositions")
     for done, (index, accuracy) in enumerate(executor.run(_setup, _measure, context, [dict(p) for p in plans]), 1):
@@ -58,4 +67,4 @@ def _setup(context: _Context) -> tuple[_Context, Network]:
 def _measure(state: tuple[_Context, Network], plan: dict[int, Choice]) -> float:
     context, network = state
     whole = compose(network, 0, len(network.spec.segments), context.library.variants(network, plan))
-    return top1(whole, context.images, context.labels, images_at_once(network.spec))
+    return top1(whole, context.images, context.labels, images_at_once(network.spec), context.measure)

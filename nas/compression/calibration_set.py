@@ -72,7 +72,7 @@ def calibrate(
     else:
         images, labels = prepared.search_images(seed)
         measured = measure_compositions(
-            prepared.program, library, [{}, *plans], images, labels, executor, progress
+            prepared.program, library, [{}, *plans], images, labels, executor, progress, prepared.measure
         )  # fmt: skip
         write_text(path, json.dumps(measured))
     return plans, measured[1:], measured[0]

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ from nas.compression.features import Features, write_features
 from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
+from nas.quality.measure import TOP1, Measure
 from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, technique
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
@@ -91,11 +92,25 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """Variants of one base network, distilled on one data set."""
+    """Variants of one base network, distilled on one data set.
+
+    timed : milliseconds of what a variant takes the place of, and of the variant, where both were compiled and timed.
+    """
 
     folder: Path
     records: dict[tuple[int, Choice], Record]
     declined: dict[tuple[int, Choice], str]
+    timed: dict[tuple[int, Choice], tuple[float, float]] = field(default_factory=dict)
+
+    def useless(self, key: tuple[int, Choice]) -> str:
+        """Why a variant is not worth having where it was timed; empty if it is, or was not timed.
+
+        One that prunes may save behind itself.
+        """
+        base_ms, own_ms = self.timed.get(key, (1.0, 0.0))
+        if own_ms < base_ms or self.records[key].kept:
+            return ""
+        return f"saves no time: {own_ms:.3f} ms as compiled here, {base_ms:.3f} ms without it"
 
     def variant(self, network: Network, unit: int, choice: Choice) -> Variant:
         """The distilled variant, as a new module."""
@@ -121,6 +136,7 @@ class _Context:
     probe: Path
     labels: np.ndarray
     config: DistilConfig
+    measure: Measure = TOP1
 
 
 def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Path:
@@ -161,7 +177,7 @@ def candidates(
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
     executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), config: DistilConfig | None = None,
-    lanes: int = LANES, progress: Progress = silent,
+    lanes: int = LANES, progress: Progress = silent, measure: Measure = TOP1,
 ) -> Library:  # fmt: skip
     """Distil what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
@@ -169,8 +185,8 @@ def build_library(
     ----------
     program : file with the exported base network that `network` was analysed from; workers read it.
     fit : (n, c, h, w) normalised images to distil on.
-    probe : held-back images and labels to judge variants on. How many of both are used, and how many features are on
-        disk at once, `nas.compression.budget` says.
+    probe : held-back images and labels, or what else `measure` holds answers against, to judge variants on. How many
+        of both are used, and how many features are on disk at once, `nas.compression.budget` says.
     """
     config = config or DistilConfig()
     wanted, declined = candidates(network, names, lanes)
@@ -186,6 +202,7 @@ def build_library(
         for wave in waves(network, missing, len(fit), count):
             with tempfile.TemporaryDirectory(dir=scratch_root, prefix=f"{os.getpid()}-") as scratch:
                 context = _written(network, program, folder, fit, judged, Path(scratch), wave, config)
+                context = replace(context, measure=measure)
                 for index, record in executor.run(_setup, _distil_one, context, wave):
                     records[wave[index]] = record
                     progress(len(records), len(wanted), "variants")
@@ -242,7 +259,7 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
     if technique(choice.technique).solved:
         config = replace(config, done=config.near)
     variant, error = distil(start, inputs, targets, (probe[source][:held], probe[target][:held]), config)
-    logit_error, drop = _effect(network, index, variant, probe, context.labels)
+    logit_error, drop = _effect(network, index, variant, probe, context)
     restore = variant.restore
     record = Record(
         unit=index,
@@ -261,7 +278,9 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
     return record
 
 
-def _effect(network: Network, index: int, variant: Variant, probe: Features, labels: np.ndarray) -> tuple[float, float]:
+def _effect(
+    network: Network, index: int, variant: Variant, probe: Features, context: _Context
+) -> tuple[float, float]:  # fmt: skip
     """Relative error of the logits and points of accuracy lost, with this variant alone plugged in."""
     spec = network.spec
     place = first_place(network, network.units[index])
@@ -270,9 +289,8 @@ def _effect(network: Network, index: int, variant: Variant, probe: Features, lab
     with torch.no_grad():
         logits = torch.cat([rest(x) for x in probe[spec.places[place].after].split(images_at_once(spec))])
     error = float((logits - base).square().mean() / base.var().clamp_min(1e-12))
-    truth = torch.from_numpy(labels)
-    right = (base.argmax(1) == truth).double().mean() - (logits.argmax(1) == truth).double().mean()
-    return error, 100.0 * float(right)
+    own, there = (context.measure.scores(answers, context.labels) for answers in (base, logits))
+    return error, 100.0 * float(own.mean() - there.mean())
 
 
 def _sweep(folder: Path) -> None:

@@ -62,26 +62,27 @@ class Predictor:
 
 
 def fit_predictor(
-    library: Library, plans: Sequence[Composition], measured: Sequence[float], *, base: float, classes: int
+    library: Library, plans: Sequence[Composition], measured: Sequence[float], *, base: float, chance: float
 ) -> tuple[Predictor, Quality]:
     """Fit to measured compositions, and say how well by cross-validation.
 
     With a library of nothing there is nothing to learn: what endings lose alone adds up, less as it nears chance.
 
-    measured : accuracy in percent of each plan on the search images; base : of the base network on the same.
+    measured : accuracy in percent of each plan on the search images; base : of the base network on the same;
+        chance : of an answer that knows nothing of its image.
 
     Raises
     ------
     DataError : fewer compositions than folds.
     """
     if not library.records:
-        depth = max(base - 100.0 / classes, 1.0)
+        depth = max(base - chance, 1.0)
         reach = -np.log1p(-_RANGE) * np.arange(_LEVELS + 1) / _LEVELS
         return Predictor(damage={}, table=base + depth * np.expm1(-reach)), Quality([], 1.0, 0.0)
     if len(plans) < _FOLDS:
         raise DataError(f"{len(plans)} compositions were measured: the predictor needs at least {_FOLDS}")
     drops = base - np.array(measured)
-    model = _Model(library, max(base - 100.0 / classes, 1.0))
+    model = _Model(library, max(base - chance, 1.0))
     guesses = np.empty(len(plans))
     for fold in range(_FOLDS):
         held = np.arange(len(plans)) % _FOLDS == fold

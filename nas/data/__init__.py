@@ -6,7 +6,7 @@ from pathlib import Path
 from modeltree.errors import ConfigError, FormatError, unknown
 from modeltree.preprocessing import ImageSize, PictureRule, check_channels
 from modeltree.preprocessing import image_size as _size
-from nas.data import cifar10, digits, imagefolder
+from nas.data import cifar10, digits, imagefolder, unlabelled
 from nas.data.dataset import Dataset, ImageSet
 from nas.data.jpeg import jpeg_round_trip
 
@@ -14,11 +14,11 @@ __all__ = ["SPECS", "Dataset", "ImageSet", "class_names", "jpeg_round_trip", "lo
 
 _USUAL = PictureRule()
 
-SPECS = ("digits", "cifar10:DIR", "imagefolder:DIR")
+SPECS = ("digits", "cifar10:DIR", "imagefolder:DIR", "images:DIR")
 
 
 def class_names(spec: str, *, image_size: int | str = 32) -> tuple[str, ...]:
-    """The classes of the data that `spec` names, in their order, without reading an image.
+    """The classes of the data that `spec` names, in their order, without reading an image; none of plain `images`.
 
     Raises
     ------
@@ -27,6 +27,8 @@ def class_names(spec: str, *, image_size: int | str = 32) -> tuple[str, ...]:
     kind, where = _parts(spec, image_size)
     if kind == "digits":
         return digits.CLASSES
+    if kind == "images":
+        return ()
     return cifar10.CLASSES if kind == "cifar10" else imagefolder.class_names(Path(where))
 
 
@@ -38,7 +40,8 @@ def load_dataset(
 
     Parameters
     ----------
-    spec : `digits`; `cifar10:DIR`, with `?download` behind it to fetch the files first; `imagefolder:DIR`.
+    spec : `digits`; `cifar10:DIR`, with `?download` behind it to fetch the files first; `imagefolder:DIR`;
+        `images:DIR`, pictures without classes.
     image_size : height and width in pixels, or `WIDTHxHEIGHT`, at least 8 each; CIFAR-10 has 32 only.
     seed : decides what is held back from training.
     cache : folder for the decoded images of an image folder; None decodes them into memory.
@@ -66,6 +69,8 @@ def _loaded(
 ) -> Dataset:  # fmt: skip
     if kind == "digits":
         return digits.load(size=size, seed=seed, rule=rule)
+    if kind == "images":
+        return unlabelled.load(Path(where), size=size, seed=seed, cache=cache, rule=rule)
     if kind == "imagefolder":
         return imagefolder.load(Path(where), size=size, seed=seed, cache=cache, rule=rule)
     if rule != _USUAL:
@@ -79,7 +84,7 @@ def _loaded(
 def _parts(spec: str, image_size: int | str) -> tuple[str, str]:
     """Kind of data, and its folder: empty for digits."""
     kind, colon, where = spec.partition(":")
-    if kind not in ("digits", "cifar10", "imagefolder"):
+    if kind not in ("digits", "cifar10", "imagefolder", "images"):
         raise unknown("data set", spec, SPECS)
     size = _size(image_size)
     if min(size) < 8:

@@ -18,11 +18,13 @@ class ImageSet:
     """Images and their labels.
 
     images : (n, 1 or 3, height, width) uint8; may be a memory map.
-    labels : (n,) int64, indices into `Dataset.classes`.
+    labels : (n,) int64, indices into `Dataset.classes`; 0 where there are none.
+    targets : (n, ...), what a network of another task should answer; objects where images differ in its shape.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    targets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = self.images.shape
@@ -30,6 +32,19 @@ class ImageSet:
             raise DataError(f"images are {self.images.dtype} {shape} but must be uint8 (n, 1 or 3, height, width)")
         if self.labels.dtype != np.int64 or self.labels.shape != shape[:1]:
             raise DataError(f"labels are {self.labels.dtype} {self.labels.shape} but must be int64 {shape[:1]}")
+
+        if self.targets is not None and len(self.targets) != len(self.labels):
+            raise DataError(f"there are {len(self.targets)} targets but {len(self.labels)} images: one each is needed")
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(n, ...), what answers are held against."""
+        return self.labels if self.targets is None else self.targets
+
+    def take(self, chosen: np.ndarray) -> "ImageSet":
+        """The images at some positions, (m,)."""
+        targets = None if self.targets is None else self.targets[chosen]
+        return ImageSet(images=self.images[chosen], labels=self.labels[chosen], targets=targets)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,7 +63,7 @@ class Dataset:
     """A data set as every part of `nas` sees it.
 
     name : `digits`, `cifar10` or `imagefolder`.
-    classes : names, in the order of the labels.
+    classes : names, in the order of the labels; none where images have none.
     mean, std : per channel, of pixels scaled to 0..1.
     fit : for training and distillation.
     search : held back from training; what the search and the predictor look at.
@@ -91,6 +106,9 @@ class Dataset:
             digest.update(repr(part.images.shape).encode() + np.ascontiguousarray(part.labels).tobytes())
             step = 1 if part.images.nbytes <= _WHOLE_BYTES else -(-len(part) // 4096)
             digest.update(np.ascontiguousarray(part.images[::step]).data)
+            for target in () if part.targets is None else part.targets:
+                for key, array in (target if isinstance(target, dict) else {"": np.asarray(target)}).items():
+                    digest.update(f"{key} {array.dtype} {array.shape}".encode() + array.tobytes())
         return digest.hexdigest()
 
     def normalise(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:

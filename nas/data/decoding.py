@@ -29,11 +29,13 @@ _Broken = dict[int, str]
 
 
 def decoded(
-    files: Files, *, folder: Path, height: int, width: int, rule: PictureRule, cache: Path | None
+    files: Files, *, folder: Path, height: int, width: int, rule: PictureRule, cache: Path | None,
+    whole: bool = True,
 ) -> ImageSet:  # fmt: skip
     """All files that can be read, with their labels; mapped from the cache if there is one.
 
     folder : above all of them; what they are called in the cache's key begins there.
+    whole : whether every label must keep an image.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def decoded(
         images = images[:count]
     else:
         images, broken = _cached(files, folder, preprocessing, cache)
-    _check(files, broken, folder)
+    _check(files, broken, folder, whole)
     labels = [label for position, (_, label) in enumerate(files) if position not in broken]
     return ImageSet(images=images, labels=np.array(labels, np.int64))
 
@@ -60,12 +62,12 @@ def pixels_alone(height: int, width: int, rule: PictureRule) -> Preprocessing:
     return Preprocessing(height=height, width=width, mean=(0.0,) * rule.count, std=(1.0,) * rule.count, rule=rule)
 
 
-def _check(files: Files, broken: _Broken, folder: Path) -> None:
+def _check(files: Files, broken: _Broken, folder: Path, whole: bool) -> None:
     if not broken:
         return
     first = next(iter(broken.values()))
-    whole = {label for position, (_, label) in enumerate(files) if position not in broken}
-    if len(broken) > _MOST_BROKEN * len(files) or whole != {label for _, label in files}:
+    left = {label for position, (_, label) in enumerate(files) if position not in broken}
+    if len(broken) > _MOST_BROKEN * len(files) or (whole and left != {label for _, label in files}):
         raise DataError(f"{len(broken)} of {len(files)} images in {folder} are lost, or a whole class: {first}")
     warn_of_broken(list(broken.values()), len(files), folder)
 

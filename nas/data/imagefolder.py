@@ -7,15 +7,13 @@ import numpy as np
 from modeltree.errors import DataError
 from modeltree.preprocessing import ImageSize, PictureRule
 from nas.data import cifar10
-from nas.data.dataset import Dataset, FileFacts
+from nas.data.dataset import Dataset
 from nas.data.decoding import Files, decoded
+from nas.data.file_sizes import file_facts
 from nas.data.split import mean_and_std, stratified
-from runtime.images import sendable_file
 from runtime.images.folders import SUFFIXES, image_files, subfolders
-from runtime.images.headers import claimed_size
 
 SEARCH_SHARE, SEARCH_MOST = 0.10, 5000
-_SIZED = 256  # files whose sizes count, about
 
 
 def load(folder: Path, *, size: ImageSize, seed: int, cache: Path | None, rule: PictureRule) -> Dataset:
@@ -61,22 +59,8 @@ def load(folder: Path, *, size: ImageSize, seed: int, cache: Path | None, rule: 
         test=sets[2],
         flip=True,
         picture=rule,
-        files=_facts([path for path, _ in test]),
+        files=file_facts([path for path, _ in test]),
     )
-
-
-def _facts(paths: list[Path]) -> FileFacts | None:
-    """Means over some of the files, evenly spread; None where one of them could not be sent as it is."""
-    spread = paths[:: max(1, len(paths) // _SIZED)]
-    sizes = []
-    for path in spread:
-        data = sendable_file(path)
-        if data is None:
-            return None
-        claimed = claimed_size(data)
-        sizes.append((len(data), claimed.width * claimed.height))
-    means = np.mean(sizes, axis=0)
-    return FileFacts(bytes=float(means[0]), pixels=float(means[1]))
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

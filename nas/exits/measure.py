@@ -5,7 +5,7 @@ that of the variants. What crosses is coded as the runtime codes it, and its siz
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,40 +155,44 @@ def measure_codes(
     tallies = {key: _Tally() for key in sorted(keys)}
     places = sorted({place for place, _, _ in keys})
     rests = {place: network.between(place, last).eval() for place in places}
-    plain = 0
+    plain, score = 0.0, prepared.measure.scores
     with torch.no_grad():
-        for batch, truth in zip(images.split(_BATCH), torch.from_numpy(labels).split(_BATCH)):
-            x, at = batch, 0
+        for start in range(0, len(labels), _BATCH):
+            truth = labels[start : start + _BATCH]
+            x, at = images[start : start + _BATCH], 0
             for place in places:
                 x, at = values_at(network, x, [place], start=at)[place], place  # one at a time: large maps are many GB
                 for key in (key for key in tallies if key[0] == place):
-                    tallies[key].add(x, truth, key[1], coders.get((place, key[2])), rests[place])
+                    tallies[key].add(x, truth, key[1], coders.get((place, key[2])), rests[place], score)
                 progress(_done(tallies), len(keys) * len(labels), "coded hand-overs")
-            plain += int((rests[at](x).argmax(1) == truth).sum())
+            plain += float(score(rests[at](x), truth).sum())
     return tuple(_known_code(key, tally, plain, coders, network) for key, tally in tallies.items())
 
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What was counted of one place and width. right, images : classified rightly, of so many.
+    """What was counted of one place and width. right : the sum of the scores of so many images.
 
     frame_bytes : of the first images. shape : of what crosses, per image.
     """
 
-    right: int = 0
+    right: float = 0.0
     images: int = 0
     frame_bytes: list[int] = field(default_factory=list)
     shape: tuple[int, ...] = ()
 
-    def add(self, x: torch.Tensor, truth: torch.Tensor, width: int, coder: Coder | None, rest: nn.Module) -> None:
-        """Send what crosses, x (n, *shape), through its code to the rest of the network; truth (n,)."""
+    def add(
+        self, x: torch.Tensor, truth: np.ndarray, width: int, coder: Coder | None, rest: nn.Module,
+        score: Callable[[torch.Tensor, np.ndarray], np.ndarray],
+    ) -> None:  # fmt: skip
+        """Send what crosses, x (n, *shape), through its code to the rest of the network; truth (n, ...)."""
         encoder, decoder = coder or (nn.Identity(), nn.Identity())
         crossing = encoder(x)
         self.shape = tuple(crossing.shape[1:])
         for one in crossing[: max(0, _SIZED - len(self.frame_bytes))]:
             self.frame_bytes.append(len(encode(np.ascontiguousarray(one[None].numpy()), width)))
         decoded = decoder(crossing if width == FLOAT_BITS else quantised(crossing, width))
-        self.right += int((rest(decoded).argmax(1) == truth).sum())
+        self.right += float(score(rest(decoded), truth).sum())
         self.images += len(truth)
 
 
@@ -197,9 +201,9 @@ def _done(tallies: Mapping[_Key, _Tally]) -> int:
 
 
 def _known_code(
-    key: _Key, tally: _Tally, plain: int, coders: Mapping[tuple[int, int], Coder], network: Network
+    key: _Key, tally: _Tally, plain: float, coders: Mapping[tuple[int, int], Coder], network: Network
 ) -> KnownCode:  # fmt: skip
-    """plain : how many images are classified rightly without coding."""
+    """plain : the sum of the scores without coding."""
     place, width, kept = key
     encoder, decoder = _coder_layers(coders, place, kept, network.spec.places[place].shape)
     return KnownCode(

@@ -60,9 +60,11 @@ def sent(images: torch.Tensor, code: ImageCode, preprocessing: Preprocessing) ->
     return torch.from_numpy(preprocessing.normalised(decoded)), list(map(len, files))
 
 
-def _right(prepared: Prepared, images: torch.Tensor, labels: np.ndarray) -> int:
-    right = 0
+def _right(prepared: Prepared, images: torch.Tensor, truth: np.ndarray) -> float:
+    """The sum of all scores."""
+    right = 0.0
     with torch.no_grad():
-        for batch, truth in zip(images.split(_BATCH), torch.from_numpy(labels).split(_BATCH)):
-            right += int((prepared.model(batch).argmax(1) == truth).sum())
+        for start in range(0, len(truth), _BATCH):
+            part = slice(start, start + _BATCH)
+            right += float(prepared.measure.scores(prepared.model(images[part]), truth[part]).sum())
     return right

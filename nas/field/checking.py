@@ -46,7 +46,7 @@ class Checker:
     ) -> float:
         """Largest difference of the logits, as a share of torch's largest; pixels : (c, h, w) uint8."""
         wanted = self.logits(tree, shot, pixels, filed=filed)
-        return relative_error(np.array(output), wanted)
+        return relative_error(np.array(output), wanted.ravel())
 
     def logits(self, tree: ModelTree, shot: Shot, pixels: np.ndarray, *, filed: bool = False) -> np.ndarray:
         """What torch says of an image along the path that a shot took, quantised where it crossed.

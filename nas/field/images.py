@@ -41,7 +41,9 @@ def field_images(manifest: Manifest, folder: Path | None, *, count: int, seed: i
     if config.get("data") == "digits" and tree.classes == tuple("0123456789"):
         from nas.data import load_dataset
 
-        data = load_dataset("digits", image_size=tree.input_shape[1], seed=int(config.get("seed") or 0))
+        _, height, width = tree.input_shape
+        size, seed = f"{width}x{height}", int(config.get("seed") or 0)
+        data = load_dataset("digits", image_size=size, seed=seed, rule=tree.picture)
         chosen = rng.permutation(len(data.test))[:count]
         labels = tuple(int(label) for label in data.test.labels[chosen])
         return FieldImages(images=data.test.images[chosen], labels=labels, origin="test images of the digits")

@@ -90,7 +90,7 @@ class ActionCatalogue:
         test = self.prepared.dataset.test
         chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:_IMAGES])
         parts = np.array_split(chosen, -(-len(chosen) // _BATCH))
-        shown = [(self.prepared.dataset.normalise(np.asarray(test.images[p])), test.labels[p]) for p in parts]
+        shown = [(self.prepared.dataset.normalise(np.asarray(test.images[p])), test.truth[p]) for p in parts]
         images, labels = self.prepared.search_images(seed)
         judged = list(zip(images.split(_BATCH), np.split(labels, range(_BATCH, len(labels), _BATCH)), strict=True))
         total = len(judged) + len(shown)
@@ -103,11 +103,11 @@ class ActionCatalogue:
         return {"search": self._right(told(judged, 0)), "test": self._right(told(shown, len(judged)))}
 
     def _right(self, batches: Iterable[Batch]) -> list[float]:
-        right, count = dict.fromkeys(self.actions, 0), 0
+        right, count = dict.fromkeys(self.actions, 0.0), 0
         with torch.no_grad():
             for images, labels in batches:
                 for action, logits in self._logits(images, right):
-                    right[action] += int((logits.argmax(1).numpy() == labels).sum())
+                    right[action] += float(self.prepared.measure.scores(logits, labels).sum())
                 count += len(labels)
         return [100.0 * right[action] / max(count, 1) for action in self.actions]
 

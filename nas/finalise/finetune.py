@@ -24,6 +24,8 @@ from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.batches import images_at_once
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress, silent
+from nas.quality.losses import distillation_loss
+from nas.quality.measure import TOP1, Measure
 from nas.training.teacher import Lessons
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Ending, Plan
@@ -50,12 +52,17 @@ class Forest(nn.Module):
 
     paths : complete paths (plans from the first level on), with the share of inferences that take them; the first part
         of a path is one too where samples leave by confidence.
+    measure : of answers.
     """
 
-    def __init__(self, network: Network, space: Space, library: Library, paths: Mapping[PlanPath, float]) -> None:
+    def __init__(
+        self, network: Network, space: Space, library: Library, paths: Mapping[PlanPath, float],
+        measure: Measure = TOP1,
+    ) -> None:  # fmt: skip
         super().__init__()
         blocks = space.problem.blocks
         self.paths = dict(paths)
+        self.measure = measure
         self.at_once = images_at_once(network.spec)
         self.device = nn.ModuleDict()
         self.cloud: dict[Rest, nn.Module] = {}
@@ -213,6 +220,7 @@ def _train_(
     config: FinetuneConfig, checkpoint: Path | None, progress: Progress,
 ) -> None:  # fmt: skip
     """Adam on the divergence between the base network's softened outputs and each of ours, weighted by its share."""
+    loss = distillation_loss(lessons.outputs, config.temperature)
     parameters = [p for p in modules.parameters() if p.requires_grad]
     if not parameters or config.steps == 0:
         return
@@ -231,12 +239,7 @@ def _train_(
         rng = np.random.default_rng([config.seed, step])
         chosen = np.sort(rng.choice(len(lessons), size=min(config.batch_size, len(lessons)), replace=False))
         batch, answers = lessons.take(chosen, int(rng.integers(len(lessons.logits))))
-        target = torch.softmax(answers / config.temperature, dim=1)
-        losses = [
-            share * _divergence(logits, target, config.temperature)
-            for share, logits in outputs(batch)
-            if logits.requires_grad
-        ]
+        losses = [share * loss(logits, answers) for share, logits in outputs(batch) if logits.requires_grad]
         if not losses:
             break
         optimiser.zero_grad()
@@ -248,11 +251,6 @@ def _train_(
             state = {"modules": modules.state_dict(), "optimiser": optimiser.state_dict(), "done": step + 1}
             save_state(checkpoint, {**state, "schedule": schedule.state_dict()})
     modules.eval()
-
-
-def _divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
-    student = torch.log_softmax(logits / temperature, dim=1)
-    return nn.functional.kl_div(student, target, reduction="batchmean") * temperature**2
 
 
 def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) -> None:
@@ -278,8 +276,9 @@ def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) ->
 
 
 def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray]]) -> dict[PlanPath, PathOutcome]:
-    """Every path on batches of normalised images (n, c, h, w) and labels (n,)."""
-    came, left, right = (dict.fromkeys(forest.paths, 0) for _ in range(3))
+    """Every path on batches of normalised images (n, c, h, w) and what they should be answered with, (n, ...)."""
+    came, left = (dict.fromkeys(forest.paths, 0) for _ in range(2))
+    right = dict.fromkeys(forest.paths, 0.0)
     forest.device.eval()
     with torch.no_grad():
         for images, labels in batches:
@@ -294,7 +293,7 @@ def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray
                 if path in leaves:
                     here &= leaves[path]
                 left[path] += int(here.sum())
-                right[path] += int((logits.argmax(1) == labels)[here].sum())
+                right[path] += float(forest.measure.scores(torch.from_numpy(logits), labels)[here].sum())
     return {
         path: PathOutcome(
             100.0 * right[path] / max(left[path], 1),

@@ -13,11 +13,12 @@ from nas.data import ImageSet
 from nas.finalise.finetune import Forest, forest_seen, set_thresholds_
 from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
+from nas.quality.measure import percent
 from nas.training.base_network import Prepared
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 
 Batch = tuple[torch.Tensor, np.ndarray]
-"""Normalised images, (n, channels, height, width), and their labels, (n,)."""
+"""Normalised images, (n, channels, height, width), and what they should be answered with, (n, ...)."""
 
 
 def measure(prepared: Prepared, forest: Forest, judged: Batch, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _batches(prepared: Prepared, part: ImageSet) -> Iterator[Batch]:
     at_once = images_at_once(prepared.network.spec)
     for start in range(0, len(part), at_once):
         chosen = slice(start, start + at_once)
-        yield prepared.dataset.normalise(np.asarray(part.images[chosen])), part.labels[chosen]
+        yield prepared.dataset.normalise(np.asarray(part.images[chosen])), part.truth[chosen]
 
 
 def _with_progress(batches: Iterator[Batch], total: int, progress: Progress) -> Iterator[Batch]:
@@ -88,9 +89,5 @@ def _with_progress(batches: Iterator[Batch], total: int, progress: Progress) -> 
 
 
 def _top1(prepared: Prepared, batches: Iterable[Batch]) -> float:
-    right = count = 0
     with torch.no_grad():
-        for images, labels in batches:
-            right += int((prepared.model(images).argmax(1) == torch.from_numpy(labels)).sum())
-            count += len(labels)
-    return 100.0 * right / max(count, 1)
+        return percent([prepared.measure.scores(prepared.model(images), truth) for images, truth in batches])

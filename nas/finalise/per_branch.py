@@ -45,10 +45,11 @@ class BranchOracle:
     def _measured(self, plan: dict[int, Choice]) -> float:
         network = self.prepared.network
         if not plan:
-            return top1(self.prepared.model, *self.judged)
+            return top1(self.prepared.model, *self.judged, measure=self.prepared.measure)
         variants: dict[int, nn.Module] = {
             unit: technique(choice.technique).apply(network.units[unit], choice.rate) for unit, choice in plan.items()
         }
         whole = compose(network, 0, len(network.spec.segments), variants)
         config = FinetuneConfig(steps=self.config.branch_steps, seed=self.config.seed, lr=_LR)
-        return top1(distil_whole_(whole, self.lessons, config), *self.judged)
+        trained = distil_whole_(whole, self.lessons, config)
+        return top1(trained, *self.judged, measure=self.prepared.measure)

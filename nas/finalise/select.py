@@ -77,7 +77,7 @@ def conclude(
     chosen = choose({name: reward_of(problem, results[name].plans, on_search) for name in own}, config.energy_mj)
 
     began = time.perf_counter()
-    builder = TreeBuilder(spaces, spaces.cuts, prepared.dataset, base=config.base, trace=config.trace)
+    builder = TreeBuilder(spaces, spaces.cuts, prepared, base=config.base, trace=config.trace)
     trees = _exported(builder, results, own, on_test, forest, run)
     worth = {name: reward_of(problem, results[name].plans, on_test) for name in own}
     if spaces.tree.endings.exits or spaces.tree.endings.codes:
@@ -119,7 +119,7 @@ def _trained(
                 paths.setdefault(path, chance)
 
     def planted() -> Forest:
-        return Forest(prepared.network, spaces.tree, spaces.library, paths)
+        return Forest(prepared.network, spaces.tree, spaces.library, paths, prepared.measure)
 
     forest, judged = planted(), prepared.search_images(config.seed)
     before = run.stage("before", lambda: list(forest_seen(forest, parts(prepared, judged)).values())) if paths else []

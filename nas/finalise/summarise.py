@@ -19,9 +19,13 @@ from nas.finalise.select import Concluded
 from nas.finalise.tree_builder import layers_of
 from nas.jobs.machine import commit
 from nas.names import METHOD_BY_NAME
+from nas.quality.agreement import Agreement
+from nas.quality.measure import Measure
+from nas.quality.own_metric import OwnMetric
 from nas.results.summary import SUMMARY_VERSION
 from nas.training.base_network import Prepared
 from nas.treesearch.methods import MethodResult
+from nas.treesearch.options.savings import savings
 from nas.treesearch.problem import Outcome
 from nas.treesearch.search_spaces import SearchSpaces
 from nas.treesearch.space import Scenario
@@ -72,6 +76,7 @@ def summarise(
             "name": config.base, "accuracy": concluded.base_accuracy[1], "macs": prepared.network.spec.macs(),
             "layers": len(layers_of(prepared.network)), "places": list(concluded.tree.places),
         },
+        **_measure(prepared.measure),
         "chosen": concluded.chosen,
         "searched": None if concluded.searched is None else concluded.searched._asdict(),
         **_along_trace(trace, spaces.scenario, findings.results, concluded, scale),
@@ -92,11 +97,27 @@ def summarise(
             {"layer": prepared.network.units[unit].name, "choice": str(choice), "why": why}
             for (unit, choice), why in sorted(spaces.tree.dropped.items())
         ],
+        "savings": [
+            saving._asdict()
+            for saving in savings(
+                prepared.network, spaces.library, spaces.scenario.device, spaces.tree.dropped
+            )
+        ],
         "finetuning": concluded.finetuning,
         "seconds": dict(findings.seconds),
         "provenance": provenance(),
     }  # fmt: skip
     return msgspec.to_builtins(summary, enc_hook=_plain)
+
+
+def _measure(measure: Measure) -> dict[str, Any]:
+    """What accuracy is, where it is not right classes."""
+    if isinstance(measure, Agreement):
+        kinds = {output.name: output.kind for output in measure.outputs}
+        return {"measure": {"name": measure.name, "outputs": kinds}}
+    if isinstance(measure, OwnMetric):
+        return {"measure": {"name": measure.name, "low": measure.low, "high": measure.high}}
+    return {}
 
 
 def _scenario(config: SearchConfig, trace: Trace, scenario: Scenario) -> dict[str, Any]:

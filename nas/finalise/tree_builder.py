@@ -6,8 +6,9 @@ from pathlib import Path
 
 from modeltree.layers import LayerSpec
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, version_of
-from nas.data import Dataset
 from nas.finalise.finetune import Forest, Rest
+from nas.quality.measure import TOP1
+from nas.training.base_network import Prepared
 from nas.training.block_files import write_block
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import ABSORBED, CONFIDENT, EXIT, HAND, Block, Ending, Plan, Problem
@@ -35,10 +36,10 @@ class TreeBuilder:
     """Turns plans into trees for one spaces; `names` go into every tree's header."""
 
     def __init__(
-        self, spaces: SearchSpaces, cuts: Sequence[int], dataset: Dataset, *, base: str, trace: str
+        self, spaces: SearchSpaces, cuts: Sequence[int], prepared: Prepared, *, base: str, trace: str
     ) -> None:  # fmt: skip
         self.spaces, self.cuts = spaces, tuple(cuts)
-        self.dataset, self.base, self.trace = dataset, base, trace
+        self.prepared, self.base, self.trace = prepared, base, trace
 
     def tree(
         self,
@@ -56,14 +57,16 @@ class TreeBuilder:
 
     def _headed(self, nodes: list[Node]) -> ModelTree:
         spec, scenario = self.spaces.network.spec, self.spaces.scenario
+        dataset, outputs, quality = self.prepared.dataset, self.prepared.outputs, self.prepared.measure.name
         return ModelTree(
-            base=self.base, input_shape=spec.input_shape, mean=self.dataset.mean, std=self.dataset.std,
-            classes=self.dataset.classes, places=self.cuts, picture=self.dataset.picture,
+            base=self.base, input_shape=spec.input_shape, mean=dataset.mean, std=dataset.std,
+            classes=() if outputs else dataset.classes, places=self.cuts, picture=dataset.picture, outputs=outputs,
+            quality="" if quality == TOP1.name else quality,
             types=scenario.types, rtt_ms=scenario.transfer.rtt_ms, device=scenario.device.name,
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
             exits=tuple(known.place for known in self.spaces.tree.endings.exits),
             extra_ms=scenario.extra_ms, message_bytes=scenario.message_bytes,
-            version=version_of(nodes, scenario.types, max(scenario.extra_ms, scenario.message_bytes)),
+            version=version_of(nodes, scenario.types, max(scenario.extra_ms, scenario.message_bytes, len(outputs))),
         )  # fmt: skip
 
 

@@ -123,6 +123,22 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Saving(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compression alone would save on the device, predicted by its profile (`nas.treesearch.options.savings`).
+
+    why_not : why the search was not offered it, empty if it was.
+    """
+
+    layer: str
+    choice: str
+    covers: int = 1
+    base_ms: float = 0.0
+    saves_ms: float = 0.0
+    drop: float = 0.0
+    why_not: str = ""
+    measured_ms: tuple[float, float] | None = None
+
+
 class Finetuning(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy of the tree before and after, and of the base network; percent."""
 
@@ -156,6 +172,19 @@ class BaseSummary(msgspec.Struct, frozen=True, kw_only=True):
     places: list[int] = []
 
 
+class MeasureSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What accuracy is a percentage of, where that is not right classes.
+
+    low, high : of the user's measure; 0 and 100 % stand for them. outputs : kinds by name, where answers are held
+    against the base network's.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    outputs: dict[str, str] = {}
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything. curves : per searcher, (evaluations, best reward so far, predicted)."""
 
@@ -163,6 +192,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     scenario: ScenarioSummary = ScenarioSummary()
     base: BaseSummary = BaseSummary()
+    measure: MeasureSummary | None = None
     methods: list[MethodRow] = []
     exact: Exact | None = None
     oracle_along_trace: AlongTrace | None = None
@@ -174,6 +204,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     pictures: list[PictureRow] | None = None
     along_trace: Series | None = None
     dropped: list[Dropped] | None = None
+    savings: list[Saving] | None = None
     finetuning: Finetuning | None = None
     seconds: dict[str, float | None] | None = None
     provenance: dict[str, Any] | None = None

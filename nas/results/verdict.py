@@ -41,6 +41,7 @@ def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
     best = best_choice(summary)
     assert best is not None
     sentences = [
+        _measure(summary),
         _headline(best, found, summary, tree),
         _caveats(best, found),
         _energy(found.get("tree", best), summary),
@@ -182,6 +183,21 @@ def _search(exact: Exact | None, summary: Summary) -> str:
     if better:
         said.append(f"{' and '.join(better)} found a better tree: give the controllers a larger budget")
     return _sentence(said)
+
+
+def _measure(summary: Summary) -> str:
+    """What accuracy means here; nothing where it is right classes."""
+    measure, base = summary.measure, summary.base.accuracy
+    if measure is None:
+        return ""
+    if measure.outputs:
+        kinds = ", ".join(f"{name} as {kind}" for name, kind in measure.outputs.items())
+        return f"Accuracy is agreement with the base network on the same images: {kinds}."
+    value = measure.low + base / 100 * (measure.high - measure.low)
+    return (
+        f"Accuracy is {measure.name}, 0 to 100 % for {measure.low:g} to {measure.high:g}: the base network has "
+        f"{base:.1f} %, {value:.4g}."
+    )
 
 
 def _searched(method: MethodRow) -> float:

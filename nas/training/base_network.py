@@ -11,15 +11,19 @@ import torch
 from torch import nn
 
 from compile.program_file import program_bytes, read_program
-from modeltree.errors import DataError, Remark
+from modeltree.errors import ConfigError, DataError, Remark
 from modeltree.files import write_bytes
+from modeltree.outputs import Output, answer_shape
 from nas.bases import build, fingerprint, load_weights_, save_weights
 from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, class_names, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
+from nas.quality.measure import TOP1, Measure
 from nas.training.deployability import check_program
 from nas.training.has_learned import fault
+from nas.training.rate import checked_rate
+from nas.training.task import FACTORY, judged, key_of, outputs_of, task_fault
 from nas.training.train import recipe, train
 from transforms import Network, analyse, export
 
@@ -39,6 +43,7 @@ class Prepared:
 
     program : file of the exported base network.
     key : fingerprint of the base's weights and of what its variants are distilled and judged on.
+    measure : of answers; what is called accuracy. outputs : what it answers, where that is not one vector of classes.
     """
 
     dataset: Dataset
@@ -46,6 +51,19 @@ class Prepared:
     network: Network
     program: Path
     key: tuple[str, str]
+    measure: Measure = TOP1
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Of the network's one answer to an image."""
+        return answer_shape(self.outputs) if self.outputs else (len(self.dataset.classes),)
+
+    @property
+    def chance(self) -> float:
+        """Percent that an answer gets which knows nothing of its image."""
+        known = self.measure.chance
+        return 100.0 / len(self.dataset.classes) if known is None else known
 
     @property
     def small(self) -> bool:
@@ -57,7 +75,7 @@ class Prepared:
         return self._normalised(self.dataset.fit, _FIT_IMAGES, seed)[0]
 
     def search_images(self, seed: int, most: int = _SEARCH_IMAGES) -> tuple[torch.Tensor, np.ndarray]:
-        """Normalised images and labels that the search may look at, in an order that mixes the classes."""
+        """Normalised images and what they should be answered with, (n, ...), that the search may look at; mixed."""
         return self._normalised(self.dataset.search, most, seed)
 
     def probe_images(self, seed: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -67,7 +85,7 @@ class Prepared:
     def _normalised(self, part: ImageSet, most: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
         fitting = max(_LEAST_IMAGES, _IMAGE_BYTES // (4 * int(np.prod(part.images.shape[1:]))))
         chosen = np.random.default_rng(seed).permutation(len(part))[: min(most, fitting)]
-        return self.dataset.normalise(part.images[chosen]), part.labels[chosen]
+        return self.dataset.normalise(part.images[chosen]), part.truth[chosen]
 
 
 def prepare(
@@ -86,32 +104,51 @@ def prepare(
     classes = class_names(config.data, image_size=config.image_size)
     model = build(
         config.base, num_classes=len(classes), image_size=config.image_size, seed=config.seed,
-        channels=config.input_shape[0],
+        channels=config.input_shape[0], any_output=True,
     )  # fmt: skip
+    outputs, whole = outputs_of(model, config, len(classes))
+    if outputs and config.metric is None:
+        kinds = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))} as {one.kind}" for one in outputs)
+        warnings.warn(
+            f"accuracy is agreement with the base network, {kinds}: --outputs NAME=KIND or --metric say otherwise",
+            Remark,
+            stacklevel=2,
+        )
+    if outputs and config.exits != "none":
+        raise ConfigError("early exits answer with classes: leave --exits out for a network of another task")
+    if config.weights is None and outputs:
+        raise ConfigError(
+            f"{config.base} gives {', '.join(f'{one.name} {list(one.shape)}' for one in outputs)}, which nas cannot "
+            f"train: pass its --weights, or --weights {FACTORY} where the factory has set them"
+        )
     program = folder / "base.pt2"
     if not program.exists():
-        exported = export(model, config.input_shape)
+        exported = export(whole, config.input_shape)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Remark)  # which the final network gives
             check_program(exported)
         check(analyse(exported))
-    if config.weights is not None and (notes := load_weights_(model, Path(config.weights))):
+    if config.weights not in (None, FACTORY) and (notes := load_weights_(model, Path(str(config.weights)))):
         progress(1, 1, f"weights: {', '.join(notes)}")
     dataset = dataset_of(config, cache)
-    if config.weights is not None:
+    if config.weights is not None and dataset.classes:
         dataset = with_unseen_search(dataset, config.seed)
-    else:
-        model = _trained(model, dataset, config, cache, progress)
-    model.eval()
+    elif config.weights is None:
+        whole = _trained(whole, dataset, config, cache, progress)
+    whole.eval()
     if not program.exists():
-        exported = export(model, config.input_shape)
+        exported = export(whole, config.input_shape)
         check_program(exported)
         write_bytes(program, program_bytes(exported))
     network = analyse(read_program(program))
     roles = "given" if config.weights is not None else "trained"
     code = hashlib.sha256(network.graph.code.encode()).hexdigest()
-    key = (f"{fingerprint(model)}/{code}", f"{dataset.fingerprint}/{roles}/{config.seed}")
-    return Prepared(dataset=dataset, model=model, network=network, program=program, key=key)
+    key = (f"{fingerprint(whole)}/{code}", f"{dataset.fingerprint}/{roles}/{config.seed}")
+    dataset, measure = judged(dataset, whole, config, outputs, len(classes))
+    key = key[0], key[1] + key_of(measure)
+    return Prepared(
+        dataset=dataset, model=whole, network=network, program=program, key=key, measure=measure, outputs=outputs
+    )
 
 
 def dataset_of(config: SearchConfig, cache: Path | None) -> Dataset:
@@ -129,6 +166,14 @@ def check_learnt(prepared: Prepared, config: SearchConfig) -> None:
     ------
     DataError : it has not learnt its classes, or answers with numbers that are not finite, which nothing allows.
     """
+    if prepared.outputs:
+        wrong = task_fault(prepared.model, prepared.dataset, prepared.measure)
+        if wrong is not None and not config.allow_chance:
+            raise DataError(
+                f"the base network is not worth a search: {wrong}: check its --weights, --mean and --std, or go on "
+                "with --allow-chance"
+            )
+        return
     wrong = fault(prepared.model, prepared.dataset, prepared.dataset.search)
     if wrong is None or config.allow_chance:
         return
@@ -151,8 +196,8 @@ def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
     test = dataset.test
     return replace(
         dataset,
-        search=ImageSet(images=test.images[held], labels=test.labels[held]),
-        test=ImageSet(images=test.images[rest], labels=test.labels[rest]),
+        search=test.take(held),
+        test=test.take(rest),
     )
 
 
@@ -166,7 +211,7 @@ def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Pa
         return model
     state = kept.with_suffix(".part")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    trained = train(model, dataset, how, checkpoint=state, progress=progress)
+    trained = train(model, dataset, checked_rate(model, dataset, how), checkpoint=state, progress=progress)
     save_weights(trained, kept)
     state.unlink(missing_ok=True)
     return trained

@@ -25,8 +25,8 @@ def check_program(program: torch.export.ExportedProgram) -> None:
 
     Raises
     ------
-    GraphError : it draws random numbers, answers differently twice, mixes the images of a batch, cannot be run on one
-        image, or has an operator that the compiler does not take.
+    GraphError : it draws random numbers, answers with what is not finite, or differently twice, mixes the images of a
+        batch, cannot be run on one image, or has an operator that the compiler does not take.
     """
     if drawing := _drawing(program.graph):
         raise GraphError(
@@ -35,6 +35,11 @@ def check_program(program: torch.export.ExportedProgram) -> None:
         )
     images = torch.randn(_IMAGES, *_image_shape(program), generator=torch.Generator().manual_seed(0))
     together, again = _run(program, images), _run(program, images)
+    if not bool(torch.isfinite(together).all()):
+        raise GraphError(
+            "the network answers pictures of noise with numbers that are not finite: look for a division by zero, a "
+            "logarithm or a root in it"
+        )
     if not torch.equal(together, again):
         raise GraphError("the network answers the same images differently the second time: keep no state between calls")
     alone = _run(program, images[:1])

@@ -1,5 +1,6 @@
 """Altered training images and what the base network answers to them: what composed networks are distilled on."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import torch
 
 from modeltree.errors import DataError
 from modeltree.files import written_whole
+from modeltree.outputs import Output
 from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.training.train import augment
 
 _MOST = 16_000
+_ANSWER_BYTES, _FEWEST = 2**30, 64
 _WAYS = 2
 
 
@@ -21,7 +24,7 @@ _WAYS = 2
 class Lessons:
     """Images, cropped and mirrored in two fixed ways each, and the base network's logits for them.
 
-    chosen : which training images. logits : (ways, len(chosen), classes).
+    chosen : which training images. logits : (ways, len(chosen), classes), or of what else the network answers.
     """
 
     prepared: Prepared
@@ -32,8 +35,13 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the answers are, where that is not one vector of classes."""
+        return self.prepared.outputs
+
     def take(self, positions: np.ndarray, way: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images (n, c, h, w) and logits (n, classes) of some lessons; positions : (n,)."""
+        """Normalised images (n, c, h, w) and answers (n, ...) of some lessons; positions : (n,)."""
         images = _images(self.prepared, self.chosen[positions], way, self.seed)
         return images, torch.from_numpy(np.ascontiguousarray(self.logits[way, positions]))
 
@@ -50,9 +58,10 @@ def lessons(
     DataError : the folder cannot be written.
     """
     fit = prepared.dataset.fit
-    chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(fit))[: min(most, _MOST)])
+    fitting = max(_FEWEST, _ANSWER_BYTES // (4 * _WAYS * math.prod(prepared.answer_shape)))
+    chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(fit))[: min(most, _MOST, fitting)])
     path = folder / f"lessons_{seed}_{_WAYS}_{len(chosen)}.npy"
-    shape = (_WAYS, len(chosen), len(prepared.dataset.classes))
+    shape = (_WAYS, len(chosen), *prepared.answer_shape)
     known = _read(path, shape)
     if known is not None:
         return Lessons(prepared=prepared, chosen=chosen, logits=known, seed=seed)

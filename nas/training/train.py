@@ -112,7 +112,8 @@ def _is_transformer(model: nn.Module) -> bool:
     return not batches and any(issubclass(kind, (nn.LayerNorm, nn.MultiheadAttention)) for kind in kinds)
 
 
-def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def new_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """As a config asks for, over all weights that may change."""
     weights = [p for p in model.parameters() if p.requires_grad]
     if config.optimiser == "adamw":
         return torch.optim.AdamW(weights, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
@@ -165,12 +166,12 @@ def train(
         raise DataError(f"{dataset.name} has {len(dataset.fit)} training images but must have at least 2: add images")
     place = device_named(device)
     student = copy.deepcopy(model).to(place).train()
-    optimiser = _optimiser(student, config)
+    optimiser = new_optimiser(student, config)
     run = {**asdict(config), "data": dataset.fingerprint, "start": fingerprint(model)}
     first = _resume_(student, optimiser, run, checkpoint) if checkpoint and checkpoint.exists() else 0
     for epoch in range(first, config.epochs):
         with _seeded(config.seed, epoch, place):
-            _epoch_(student, optimiser, dataset, config, epoch, criterion or _cross_entropy(config), progress)
+            _epoch_(student, optimiser, dataset, config, epoch, criterion or cross_entropy(config), progress)
         if checkpoint:
             state = {"run": run, "epochs_done": epoch + 1}
             save_state(checkpoint, {**state, "model": student.state_dict(), "optimiser": optimiser.state_dict()})
@@ -196,7 +197,8 @@ def _resume_(student: nn.Module, optimiser: torch.optim.Optimizer, run: dict[str
         raise DataError(f"{checkpoint} is not a checkpoint of a training: delete it to start afresh") from error
 
 
-def _cross_entropy(config: TrainConfig) -> Criterion:
+def cross_entropy(config: TrainConfig) -> Criterion:
+    """Of logits, smoothed as a config asks for."""
     return lambda logits, labels: nn.functional.cross_entropy(
         logits.float(), labels, label_smoothing=config.label_smoothing
     )

@@ -59,12 +59,12 @@ class Walk:
         self.nodes = [node.id for node in way.path]
 
     def result(self, output: np.ndarray, *, total_ms: float, met: bool) -> Result:
-        """What came of it; output : (classes,) logits."""
+        """What came of it; output : (classes,) logits, or the other outputs of one image."""
         parts = self.parts
         parts.total = total_ms
         parts.wait = max(0.0, total_ms - parts.device - parts.encode - parts.transfer - parts.cloud)
         return Result(
             output=output, nodes=tuple(self.nodes), answered_by=self.answered_by, why=self.why, parts=parts, met=met,
             types=tuple(self.types), mbps=tuple(self.mbps), blocks_ms=tuple(self.blocks_ms),
-            classes=self.tree.classes, sent_bytes=self.sent_bytes,
+            classes=self.tree.classes, answers=self.tree.outputs, sent_bytes=self.sent_bytes,
         )  # fmt: skip

@@ -7,7 +7,9 @@ from typing import Protocol
 import numpy as np
 
 from modeltree.errors import NasError
+from modeltree.outputs import Output
 from modeltree.preprocessing import PictureRule, Preprocessing
+from runtime.wire.protocol.tensors import LOGITS
 
 
 class Busy(NasError):
@@ -29,6 +31,7 @@ class ModelInfo:
     mean, std : per channel, of pixels scaled to 0..1, where the model takes whole images (channels, height, width): the
     fronts then take uint8 pixels too and hand on (pixel / 255 - mean) / std. None where it takes a feature map.
     rule : how a picture that comes as a file becomes such pixels.
+    outputs : what is in the answer, where that is not logits.
     """
 
     shape_in: tuple[int, ...]
@@ -36,6 +39,12 @@ class ModelInfo:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     rule: PictureRule = field(default_factory=PictureRule)
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def answers(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes, per image, of the tensors that a request without frames is answered with."""
+        return {one.name: one.shape for one in self.outputs} or {LOGITS: self.shape_out}
 
     @property
     def preprocessing(self) -> Preprocessing | None:

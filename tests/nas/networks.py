@@ -67,10 +67,11 @@ def made_library(names=("svd", "gap", "mobilenet", "prune"), *, network=None):
     for index, choice in wanted:
         unit = network.units[index]
         variant = technique(choice.technique).structure(unit, choice.rate)
+        given = unit.in_shape if variant.body is None else variant.body.in_shape
         error = 0.02 / choice.rate
         records[(index, choice)] = Record(
             unit=index, technique=choice.technique, rate=choice.rate, error=error, logit_error=error, drop=20 * error,
-            seconds=0.0, layers=tuple(module_specs(variant, unit.in_shape)),
+            seconds=0.0, layers=tuple(module_specs(variant, given)),
             kept=variant.restore.in_channels if isinstance(variant.restore, nn.Conv2d) else 0,
             foldable=entry(variant) is not None,
         )  # fmt: skip

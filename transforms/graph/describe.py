@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,14 +20,28 @@ _MOVES = {
     aten.feature_dropout.default, aten.cat.default, aten.squeeze.dims, aten.permute.default, aten.transpose.int,
     aten.unsqueeze.default, aten.slice.Tensor, aten.contiguous.default, aten.split.Tensor, aten.chunk.default,
 }  # fmt: skip
+_PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 _POOL_MODULES = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _FREE_MODULES = (nn.Dropout, nn.Identity)  # return what they are given at inference
 
 
-def call_spec(target: Any, out_shape: tuple[int, ...]) -> LayerSpec:
-    """An ATen call without weights of its own: pooling, layout, or work on every element."""
+def call_spec(target: Any, out_shape: tuple[int, ...], shapes: Sequence[Sequence[Any]] = ()) -> LayerSpec:
+    """An ATen call without weights of its own: a product of maps, pooling, layout, or work on every element.
+
+    shapes : of the tensors that it reads, in order; without them a product counts as work on every element.
+    """
+    if target in _PRODUCTS and len(shapes) >= 2 and out_shape:
+        inner, width = int(shapes[0][-1]), out_shape[-1]
+        return _product(inner, width, math.prod(out_shape) // width)
+    if target is aten.scaled_dot_product_attention.default and len(shapes) >= 3 and out_shape:
+        depth, keys, width = int(shapes[0][-1]), int(shapes[1][-2]), int(shapes[2][-1])
+        return _product(depth + width, keys, math.prod(out_shape) // width)  # scores, and the values they weigh
     op = "pool" if target in _POOLS else "move" if target in _MOVES else "elementwise"
     return _plain(op, out_shape)
+
+
+def _product(inner: int, width: int, rows: int) -> LayerSpec:
+    return LayerSpec(op="matmul", in_channels=inner, out_channels=width, out_height=rows)
 
 
 def module_specs(module: nn.Module, in_shape: tuple[int, ...]) -> list[LayerSpec]:
@@ -68,7 +83,8 @@ class _CallSpecs(fx.Interpreter):
         """The call's value, its description noted if it is a tensor."""
         value = super().call_function(target, args, kwargs)
         if isinstance(value, torch.Tensor):
-            self.found.append(call_spec(target, _one_image(value)))
+            shapes = [tuple(one.shape) for one in args if isinstance(one, torch.Tensor)]
+            self.found.append(call_spec(target, _one_image(value), shapes))
         return value
 
 

@@ -5,7 +5,11 @@
 on tensors only, so that a cut needs to carry nothing but one tensor.
 """
 
+import contextlib
+import io
+import logging
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,9 +38,15 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
     model.eval()
     try:
         example = torch.zeros(_BATCH, *input_shape)
-        return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        with _quiet():
+            return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as error:  # torch.export raises many unrelated types
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "data-dependent" in first_line:
+            raise GraphError(
+                "the network decides by the values of a tensor (if x.sum() > 0, .item(), x[mask]), which no fixed "
+                "graph can do: write it with torch.where"
+            ) from error
         raise GraphError(
             f"torch.export cannot take the network with input {(_BATCH, *input_shape)}: {first_line}: "
             "pass a network that exports with a dynamic batch"
@@ -44,6 +54,18 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
     finally:
         for module, mode in was_training.items():
             module.training = mode
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch prints and logs whole graphs where it refuses a network; what matters is in its error."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def lift(program: torch.export.ExportedProgram) -> fx.GraphModule:

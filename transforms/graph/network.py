@@ -317,7 +317,8 @@ def _layers(region: _Region, graph: fx.GraphModule) -> Iterator[LayerSpec]:
         if node.op == "call_module":
             yield _layer(node, graph.get_submodule(str(node.target)))
         elif node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
-            yield call_spec(node.target, _shape(node))
+            read = [n.meta["val"].shape for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+            yield call_spec(node.target, _shape(node), read)
 
 
 def _layer(node: fx.Node, module: nn.Module) -> LayerSpec:

@@ -1,4 +1,4 @@
-"""`nas run`: classify images with a bundle on this machine, handing over to a server where the tree says so."""
+"""`nas run`: run images through a bundle on this machine, handing over to a server where the tree says so."""
 
 import contextlib
 import json
@@ -60,12 +60,15 @@ def run(
     labels: Annotated[
         bool, typer.Option("--labels", help="Images lie in folders named like their classes: print top-1 at the end")
     ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder that takes every answer's tensors, one .npz a picture")
+    ] = None,
     met: Annotated[
         Path | None, typer.Option(help="File for what was met, for nas refit and nas search --measured")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line")] = False,
 ) -> None:
-    """Classify images, and say for each which path was taken, why, and where the time went."""
+    """Run a network on images, and say for each which path was taken, why, and where the time went."""
     from modeltree.errors import ConfigError, DataError
     from modeltree.files import check_writable
     from modeltree.met import write_met
@@ -103,6 +106,8 @@ def run(
                     result = session.infer(pixels, deadline_ms=deadline_ms)
                     seen.add(result, file)
                     top1.add(result, file)
+                    if save is not None:
+                        _save(save, seen.count, file, result)
                     if view is None:
                         _print(tree, file, result, as_json=as_json)
                     else:
@@ -118,14 +123,17 @@ def run(
             if labels:
                 print(json.dumps(top1.numbers) if as_json else top1.text, flush=True)
     if pictures.broken:
-        raise DataError(f"{pictures.broken} of the images could not be read, see above: {seen.count} were classified")
+        raise DataError(f"{pictures.broken} of the images could not be read, see above: {seen.count} were answered")
 
 
 def _print(tree: "ModelTree", file: str, result: "Result", *, as_json: bool) -> None:
-    name, parts = tree.classes[int(result.output.argmax())], result.parts
+    from nas.cli.display.answers import shown, summed
+
+    name, parts = shown(tree, result), result.parts
     if as_json:
+        said = {"outputs": summed(result)} if tree.outputs else {"class": name}
         print(json.dumps({
-            "image": file, "class": name, "nodes": result.nodes, "answered_by": result.answered_by,
+            "image": file, **said, "nodes": result.nodes, "answered_by": result.answered_by,
             "why": result.why, "met": result.met, "ms": {k: round(v, 3) for k, v in vars(parts).items()},
         }), flush=True)  # fmt: skip
         return
@@ -134,6 +142,19 @@ def _print(tree: "ModelTree", file: str, result: "Result", *, as_json: bool) -> 
         f"{parts.encode:.2f}, transfer {parts.transfer:.2f}, cloud {parts.cloud:.2f}); {result.why}",
         flush=True,
     )  # fmt: skip
+
+
+def _save(folder: Path, count: int, file: str, result: "Result") -> None:
+    """The answer's tensors as one .npz, named after the picture and its number."""
+    import numpy as np
+
+    from modeltree.files import written_whole
+
+    with (
+        written_whole(folder / f"{count:06d}_{Path(file).stem}.npz") as temporary,
+        temporary.open("wb") as opened,
+    ):
+        np.savez(opened, allow_pickle=False, **result.outputs)
 
 
 def _wait(until_s: float, view: "LiveView | None") -> None:

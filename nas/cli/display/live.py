@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from modeltree.render import block_text, bytes_text, fork_text, ms_text, range_text
 from modeltree.tree import BandwidthFork, Fork, ModelTree, Node
+from nas.cli.display.answers import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -195,7 +196,7 @@ def answer_lines(tree: ModelTree, seen: Answers, *, ascii_only: bool) -> "list[T
     result = seen.last
     assert result is not None
     late = "" if result.met else ", too late"
-    answer = Text().append(_printable(tree.classes[int(result.output.argmax())]), style="bold")
+    answer = Text().append(_printable(shown(tree, result)), style="bold")
     answer.append(f"  by the {result.answered_by}{late}", style="" if result.met else "red")
     answer.append(f"  {_printable(seen.image)}", style="grey50")
     parts = [(name, getattr(result.parts, name), colour) for name, colour in _PARTS]

@@ -26,7 +26,7 @@ class Top1:
     def add(self, result: "Result", image: str) -> None:
         """One answer; an image in a folder that is no class counts as having no label."""
         label = Path(image).parent.name
-        if label not in self.tree.classes:
+        if self.tree.outputs or label not in self.tree.classes:
             self.unlabelled += 1
             return
         self.images += 1
@@ -47,6 +47,8 @@ class Top1:
     @property
     def text(self) -> str:
         """One line."""
+        if self.tree.outputs:
+            return "top-1 is not known: the network answers with no classes"
         if not self.images:
             known = ", ".join(self.tree.classes[:5])
             return f"top-1 is not known: no image lies in a folder that is named like a class, such as {known}"

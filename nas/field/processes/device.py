@@ -110,9 +110,9 @@ def _line(result: Result, began_s: float, *, outputs: bool) -> Line:
     return Line(
         began_s=began_s, nodes=result.nodes, types=result.types,
         mbps=tuple(None if math.isnan(mbps) else mbps for mbps in result.mbps), answered_by=result.answered_by,
-        why=result.why, met=result.met, predicted_class=int(result.output.argmax()), parts_ms=dict(vars(result.parts)),
-        blocks_ms=result.blocks_ms, sent_bytes=result.sent_bytes,
-        output=tuple(result.output.tolist()) if outputs else (),
+        why=result.why, met=result.met, predicted_class=-1 if result.answers else int(result.output.argmax()),
+        parts_ms=dict(vars(result.parts)), blocks_ms=result.blocks_ms, sent_bytes=result.sent_bytes,
+        output=tuple(result.output.ravel().tolist()) if outputs else (),
     )  # fmt: skip
 
 

@@ -40,8 +40,12 @@ class UnitPrices:
 
     def saved_ms(self, record: Record) -> float:
         """What a variant saves against all that it takes the place of, nothing folded into it."""
+        return self.replaced_ms(record) - self._compute_ms(record.layers)
+
+    def replaced_ms(self, record: Record) -> float:
+        """What a variant takes the place of: its units, and what lies between them."""
         inside = sum(self._compute_ms(self.base_layers[u]) for u in self._units(record))
-        return inside + self._glue_ms(record) - self._compute_ms(record.layers)
+        return inside + self._glue_ms(record)
 
     def _units(self, record: Record) -> tuple[int, ...]:
         return covered(self._network.units[record.unit], record.choice)
@@ -82,8 +86,8 @@ class UnitPrices:
         layers = self.base_layers[unit] if option is None else list(option.layers)
         glue_ms = 0.0 if option is None else self._glue_ms(option)
         if front is not None and choice is not None and self._folds(unit, option, front):
-            record = self._library.records[(front, choice)]
-            if record.kept:
+            record = self._library.records.get((front, choice))
+            if record is not None and record.kept:
                 restoring = record.layers[-1]  # 1x1 behind the pruned layer; it vanishes into this one
                 assert restoring.op == "conv"
                 channels = self._network.units[front].out_shape[0]

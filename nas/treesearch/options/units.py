@@ -78,6 +78,9 @@ class UnitOptions:
         records = [record for (owner, _), record in self._library.records.items() if owner == unit]
         kept = []
         for one in records:
+            if why := self._library.useless((unit, one.choice)):
+                self.dropped[unit, one.choice] = why
+                continue
             several = covered(self._network.units[unit], one.choice)
             if len(several) > 1 and not one.choice.ends_network and self._prices.saved_ms(one) <= 0:
                 self.dropped[unit, one.choice] = "saves no time on this device"

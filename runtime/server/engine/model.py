@@ -50,7 +50,7 @@ def info_of(bundle: Bundle, block: str) -> ModelInfo:
     whole = any(path.rest == block and path.handover_place == 0 for path in bundle.manifest.paths)
     return ModelInfo(
         shape_in=entry.in_shape, shape_out=entry.out_shape, mean=tree.mean if whole else None,
-        std=tree.std if whole else None, rule=tree.picture,
+        std=tree.std if whole else None, rule=tree.picture, outputs=tree.outputs,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from runtime.wire.protocol.grpc_tensors import read_tensors, write_tensor
 from runtime.wire.protocol.message_size import RAW_INPUTS, check_weight
 from runtime.wire.protocol.messages import message, require_grpc
 from runtime.wire.protocol.reasons import KEY
-from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, WAITING, X, checksum
+from runtime.wire.protocol.tensors import CHECKSUM, FRAME, PROBE, SECONDS, VERSION, WAITING, X, checksum
 
 _SERVICE = "inference.GRPCInferenceService"
 _HEALTH = "grpc.health.v1.Health"
@@ -213,7 +213,8 @@ def _model_metadata(calls: _Calls, asked: Any, context: Any) -> Any:
     made = message("inference.ModelMetadataResponse")(name=asked.name, versions=[VERSION], platform="nas")
     made.inputs.add(name=X, datatype="FP32", shape=[-1, *info.shape_in])
     made.inputs.add(name=FRAME, datatype="UINT8", shape=[-1])
-    made.outputs.add(name=LOGITS, datatype="FP32", shape=[-1, *info.shape_out])
+    for one, shape in info.answers.items():
+        made.outputs.add(name=one, datatype="FP32", shape=[-1, *shape])
     return made
 
 

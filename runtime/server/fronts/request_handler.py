@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import DataError, FormatError, NasError
+from modeltree.outputs import taken_apart
 from modeltree.preprocessing import normalised
 from runtime.images import received
 from runtime.server.fronts.admission import Limits, TooLarge, Unauthenticated
@@ -125,14 +126,18 @@ class RequestHandler:
             raise FormatError(f"the request has {len(inputs)} inputs: it must have one, {X!r} or {FRAME!r}")
         if model == PROBE:
             return Answered(tensors=(), seconds=time.perf_counter() - started, waiting_s=self._waiting_s())
-        if any(name != LOGITS for name in outputs) or len(outputs) > 1:
-            raise FormatError(f"the request asks for {[name[:40] for name in outputs[:4]]}: there is {LOGITS!r} only")
-        x = self._batch(inputs[0], self.model(model, version), deadline_s)
+        info = self.model(model, version)
+        if not set(outputs) <= set(info.answers) or len(outputs) > len(info.answers):
+            raise FormatError(
+                f"the request asks for {[name[:40] for name in outputs[:4]]}: there is {', '.join(info.answers)} only"
+            )
+        x = self._batch(inputs[0], info, deadline_s)
         if deadline_s is not None:
             deadline_s -= time.perf_counter() - started
         output = self._engine.infer(model, x, deadline_s=deadline_s).output
         return Answered(
-            tensors=(Tensor.of(LOGITS, np.asarray(output, np.float32)),), seconds=time.perf_counter() - started,
+            tensors=_tensors(np.asarray(output, np.float32), info, inputs[0].name == FRAME, outputs),
+            seconds=time.perf_counter() - started,
             waiting_s=self._waiting_s(),
         )  # fmt: skip
 
@@ -152,6 +157,14 @@ class RequestHandler:
             return _pictured(tensor.data, header, info)
         finally:
             self._decoding.release()
+
+
+def _tensors(output: np.ndarray, info: ModelInfo, framed: bool, wanted: Sequence[str]) -> tuple[Tensor, ...]:
+    """The tensors of an answer: one of all outputs for our devices, which send frames, else each by its name."""
+    if framed or not info.outputs:
+        return (Tensor.of(LOGITS, output),)
+    parts = taken_apart(output, info.outputs)
+    return tuple(Tensor.of(name, np.ascontiguousarray(parts[name])) for name in wanted or parts)
 
 
 def _plain(tensor: Tensor, shape_in: tuple[int, ...]) -> np.ndarray:

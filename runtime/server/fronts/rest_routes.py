@@ -23,7 +23,7 @@ from runtime.server.fronts.request_handler import EXTENSIONS, Refusal, RequestHa
 from runtime.server.interface import UnknownModel
 from runtime.wire.protocol import rest
 from runtime.wire.protocol.reasons import KEY, Reason
-from runtime.wire.protocol.tensors import CHECKSUM, FRAME, LOGITS, PROBE, SECONDS, VERSION, WAITING, X, checksum
+from runtime.wire.protocol.tensors import CHECKSUM, FRAME, PROBE, SECONDS, VERSION, WAITING, X, checksum
 
 _READ = ("GET", "HEAD")
 _NOTHING = "there is nothing at this path: see /v2, /v2/health/ready, /v2/models and /v2/repository/index"
@@ -117,7 +117,8 @@ class Routes:
             "name": name, "versions": [VERSION], "platform": "nas",
             "inputs": [{"name": X, "datatype": "FP32", "shape": [-1, *info.shape_in]},
                        {"name": FRAME, "datatype": "UINT8", "shape": [-1]}],
-            "outputs": [{"name": LOGITS, "datatype": "FP32", "shape": [-1, *info.shape_out]}],
+            "outputs": [{"name": answer, "datatype": "FP32", "shape": [-1, *shape]}
+                        for answer, shape in info.answers.items()],
         })  # fmt: skip
 
     def _model_ready(self, asked: Asked) -> Answer:

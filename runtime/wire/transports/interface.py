@@ -212,6 +212,7 @@ class Transport(ABC):
         """What another server's model calls its input."""
         if model not in self._names:
             inputs = self.describe(model, max(until - self._clock(), 1e-3)).inputs
+            inputs = tuple(one for one in inputs if one[0] != FRAME)
             if len(inputs) != 1 or inputs[0][1] != "FP32":
                 raise Refused(f"model {model} of the server takes {inputs}: it must take one FP32 tensor")
             self._names[model] = inputs[0][0]
@@ -227,15 +228,19 @@ class Transport(ABC):
 
 
 def _output(response: Response, images: int, shape_out: tuple[int, ...] | None) -> np.ndarray:
-    """The one tensor of an answer as an array of its own.
+    """The tensors of an answer as one array of its own: one as it is, several flattened one behind the other.
 
     Raises
     ------
-    Malformed : none, several, of another type or shape, or with numbers that are not finite.
+    Malformed : none, one of another type or shape, or with numbers that are not finite.
     """
-    if len(response.tensors) != 1 or response.tensors[0].datatype != "FP32":
-        raise Malformed(f"the answer has {[t.datatype for t in response.tensors]}: it must have one FP32 tensor")
-    array = response.tensors[0].array()
+    tensors = response.tensors
+    several = len(tensors) > 1 and shape_out is not None and all(one.shape[:1] == (images,) for one in tensors)
+    if not (several or len(tensors) == 1) or any(one.datatype != "FP32" for one in tensors):
+        raise Malformed(f"the answer has {[t.datatype for t in tensors]}: it must have one FP32 tensor")
+    array = tensors[0].array()
+    if several:
+        array = np.concatenate([one.array().reshape(images, -1) for one in tensors], 1)
     asked = (images, *(array.shape[1:] if shape_out is None else shape_out))
     if array.shape != asked or array.size == 0:
         raise Malformed(f"the answer has shape {array.shape}: it must have {asked}")

@@ -54,7 +54,7 @@ def fitted(request):
     law = Law(request.param)
     plans = law.plans(64)
     measured = [BASE - law.drop(plan) for plan in plans]
-    predictor, found = fit_predictor(law.library, plans, measured, base=BASE, classes=CLASSES)
+    predictor, found = fit_predictor(law.library, plans, measured, base=BASE, chance=100.0 / CLASSES)
     return law, predictor, found
 
 
@@ -110,14 +110,14 @@ def test_too_few_compositions_are_refused(count):
     law = Law(0)
     plans = law.plans(count)
     with pytest.raises(DataError, match=f"{count} compositions were measured: the predictor needs at least 5"):
-        fit_predictor(law.library, plans, [80.0] * count, base=BASE, classes=CLASSES)
+        fit_predictor(law.library, plans, [80.0] * count, base=BASE, chance=100.0 / CLASSES)
 
 
 @pytest.mark.parametrize("drop", [0.0, -1.0, 82.0])
 def test_compositions_that_are_all_alike_are_no_trouble(drop):
     law = Law(0)
     plans = law.plans(10)
-    predictor, found = fit_predictor(law.library, plans, [BASE - drop] * 10, base=BASE, classes=CLASSES)
+    predictor, found = fit_predictor(law.library, plans, [BASE - drop] * 10, base=BASE, chance=100.0 / CLASSES)
     assert np.isfinite(predictor.table).all()
     assert found.rank_correlation == 1.0
 
@@ -144,7 +144,7 @@ def test_random_compositions_change_one_to_all_units_and_end_behind_f3():
 
 def test_with_nothing_to_compress_what_an_ending_loses_alone_is_what_it_costs():
     library = Library(folder=Path("nowhere"), records={}, declined={})
-    predictor, found = fit_predictor(library, [], [], base=BASE, classes=CLASSES)
+    predictor, found = fit_predictor(library, [], [], base=BASE, chance=100.0 / CLASSES)
     assert found.points == []
     assert predictor.accuracy({}) == BASE
     for drop in (0.5, 3.0):

@@ -58,6 +58,8 @@ PIXELS, _ = images(128)
 class Taught:
     """The images as they are, or mirrored, and the base network's logits; remembers what was taken."""
 
+    outputs = ()
+
     def __init__(self):
         self.ways = [PIXELS, PIXELS.flip(3)]
         with torch.no_grad():

@@ -14,6 +14,7 @@ from nas.compression.predictor import Quality
 from nas.config import SearchConfig
 from nas.finalise.select import Concluded
 from nas.finalise.summarise import Findings, summarise
+from nas.quality.measure import TOP1
 from nas.treesearch.methods import MethodResult
 from nas.treesearch.problem import Outcome
 from nas.treesearch.reinforce import Step
@@ -57,7 +58,7 @@ def summary():
         name="steps", time_s=np.array([0.0, 5.0]), bandwidth_mbps=np.array([8.0, 8.0]), end_s=10.0, rtt_ms=RTT_MS,
         origin="by hand",
     )  # fmt: skip
-    prepared = SimpleNamespace(network=tiny())
+    prepared = SimpleNamespace(network=tiny(), measure=TOP1)
     made = summarise(SearchConfig(base="tiny"), prepared, trace, spaces, findings, concluded)
     return json.loads(msgspec.json.encode(made))  # as a reader of the file gets it: nothing but plain values
 

@@ -14,6 +14,7 @@ from nas.exits.catalogue import KnownCode, KnownEndings, KnownExit
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.finalise.finetune import Forest, complete_paths, forest_seen, set_thresholds_
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
+from nas.quality.measure import TOP1
 from nas.treesearch.methods import reward_of
 from nas.treesearch.problem import CONFIDENT, EXIT, Plan
 from nas.treesearch.search_spaces import SearchSpaces, build_search_spaces
@@ -82,7 +83,8 @@ def grown(spaces, tmp_path_factory):
     forest = Forest(tiny(), spaces.tree, made_library(("svd",)), complete_paths(spaces.tree, plans))
     seen = forest_seen(forest, [(PIXELS, LABELS)])
     exported = export_blocks(tiny(), forest, list(forest.paths), folder / "blocks")
-    header = types.SimpleNamespace(mean=(0.5,) * 3, std=(0.2,) * 3, classes=tuple("abcde"), picture=PictureRule())
+    data = types.SimpleNamespace(mean=(0.5,) * 3, std=(0.2,) * 3, classes=tuple("abcde"), picture=PictureRule())
+    header = types.SimpleNamespace(dataset=data, outputs=(), measure=TOP1)
     tree = TreeBuilder(spaces, CUTS, header, base="tiny", trace="none").tree(plans, seen, "measured", exported)
     return tree, plans, seen, folder, forest
 

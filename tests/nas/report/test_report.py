@@ -108,6 +108,9 @@ def full_summary():
             "latency_ms": {"tree": [30.0, 50.0, 40.0], "surgery": [80.0, 80.0, 80.0]},
         },
         "dropped": [{"layer": "linear", "choice": "ksvd@0.25", "why": "saves no time on this device"}],
+        "savings": [
+            {"layer": "conv2d_3", "choice": "inner@0.5", "covers": 3, "base_ms": 1.5, "saves_ms": 0.625, "drop": 0.25}
+        ],
         "finetuning": {"before": 85.0, "after": 90.0, "base": 92.0, "steps": 400},
         "seconds": {"base": 1.0, "search": 20.0, "total": 30.0},
         "provenance": {"commit": "abc123", "versions": {"torch": "2.13.0"}, "machine": "laptop", "date": "2026-01-01"},
@@ -119,6 +122,7 @@ def bare_summary():
     summary = full_summary()
     nullable = ("exact", "oracle_along_trace", "predictor", "along_trace", "finetuning")
     summary |= dict.fromkeys(nullable) | {"curves": {}, "branches": [], "dropped": [], "seconds": {}, "provenance": {}}
+    summary["savings"] = None
     summary["methods"] = [entry | {"along_trace": None} for entry in summary["methods"]]
     return summary
 
@@ -343,3 +347,11 @@ def test_ways_to_send_the_picture_stand_beside_raw_pixels():
     for shown in ("raw pixels", "150,528", "a JPEG of quality 75", "6,300", "+0.25", "the file as it came", "15,800"):
         assert shown in text
     assert not endings_section(Summary())
+
+
+def test_a_page_says_what_each_compression_saves_by_itself(tmp_path):
+    text = written(tmp_path, full_summary())[1].text
+    row = text[text.index("inner@0.5") :]
+    assert "What each compression saves" in text
+    assert row.index("0.625 ms") < row.index("+0.25") < row.index("yes")
+    assert "What each compression saves" not in written(tmp_path, bare_summary())[1].text

@@ -22,6 +22,7 @@ from nas.compression.number_formats import format_drops
 from nas.config import SearchConfig
 from nas.finalise.finetune import Forest, complete_paths, forest_seen
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
+from nas.quality.measure import TOP1
 from nas.search import scenario_of
 from nas.treesearch.evaluator import PathOutcome
 from nas.treesearch.exact import solve
@@ -122,7 +123,8 @@ def test_the_tree_says_each_blocks_format_and_names_it_apart(grown):
 
     data = SimpleNamespace(mean=(0.5,) * 3, std=(0.5,) * 3, classes=tuple("abcde"), picture=PictureRule())
     seen = dict.fromkeys(forest.paths, PathOutcome(50.0, 1.0))
-    tree = TreeBuilder(found, CUTS, data, base="tiny", trace="x").tree(plans, seen, "predicted", exported)
+    prepared = SimpleNamespace(dataset=data, outputs=(), measure=TOP1)
+    tree = TreeBuilder(found, CUTS, prepared, base="tiny", trace="x").tree(plans, seen, "predicted", exported)
     again = decode_tree(encode_tree(tree), "tree.json")
     assert again == tree
     assert tree.version == 4

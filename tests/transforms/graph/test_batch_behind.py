@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 def weighty(module: nn.Module) -> list[tuple[int, int]]:
     """(MACs, bytes of weights) of the layers that have weights."""
     layers = (layer for item in analyse(export(module, INPUT)).spec.items for layer in item.layers)
-    return [(layer.macs, layer.weight_bytes) for layer in layers if layer.macs]
+    return [(layer.macs, layer.weight_bytes) for layer in layers if layer.weight_bytes]
 
 
 def test_a_layer_on_windows_counts_every_token_once_and_its_weights_once():
@@ -51,6 +51,27 @@ def test_layers_of_an_encoder_count_their_tokens_once():
     layers = weighty(Encoder())
     attention, feed_forward = [(16 * 32 * 96, 4 * 32 * 96), (16 * 32 * 32, 4 * 32 * 32)], (16 * 32 * 64, 4 * 32 * 64)
     assert layers == [(16 * 3 * 32 * 64, 4 * 3 * 32 * 64), *2 * [*attention, *2 * [feed_forward]], (320, 4 * 320)]
+
+
+class Products(nn.Module):
+    """Attention written out: 16 tokens, two products of 16x8 by 8x16 and of 16x16 by 16x8 on 4 heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 32, 8, 8), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        t = self.stem(x).flatten(2).unflatten(1, (4, 8)).transpose(2, 3)
+        scores = torch.softmax(t @ t.transpose(2, 3), -1)
+        return self.head((scores @ t).transpose(2, 3).flatten(1, 2).mean(2))
+
+
+@pytest.mark.parametrize(("make", "layers"), [(Encoder, 2), (Products, 1)])
+def test_attention_multiplies_maps_by_each_other(make, layers):
+    spec = analyse(export(make().eval(), INPUT)).spec
+    products = [layer for item in spec.items for layer in item.layers if layer.op == "matmul"]
+    assert sum(layer.macs for layer in products) == layers * 2 * 4 * 16 * 16 * 8
+    assert sum(layer.weight_bytes for layer in products) == 0
 
 
 def test_an_encoder_can_be_cut_behind_every_sum():

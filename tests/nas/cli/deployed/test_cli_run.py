@@ -87,7 +87,7 @@ def test_a_broken_picture_is_reported_and_the_rest_goes_on(run, folder):
     assert out[-1].startswith("top-1 80.00 % of 5 images")
     assert error[0].startswith(f"nas: cannot read image {folder / 'cat' / '1.png'}")
     assert error[1].startswith(f"nas: cannot read image {folder / 'nowhere.jpg'}")
-    assert error[2:] == ["nas: 2 of the images could not be read, see above: 6 were classified"]
+    assert error[2:] == ["nas: 2 of the images could not be read, see above: 6 were answered"]
 
 
 def test_in_rounds_a_broken_picture_is_reported_once(run, folder):
