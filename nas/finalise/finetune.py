@@ -146,8 +146,11 @@ class Forest(nn.Module):
 
     def _run(self, prefix: PlanPath, x: torch.Tensor) -> torch.Tensor:
         """The device's part of a node, rounded as its number format does it."""
-        with Numerics(self.number_format(prefix), signed=SIGNED):
-            return torch.as_tensor(self.node(prefix)(x))
+        number_format, node = self.number_format(prefix), self.node(prefix)
+        if number_format == "f32":
+            return torch.as_tensor(node(x))
+        with Numerics(number_format, signed=SIGNED):
+            return torch.as_tensor(node(x))
 
     def trains(self, path: PlanPath) -> bool:
         """Whether a path has weights that may change."""
