@@ -73,7 +73,7 @@ def profiled(
         origin=f"{origin}. Left out: {found.edge_ns:.3g} ns per number that enters or leaves a block.",
         fitted_to=measurements(samples), ns_per_mac=found.ns_per_mac, ns_per_element=found.ns_per_element,
         overhead_us=found.overhead_us, jpeg_ns_per_pixel=jpeg_ns, ns_per_weight_byte=found.ns_per_weight_byte,
-        webp_ns_per_pixel=webp_ns,
+        ns_per_map_byte=found.ns_per_map_byte, strided_ratio=found.strided_ratio, webp_ns_per_pixel=webp_ns,
     )  # fmt: skip
     return Profiled(
         profile=profile, samples=samples, residuals=tuple(residuals(samples, profile, found.edge_ns)),

@@ -217,7 +217,7 @@ def test_a_network_that_does_not_fit_is_refused(nas, tmp_path, base, name, why):
         ("heads", ("--exits", "auto"), "early exits answer with classes"),
         ("tiny", ("--metric", "m.py:iou"), "there is no file m.py"),
         ("heads", ("--outputs", "y=labels"), "must be NAME=KIND, with a kind of classes, pixels, embedding, numbers"),
-        ("heads", ("--data", "images:none", "--weights", "factory", "--N", 1), "no folder none: pass images:DIR with a folder"),
+        ("heads", ("--data", "images:none", "--weights", "factory", "--N", 1), "no folder none: pass images:DIR"),
     ],
 )  # fmt: skip
 def test_a_newcomer_s_network_is_refused_in_a_line_that_says_what_to_do(nas, tmp_path, base, name, words, why):
