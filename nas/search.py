@@ -205,8 +205,9 @@ def knowledge(
     start = time.perf_counter()
     library = build_library(
         prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
-        prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
-        progress=partial(progress, "library"), measure=prepared.measure,
+        prepared.probe_images(config.seed), workers, names=config.techniques,
+        device=load_profile(config.device), config=distil, progress=partial(progress, "library"),
+        measure=prepared.measure,
     )  # fmt: skip
     library = screened(library)
     if config.time_here:

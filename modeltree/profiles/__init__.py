@@ -59,11 +59,13 @@ class FormatPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     overhead_us: float
     ns_per_weight_byte: float = 0.0
     ns_per_map_byte: float = 0.0
+    strided_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         if set(self.ns_per_mac) != set(MAC_KINDS):
             raise ConfigError(f"ns_per_mac has {sorted(self.ns_per_mac)}: it must have exactly {sorted(MAC_KINDS)}")
-        scalars = {name: getattr(self, name) for name in ("overhead_us", "ns_per_weight_byte", "ns_per_map_byte")}
+        names = ("overhead_us", "ns_per_weight_byte", "ns_per_map_byte", "strided_ratio")
+        scalars = {name: getattr(self, name) for name in names}
         for what, value in (self.ns_per_mac | scalars).items():
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"coefficient {what} is {value}: it must be finite and at least 0")
@@ -142,8 +144,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if number_format not in self.number_formats:
                 raise unknown(f"number format of profile {self.name}", number_format, ["f32", *self.number_formats])
             price = self.number_formats[number_format]
-        strided = number_format == "f32" and spec.kind == "conv3x3" and not spec.plain
-        work_ns = (self.strided_ratio if strided else 1.0) * price.ns_per_mac[spec.kind] * spec.dense_macs
+        strided = spec.kind == "conv3x3" and not spec.plain
+        work_ns = (price.strided_ratio if strided else 1.0) * price.ns_per_mac[spec.kind] * spec.dense_macs
         read_ns = price.ns_per_weight_byte * spec.weight_bytes + price.ns_per_map_byte * spec.map_bytes
         return ms_from_ns(work_ns + read_ns) + ms_from_us(price.overhead_us)
 

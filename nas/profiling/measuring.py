@@ -55,7 +55,7 @@ def profiled(
         origin=f"{origin}. Left out: {found.edge_ns:.3g} ns per number that enters or leaves a block.",
         fitted_to=measurements(samples), ns_per_mac=found.ns_per_mac, ns_per_element=found.ns_per_element,
         overhead_us=found.overhead_us, jpeg_ns_per_pixel=jpeg_ns, ns_per_weight_byte=found.ns_per_weight_byte,
-        webp_ns_per_pixel=webp_ns,
+        ns_per_map_byte=found.ns_per_map_byte, strided_ratio=found.strided_ratio, webp_ns_per_pixel=webp_ns,
     )  # fmt: skip
     return Profiled(
         profile=profile, samples=samples, residuals=tuple(residuals(samples, profile, found.edge_ns)),
@@ -96,10 +96,10 @@ def format_price(
 ) -> FormatPrice:  # fmt: skip
     """What layers cost in the number format that the timer compiles for; arguments as those of `profiled`."""
     samples, _ = _sampled(timer, chosen, rounds, burst_s, rng, progress)
-    found = fitted(samples, maps=True)
+    found = fitted(samples)
     return FormatPrice(
         ns_per_mac=found.ns_per_mac, overhead_us=found.overhead_us, ns_per_weight_byte=found.ns_per_weight_byte,
-        ns_per_map_byte=found.ns_per_map_byte,
+        ns_per_map_byte=found.ns_per_map_byte, strided_ratio=found.strided_ratio,
     )  # fmt: skip
 
 
