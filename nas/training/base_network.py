@@ -20,10 +20,11 @@ from nas.data import Dataset, ImageSet, class_names, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
 from nas.quality.measure import TOP1, Measure
+from nas.quality.own_metric import own_metric
 from nas.training.deployability import check_program
 from nas.training.has_learned import fault
 from nas.training.rate import checked_rate
-from nas.training.task import FACTORY, judged, key_of, outputs_of, task_fault
+from nas.training.task import FACTORY, judged, key_of, outputs_of, say_agreement, task_fault
 from nas.training.train import multiplies_bf16, recipe, train
 from transforms import Network, analyse, export
 
@@ -109,13 +110,8 @@ def prepare(
     if config.weights not in (None, FACTORY) and (notes := load_weights_(model, Path(str(config.weights)))):
         progress(1, 1, f"weights: {', '.join(notes)}")
     outputs, whole = outputs_of(model, config, len(classes))
-    if outputs and config.metric is None:
-        kinds = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))} as {one.kind}" for one in outputs)
-        warnings.warn(
-            f"accuracy is agreement with the base network, {kinds}: --outputs NAME=KIND or --metric say otherwise",
-            Remark,
-            stacklevel=2,
-        )
+    if config.metric is not None:
+        own_metric(config.metric, outputs, from_base=True)  # before anything is trained
     if outputs and config.exits != "none":
         raise ConfigError("early exits answer with classes: leave --exits out for a network of another task")
     if config.weights is None and outputs:
@@ -143,6 +139,8 @@ def prepare(
             exported = export(whole, config.input_shape)
             check_program(exported)
         write_bytes(program, program_bytes(exported))
+    if outputs and config.metric is None:
+        say_agreement(outputs)
     network = analyse(read_program(program))
     roles = "given" if config.weights is not None else "trained"
     code = hashlib.sha256(network.graph.code.encode()).hexdigest()
