@@ -114,14 +114,14 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ------
         DataError : pixels of another type, or with other channels.
         """
-        if str(pixels.dtype) != "uint8" or pixels.ndim < 3 or pixels.shape[-3] != len(self.mean):
+        if pixels.dtype != "uint8" or pixels.ndim < 3 or pixels.shape[-3] != len(self.mean):
             raise DataError(f"pixels are {pixels.dtype} {pixels.shape} but must be uint8 (..., {len(self.mean)}, h, w)")
         return normalised(pixels, self.mean, self.std)
 
 
 def normalised(pixels: "np.ndarray", mean: Sequence[float], std: Sequence[float]) -> "np.ndarray":
     """(pixel / 255 - mean) / std of (..., channels, height, width) uint8, as float32."""
-    import numpy as np  # here: what is told of a search needs none
+    import numpy as np  # a config is made without it
 
     middle, scale = (np.array(values, np.float32)[:, None, None] * np.float32(255) for values in (mean, std))
     return (pixels - middle) / scale
