@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from modeltree.errors import Remark
 from nas.cli import main
 from nas.config import SearchConfig
 from nas.search import search
@@ -77,7 +78,8 @@ def told(folder, **changes):
 @pytest.fixture(scope="module")
 def found(folder):
     before = torch.get_num_threads()
-    searched = search(told(folder), folder / "run", cache=folder / "cache")
+    with pytest.warns(Remark, match="mask 2x16x24 as pixels, box 4 as numbers: --outputs"):
+        searched = search(told(folder), folder / "run", cache=folder / "cache")
     torch.set_num_threads(before)
     return searched
 
