@@ -6,12 +6,14 @@ of them one behind the other, and whoever shows the answer takes it apart again.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
-import numpy as np
 
 from modeltree.errors import FormatError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OutputKind = Literal["classes", "pixels", "embedding", "numbers"]
 """How two answers are compared; `nas.quality.agreement` says it for each."""
@@ -35,10 +37,10 @@ def answer_shape(outputs: Sequence[Output]) -> tuple[int, ...]:
     return outputs[0].shape if len(outputs) == 1 else (sum(output.size for output in outputs),)
 
 
-def taken_apart(answer: np.ndarray, outputs: Sequence[Output]) -> dict[str, np.ndarray]:
+def taken_apart(answer: "np.ndarray", outputs: Sequence[Output]) -> dict[str, "np.ndarray"]:
     """The outputs by name, in their order.
 
-    answer : (n, *answer_shape(outputs)), or one image's without n. Parts share its memory.
+    answer : (n, ...) with the shape of `answer_shape` behind n, or one image's without n. Parts share its memory.
     """
     whole = answer_shape(outputs)
     batch = answer.shape[: answer.ndim - len(whole)]

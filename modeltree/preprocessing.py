@@ -6,12 +6,14 @@ A tree says the rule beside its input's shape, mean and deviation; `runtime.imag
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 
 from modeltree.errors import ConfigError, DataError, FormatError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Channels = Literal["RGB", "BGR", "L"]
 Resize = Literal["shorter-side", "stretch"]
@@ -105,20 +107,22 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         left, upper = (width - kept_width) / 2, (height - kept_height) / 2
         return left, upper, left + kept_width, upper + kept_height
 
-    def normalised(self, pixels: np.ndarray) -> np.ndarray:
+    def normalised(self, pixels: "np.ndarray") -> "np.ndarray":
         """(..., channels, height, width) float32 of uint8 of that shape; any height and width.
 
         Raises
         ------
         DataError : pixels of another type, or with other channels.
         """
-        if pixels.dtype != np.uint8 or pixels.ndim < 3 or pixels.shape[-3] != len(self.mean):
+        if pixels.dtype != "uint8" or pixels.ndim < 3 or pixels.shape[-3] != len(self.mean):
             raise DataError(f"pixels are {pixels.dtype} {pixels.shape} but must be uint8 (..., {len(self.mean)}, h, w)")
         return normalised(pixels, self.mean, self.std)
 
 
-def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def normalised(pixels: "np.ndarray", mean: Sequence[float], std: Sequence[float]) -> "np.ndarray":
     """(pixel / 255 - mean) / std of (..., channels, height, width) uint8, as float32."""
+    import numpy as np  # a config is made without it
+
     middle, scale = (np.array(values, np.float32)[:, None, None] * np.float32(255) for values in (mean, std))
     return (pixels - middle) / scale
 

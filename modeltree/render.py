@@ -82,11 +82,11 @@ def when_text(tree: ModelTree, node: Node) -> str:
 
 
 def block_text(node: Node) -> str:
-    """What a node runs, in two words: `block 2`, or `head 1` of the first exit by confidence."""
+    """What a node runs: `block 2`, `block 2 in int8-dot`, or `head 1` of the first exit by confidence."""
     return (
         f"head {node.fork.exit}"
         if isinstance(node.fork, ExitFork) and by_confidence(node)
-        else f"block {node.level + 1}"
+        else f"block {node.level + 1}" + (f" in {node.number_format}" if node.number_format != "f32" else "")
     )
 
 

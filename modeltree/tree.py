@@ -18,7 +18,7 @@ from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.outputs import Output, answer_shape, check_outputs
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
 
-TREE_VERSION = 3
+TREE_VERSION = 4
 """The newest. Older ones are read too, and written where they can say it all: 1 has no image codes, 2 no round trips of
 bandwidth types, times of coding, what hand-overs take beside, nor outputs."""
 
@@ -87,6 +87,9 @@ BlockName = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{20})?\Z")]
 """A block's content hash; empty where there is none. It becomes a file's name, so that it is nothing else."""
 
 
+FormatName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
+
+
 class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The tensor that crosses to the cloud.
 
@@ -134,7 +137,7 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accuracy_origin: str
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One block on one fork.
 
     level : which block of the base network, from 0. parent : None at the first level.
@@ -143,6 +146,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     block : content hash of the device's part; empty where nothing runs here.
     device_ms, transfer_ms, cloud_ms : predicted; transfer and cloud time are 0 unless the node hands over.
     leaf : only where the path ends.
+    number_format : that the block is computed in, by its name in `nas compile --weights`; f32 is not written.
     """
 
     id: int
@@ -153,12 +157,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     segments: int
     actions: tuple[Action, ...]
     device_ms: float
-    transfer_ms: float = 0.0
-    cloud_ms: float = 0.0
-    block: BlockName = ""
-    handover: Handover | None = None
-    leaf: Leaf | None = None
-    children: tuple[int, ...] = ()
+    transfer_ms: float = msgspec.field(default_factory=lambda: 0.0)  # a factory's default is always written
+    cloud_ms: float = msgspec.field(default_factory=lambda: 0.0)
+    block: BlockName = msgspec.field(default_factory=lambda: "")
+    handover: Handover | None = msgspec.field(default_factory=lambda: None)
+    leaf: Leaf | None = msgspec.field(default_factory=lambda: None)
+    children: tuple[int, ...] = msgspec.field(default_factory=lambda: ())
+    number_format: FormatName = "f32"
 
 
 class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -284,6 +289,8 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             what = (
                 "hands an image over in a code"
                 if least == 2
+                else "has blocks in other number formats than f32"
+                if least == 4
                 else "has outputs, round trips of types, times of coding or of crossing"
             )
             raise FormatError(f"a tree of version {self.version} {what}: that begins with version {least}, say so")
@@ -363,6 +370,9 @@ def version_of(nodes: Iterable[Node], types: BandwidthTypes, extra: float = 0.0)
 
     extra : what crossing was met to take beside, or how many outputs there are; 0 for nothing.
     """
+    nodes = tuple(nodes)
+    if any(node.number_format != "f32" for node in nodes):
+        return 4
     handovers = [node.handover for node in nodes if node.handover is not None]
     if types.rtt_ms or extra or any(handover.encode_ms for handover in handovers):
         return 3

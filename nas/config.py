@@ -10,7 +10,7 @@ from modeltree.image_codes import image_code
 from modeltree.outputs import OutputKind
 from modeltree.preprocessing import Channels, PictureRule, Resize
 from modeltree.preprocessing import image_size as sized
-from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
+from nas.names import EXECUTORS, IMAGE_CODES, METHODS, NUMBER_FORMATS, TECHNIQUE_NAMES
 
 DISTILLATION = ("block", "branch")
 FORKS = ("independent", "markov")
@@ -46,6 +46,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     image_codes : ways to send the picture itself beside raw pixels (`modeltree.image_codes`); without any the search
         has raw pixels alone, as with distillation by branch.
     energy_mj : what an inference may take from the device's battery on average; None for no limit.
+    formats : number formats that a block may be computed in, f32 among them; the device's profile must price them.
     time_here : the device is this machine: every compression is compiled and timed on one thread, and what saves no
         time is not offered.
     finetune_steps : of joint fine-tuning at the end; 0 leaves it out. None chooses by the size of the data.
@@ -88,6 +89,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bottleneck: tuple[float, ...] = ()
     image_codes: tuple[str, ...] = IMAGE_CODES
     energy_mj: float | None = None
+    formats: tuple[str, ...] = ("f32",)
     time_here: bool = False
     executor: str = "processes"
     workers: int = 2
@@ -111,6 +113,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ("executor", (self.executor,), EXECUTORS),
             ("method", self.methods, METHODS),
             ("technique", self.techniques, TECHNIQUE_NAMES),
+            ("number format", self.formats, NUMBER_FORMATS),
         )
         for kind, values, known in chosen:
             for value in values:
@@ -122,6 +125,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(
                 "distillation is branch, with exits, bits or a bottleneck: those are judged alone, use block"
             )
+        if self.distillation == "branch" and self.other_formats:
+            raise ConfigError("distillation is branch, with number formats: those are judged alone, use block")
         if wrong := [width for width in self.bits if not 1 <= width <= 16]:
             raise ConfigError(f"bits is {wrong[0]}: it must be within 1..16; plain numbers are always a choice")
         if wrong_share := [share for share in self.bottleneck if not 0 < share < 1]:
@@ -148,6 +153,11 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what the network takes."""
         return (self.rule.count, *sized(self.image_size))
+
+    @property
+    def other_formats(self) -> tuple[str, ...]:
+        """Number formats beside f32, which always is one."""
+        return tuple(dict.fromkeys(name for name in self.formats if name != "f32"))
 
     @property
     def offered_codes(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ TECHNIQUE_NAMES = (
 )
 IMAGE_CODES = ("came", "jpeg:90", "jpeg:75", "jpeg:50", "webp:75", "webp:50")
 """How the picture itself may cross, unless said; see `modeltree.image_codes`."""
+NUMBER_FORMATS = ("f32", "bf16", "int8", "int8-dot")
+"""What a block may be computed in; see docs/compiler.md."""
 EXECUTORS = ("serial", "processes")
 
 

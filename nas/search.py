@@ -7,7 +7,7 @@ that was interrupted at any moment goes on and ends with the same tree.
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from compile.targets import host
-from modeltree.errors import NasError
+from modeltree.errors import ConfigError, NasError
 from modeltree.files import write_bytes, write_text
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.scenes import load_trace
@@ -33,6 +33,7 @@ from modeltree.tree import ModelTree, encode_tree
 from nas.compression.calibration_set import calibrate, screened
 from nas.compression.distillation import DistilConfig
 from nas.compression.library import Choice, Library, build_library, library_folder
+from nas.compression.number_formats import format_drops
 from nas.compression.predictor import Predictor, Quality, fit_predictor
 from nas.config import SearchConfig
 from nas.emulation.known_types import met_link
@@ -53,6 +54,7 @@ from nas.report import write_report
 from nas.results.run_directory import Run, read_run
 from nas.training.base_network import Prepared, check_learnt, prepare
 from nas.treesearch.methods import MethodResult, fixed, run_branch, run_exact, run_surgery, run_tabular, run_tree
+from nas.treesearch.options.number_formats import KnownFormats
 from nas.treesearch.search_spaces import (
     SearchSpaces,
     build_search_spaces,
@@ -116,9 +118,10 @@ def search(
     endings = learn_endings(config, prepared, library.folder, partial(progress, "endings"))
     learnt["endings"] = time.perf_counter() - started
     started = time.perf_counter()
+    formats = known_formats(config, prepared, cuts, run, progress)
     spaces = build_search_spaces(
         prepared.network, library, predictor, scenario, cuts, single_root=config.single_root, max_loss=config.max_loss,
-        endings=endings,
+        endings=endings, formats=formats,
     )  # fmt: skip
     searched = spaces if config.energy_mj is None else within_energy(spaces, config.energy_mj)
     oracle = None
@@ -150,6 +153,12 @@ def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
     """Profiles, bandwidth types and costs of a config on a link."""
     forks: Any = config.forks
     device, cloud = load_profile(config.device), load_profile(config.cloud)
+    if unpriced := [name for name in config.other_formats if name not in device.number_formats]:
+        priced = ", ".join(["f32", *device.number_formats])
+        raise ConfigError(
+            f"profile {device.name} has no prices for {unpriced[0]} (it has {priced}): "
+            f"measure them with nas profile --format {unpriced[0]}, or leave it out of --formats"
+        )
     types = BandwidthTypes.from_trace(trace, config.K, forks=forks)
     scenario = Scenario(
         device=device, cloud=cloud, types=types, transfer=TransferModel(rtt_ms=trace.rtt_ms), reward=Reward(),
@@ -170,6 +179,19 @@ def link_of(config: SearchConfig) -> Trace:
     return trace if met.kind != "session" or met.crossed is None else trace.with_rtt(met.crossed.rtt_ms)
 
 
+def known_formats(
+    config: SearchConfig, prepared: Prepared, cuts: Sequence[int], run: Run, progress: StageProgress = silent_stages
+) -> KnownFormats:  # fmt: skip
+    """The number formats that were asked for, and what each block loses in them on the search images."""
+    names = config.other_formats
+    if not names:
+        return KnownFormats()
+    judged = prepared.search_images(config.seed)
+    told = partial(progress, "formats")
+    drops = run.stage("formats", lambda: format_drops(prepared.network, cuts, names, judged, told, prepared.measure))
+    return KnownFormats(names=names, drops={(start, stop): tuple(lost) for start, stop, lost in drops})
+
+
 def knowledge(
     config: SearchConfig, prepared: Prepared, cache: Path, progress: StageProgress = silent_stages
 ) -> tuple[Library, Predictor, Quality, dict[str, float]]:
@@ -183,8 +205,9 @@ def knowledge(
     start = time.perf_counter()
     library = build_library(
         prepared.network, prepared.program, folder, prepared.fit_images(config.seed),
-        prepared.probe_images(config.seed), workers, names=config.techniques, config=distil,
-        progress=partial(progress, "library"), measure=prepared.measure,
+        prepared.probe_images(config.seed), workers, names=config.techniques,
+        device=load_profile(config.device), config=distil, progress=partial(progress, "library"),
+        measure=prepared.measure,
     )  # fmt: skip
     library = screened(library)
     if config.time_here:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modeltree.errors import ConfigError, unknown
 from runtime.bandwidth import ProbePolicy
-from runtime.selection.branch_selection import SWITCH, Charge
+from runtime.selection.branch_selection import MEASURED, Charge
 
 MODES = ("only-device", "prefer-device", "prefer-cloud", "only-cloud")
 """Who answers, in the words of hybrid inference.
@@ -50,7 +50,7 @@ class SessionOptions:
     """
 
     mode: str = "prefer-cloud"
-    policy: str | Path = SWITCH
+    policy: str | Path = MEASURED
     timeout_s: float = TIMEOUT_S
     hedge: bool = True
     probes: ProbePolicy | None = _PROBES

@@ -23,7 +23,7 @@ from modeltree.units import bytes_per_ms, mbps
 from runtime.bandwidth import ProbePolicy
 from runtime.execution.bundle import Bundle
 from runtime.execution.device import Device
-from runtime.images import Picture, Pictures, sendable_file
+from runtime.images import Entry, Picture, Pictures, sendable_file
 from runtime.inference.hedging import Hedge
 from runtime.inference.inference_state import Walk
 from runtime.inference.met_times import MetTimes
@@ -207,15 +207,17 @@ class Session:
         read = [self._entered(one) for one in picture]
         return [self._classified(*one, self.clock(), deadline_ms) for one in read]
 
-    def _entered(self, picture: Picture) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
-        """A picture as the network takes it, its pixels, and the file that it came as where a fork sends that."""
-        return *self.device.entering(picture), sendable_file(picture) if self._sends_files else None
+    def _entered(self, picture: Picture) -> tuple[np.ndarray | Entry, np.ndarray | None]:
+        """A picture as the network takes it, and its pixels; a file that a fork may send is not decoded yet."""
+        if self._sends_files and (file := sendable_file(picture)) is not None:
+            return Entry(file, functools.partial(self.device.entering, file)), None
+        return self.device.entering(picture)
 
     def _classified(
-        self, x: np.ndarray, pixels: np.ndarray | None, file: bytes | None, started: float, deadline_ms: float | None
+        self, x: np.ndarray | Entry, pixels: np.ndarray | None, started: float, deadline_ms: float | None
     ) -> Result:  # fmt: skip
         deadline = None if deadline_ms is None else started + deadline_ms / 1e3
-        walk = Walk(parts=Parts(), tree=self.device.manifest.tree, x=x, file=file)
+        walk = Walk(parts=Parts(), tree=self.device.manifest.tree, x=x)
         if self.options.mode == "only-cloud":
             assert self._hedge is not None
             assert self._whole is not None

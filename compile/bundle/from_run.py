@@ -18,6 +18,7 @@ from modeltree.manifest import (
     VariantAccuracy,
     decode_manifest,
     encode_manifest,
+    number_formats_of,
     paths_of,
     roles_of,
 )
@@ -59,7 +60,13 @@ def compile_run(
             raise DataError(f"{program_path(run, name)} is missing, and the tree names it: run the search again")
     with staged(out, overwrite=overwrite) as folder:
         writer = Writer(
-            run=run, folder=folder, wanted=wanted, kept=Kept(cache), tools=tools or real_tools(cache, tune), tune=tune
+            run=run,
+            folder=folder,
+            wanted=wanted,
+            kept=Kept(cache),
+            tools=tools or real_tools(cache, tune),
+            tune=tune,
+            formats=number_formats_of(tree),
         )
         blocks = writer.blocks(roles, progress)
         manifest = Manifest(

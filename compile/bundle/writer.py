@@ -29,7 +29,10 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """Puts the files of one bundle into a folder."""
+    """Puts the files of one bundle into a folder.
+
+    formats : block -> the number format that the tree computes it in; variant `f32` is compiled so.
+    """
 
     run: Path
     folder: Path
@@ -37,6 +40,7 @@ class Writer:
     kept: Kept
     tools: Tools
     tune: str | None = None
+    formats: Mapping[str, str] = field(default_factory=dict)
     places: dict[tuple[str, str], str] = field(default_factory=dict)
     programs: dict[str, Any] = field(default_factory=dict)
 
@@ -69,16 +73,17 @@ class Writer:
         self, block: str, digest: str, target: Target, variant: str, batch: int
     ) -> tuple[Facts, LibraryEntry]:  # fmt: skip
         """Compile a block once, or take it from the cache; run it against torch where that is possible."""
-        key = key_of("library", block, digest, msgspec.to_builtins(target), variant, batch, versions())
+        weights = self.formats.get(block, "f32") if variant == "f32" else variant
+        key = key_of("library", block, digest, msgspec.to_builtins(target), weights, batch, versions())
         there = None if self.wanted.dump or (self.tune and not target.runs_here) else self.kept.get(key)
-        facts, library = there or self.compiled(block, target, variant, batch)
+        facts, library = there or self.compiled(block, target, variant, weights, batch)
         if self.wanted.verify and not target.runs_here and facts.vouched_error is None:
-            vouched = self.tools.vouch_block(self.program(block), target, batch=batch, weights=variant)
+            vouched = self.tools.vouch_block(self.program(block), target, batch=batch, weights=weights)
             if vouched is not None:
                 facts, there = _deviating(facts, "vouched_error", vouched), None
         file = self.place(library_file(target.name, block, variant=variant, batch=batch), library)
         if self.wanted.verify and target.runs_here and facts.max_abs_error is None:
-            error = self.tools.verify_block(self.program(block), self.folder / file.file, batch=batch, weights=variant)
+            error = self.tools.verify_block(self.program(block), self.folder / file.file, batch=batch, weights=weights)
             facts, there = _deviating(facts, "max_abs_error", error), None
         if there is None:
             self.kept.put(key, facts, library)
@@ -86,15 +91,16 @@ class Writer:
             file=file.file, sha256=file.sha256, bytes=file.bytes, target=target.name, batch=batch, variant=variant,
             weight_bytes=facts.weight_bytes, workspace_bytes=facts.workspace_bytes, macs=facts.macs,
             max_abs_error=facts.max_abs_error, vouched_error=facts.vouched_error, relative_error=facts.relative_error,
+            number_format=weights if weights != variant else "",
         )  # fmt: skip
 
-    def compiled(self, block: str, target: Target, variant: str, batch: int) -> tuple[Facts, bytes]:
-        """Have a block compiled."""
+    def compiled(self, block: str, target: Target, variant: str, weights: str, batch: int) -> tuple[Facts, bytes]:
+        """Have a block compiled; `weights` is what the variant means for it."""
         dump = None
         if self.wanted.dump is not None:
             file = Path(library_file(target.name, block, variant=variant, batch=batch))
             dump = self.wanted.dump / file.relative_to("lib").with_suffix("")
-        made = self.tools.compile_block(self.program(block), target, batch=batch, weights=variant, dump=dump)
+        made = self.tools.compile_block(self.program(block), target, batch=batch, weights=weights, dump=dump)
         assert made.input_shape[0] == made.output_shape[0] == batch
         facts = Facts(
             sha256=sha256(made.library), in_shape=tuple(made.input_shape[1:]), out_shape=tuple(made.output_shape[1:]),

@@ -31,7 +31,7 @@ from modeltree.manifest.places import (
     onnx_file,
     runtime_file,
 )
-from modeltree.manifest.tree_parts import paths_of, roles_of
+from modeltree.manifest.tree_parts import number_formats_of, paths_of, roles_of
 
 __all__ = [
     "MANIFEST_FORMAT",
@@ -54,6 +54,7 @@ __all__ = [
     "encode_manifest",
     "is_manifest",
     "library_file",
+    "number_formats_of",
     "onnx_file",
     "paths_of",
     "roles_of",

@@ -41,7 +41,9 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class LibraryEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A block compiled for one target, one kind of weights and one batch size.
 
-    variant : how weights are kept: `f32`, `bf16`, `int8`, ...
+    variant : how weights are kept: `f32`, `bf16`, `int8`, ...; `f32` means as the tree says, which is f32 unless the
+        search chose another format for the block.
+    number_format : that one, where it is not f32; not written otherwise.
     weight_bytes : of the packed weights inside. workspace_bytes : for feature maps while it runs. macs : a whole batch.
     max_abs_error : against the torch block, as the compiler measured it; None where it was not run.
     vouched_error : the same of its twin: its stages and tiles as code for the machine that compiled; None without one.
@@ -58,6 +60,7 @@ class LibraryEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_abs_error: float | None = msgspec.field(default_factory=lambda: None)  # a factory's default is always written
     vouched_error: float | None = msgspec.field(default_factory=lambda: None)
     relative_error: float | None = None
+    number_format: str = ""
 
     def __post_init__(self) -> None:
         check_place(self.file)

@@ -24,6 +24,24 @@ def paths_of(tree: ModelTree) -> tuple[PathEntry, ...]:
     return tuple(found)
 
 
+def number_formats_of(tree: ModelTree) -> dict[str, str]:
+    """The format that the tree computes each block in, by hash; f32 for rests.
+
+    Raises
+    ------
+    FormatError : two nodes ask for one block in two formats.
+    """
+    found = dict.fromkeys(roles_of(tree), "f32")
+    asked: dict[str, str] = {}
+    for node in tree.nodes:
+        if node.block and asked.setdefault(node.block, node.number_format) != node.number_format:
+            raise FormatError(
+                f"block {node.block} is asked for in {asked[node.block]} and in {node.number_format}: a block has one "
+                "number format, give the other one another name"
+            )
+    return found | asked
+
+
 def roles_of(tree: ModelTree) -> dict[str, tuple[Role, ...]]:
     """Every block and rest that the tree names, by hash, with its roles; sorted by hash.
 

@@ -45,6 +45,32 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     note: str = ""
 
 
+class FormatPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What layers with weights cost in a number format; fields as the profile's own.
+
+    ns_per_weight_byte, ns_per_map_byte : per byte of float32, as there, however the format holds it.
+
+    Raises
+    ------
+    ConfigError : a coefficient is missing, unknown, negative or not finite.
+    """
+
+    ns_per_mac: dict[str, float]
+    overhead_us: float
+    ns_per_weight_byte: float = 0.0
+    ns_per_map_byte: float = 0.0
+    strided_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if set(self.ns_per_mac) != set(MAC_KINDS):
+            raise ConfigError(f"ns_per_mac has {sorted(self.ns_per_mac)}: it must have exactly {sorted(MAC_KINDS)}")
+        names = ("overhead_us", "ns_per_weight_byte", "ns_per_map_byte", "strided_ratio")
+        scalars = {name: getattr(self, name) for name in names}
+        for what, value in (self.ns_per_mac | scalars).items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"coefficient {what} is {value}: it must be finite and at least 0")
+
+
 class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one image costs on one device, batch 1, 32-bit floats.
 
@@ -62,6 +88,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     frame_ns_per_byte : to pack a byte of a hand-over that is not coded; 0: not known.
     call_ms : once for every block that is run (device) or asked for (cloud), beside its layers; 0: not known.
     energy : what computing and sending take from its battery, above idle; None where nobody asked.
+    number_formats : prices in other formats than f32, by their names in `nas compile --weights`.
 
     Raises
     ------
@@ -84,6 +111,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     frame_ns_per_byte: float = 0.0
     call_ms: float = 0.0
     energy: Energy | None = None
+    number_formats: dict[str, FormatPrice] = {}
     version: int = PROFILE_VERSION
 
     def __post_init__(self) -> None:
@@ -107,18 +135,28 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"coefficient {what} is {value}: it must be finite and at least 0")
 
-    def layer_ms(self, spec: LayerSpec) -> float:
+    def layer_ms(self, spec: LayerSpec, number_format: str = "f32") -> float:
         """Time of one layer. Counts dense MACs: without sparse kernels a zero costs as much as any other weight."""
         if spec.kind in self.ns_per_element:
             return ms_from_ns(self.ns_per_element[spec.kind] * spec.elements)
-        ratio = self.strided_ratio if spec.kind == "conv3x3" and not spec.plain else 1.0
-        work_ns = ratio * self.ns_per_mac[spec.kind] * spec.dense_macs
-        read_ns = self.ns_per_weight_byte * spec.weight_bytes + self.ns_per_map_byte * spec.map_bytes
-        return ms_from_ns(work_ns + read_ns) + ms_from_us(self.overhead_us)
+        price: DeviceProfile | FormatPrice = self
+        if number_format != "f32":
+            if number_format not in self.number_formats:
+                raise unknown(f"number format of profile {self.name}", number_format, ["f32", *self.number_formats])
+            price = self.number_formats[number_format]
+        strided = spec.kind == "conv3x3" and not spec.plain
+        work_ns = (price.strided_ratio if strided else 1.0) * price.ns_per_mac[spec.kind] * spec.dense_macs
+        read_ns = price.ns_per_weight_byte * spec.weight_bytes + price.ns_per_map_byte * spec.map_bytes
+        return ms_from_ns(work_ns + read_ns) + ms_from_us(price.overhead_us)
 
-    def compute_ms(self, layers: Iterable[LayerSpec]) -> float:
-        """Time of layers run one after the other."""
-        return math.fsum(map(self.layer_ms, layers))
+    def compute_ms(self, layers: Iterable[LayerSpec], number_format: str = "f32") -> float:
+        """Time of layers run one after the other.
+
+        Raises
+        ------
+        ConfigError : the profile has no prices for the format.
+        """
+        return math.fsum(self.layer_ms(layer, number_format) for layer in layers)
 
     def jpeg_ms(self, height: int, width: int) -> float:
         """Time to encode (or decode) an RGB image of that size as JPEG."""

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from compile.targets import target_names
+from nas.names import NUMBER_FORMATS
 
 
 def profile(
@@ -13,6 +14,14 @@ def profile(
     target: Annotated[str, typer.Option(help=f"One of {', '.join(target_names())}, or a target's file.json")] = "host",
     name: Annotated[str | None, typer.Option(help="Goes into trees and reports. The file's name unless said")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a call. The target's unless said")] = None,
+    number_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help=f"Price it too, for nas search --formats: {', '.join(NUMBER_FORMATS[1:])}; again for "
+            "more. Each takes as long as the rest",
+        ),
+    ] = None,
     rpc: Annotated[
         str | None, typer.Option(help="host:port of python -m tvm.exec.rpc_server on the device; here unless said")
     ] = None,
@@ -33,7 +42,9 @@ def profile(
     import msgspec
     import numpy as np
 
+    from compile.formats import format_of
     from compile.targets import load_target
+    from modeltree.errors import unknown
     from modeltree.files import check_writable
     from modeltree.profiles import save_profile
     from nas.bases import build
@@ -42,6 +53,7 @@ def profile(
     from nas.profiling import (
         checked,
         checks_text,
+        format_price,
         jpeg_ns_per_pixel,
         open_timer,
         profiled,
@@ -52,6 +64,11 @@ def profile(
 
     check_writable(out)
     known = load_target(target)
+    formats = list(dict.fromkeys(number_format or []))
+    for form in formats:
+        if form not in NUMBER_FORMATS[1:]:
+            raise unknown("number format", form, NUMBER_FORMATS[1:])
+        format_of(form, known)
     count = threads or known.threads
     known = msgspec.structs.replace(known, threads=count)
     rng = np.random.default_rng(seed)
@@ -69,6 +86,12 @@ def profile(
             bases, found.profile, timer, branches=check, image_size=image_size, rounds=rounds, burst_s=burst_ms / 1e3,
             rng=rng, progress=lambda done, total, text: progress("check", done, total, text),
         )  # fmt: skip
+    prices = {}
+    for form in formats:
+        with open_timer(known, count, rpc=rpc, tiles=tiles, weights=form) as timer, stages(quiet=False) as progress:
+            prices[form] = format_price(timer, rounds=rounds, burst_s=burst_ms / 1e3, rng=rng, progress=progress)
+    if prices:
+        save_profile(msgspec.structs.replace(found.profile, number_formats=prices), out)
     print(profiled_text(found), end="")
     if branches:
         print(checks_text(branches), end="")

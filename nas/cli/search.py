@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.picture_options import Channels, ImageSize, Mean, Resize, Std, numbers, picture_settings
-from nas.names import EXECUTORS, IMAGE_CODES, METHODS, TECHNIQUE_NAMES
+from nas.names import EXECUTORS, IMAGE_CODES, METHODS, NUMBER_FORMATS, TECHNIQUE_NAMES
 
 _CORES = os.cpu_count() or 1
 
@@ -90,6 +90,13 @@ def search(
     energy_mj: Annotated[
         float | None, typer.Option(help="What an inference may take from the battery on average, in mJ")
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            help=f"Number formats a block may be computed in: {','.join(NUMBER_FORMATS)}, as the device's "
+            "profile prices them (nas profile --format)"
+        ),
+    ] = "f32",
     distillation: Annotated[str, typer.Option(help="block (variants once) or branch (every network whole)")] = "block",
     finetune_steps: Annotated[int | None, typer.Option(help="Of joint fine-tuning; 0 leaves it out")] = None,
     fair_chances: Annotated[bool, typer.Option(help="Force exploration of deeper blocks at first")] = True,
@@ -120,6 +127,7 @@ def search(
         bottleneck=tuple(numbers("bottleneck", bottleneck, float)), energy_mj=energy_mj,
         time_here=time_here,
         image_codes=() if image_codes == "none" else tuple(filter(None, map(str.strip, image_codes.split(",")))),
+        formats=tuple(filter(None, map(str.strip, formats.split(",")))),
         executor=executor, workers=workers, allow_chance=allow_chance, metric=metric,
         outputs=tuple(filter(None, map(str.strip, outputs.split(",")))),
         **picture_settings(image_size=image_size, channels=channels, resize=resize, mean=mean, std=std),

@@ -86,7 +86,7 @@ def print_libraries(folder: Path, manifest: "Manifest") -> None:
         for one in block.libraries:
             table.add_row(
                 name[:8], what, _shape(block.in_shape), _shape(block.out_shape), one.target,
-                one.variant, str(one.batch), f"{one.macs / 1e6:.2f}", f"{one.bytes / 1e3:.0f}",
+                one.number_format or one.variant, str(one.batch), f"{one.macs / 1e6:.2f}", f"{one.bytes / 1e3:.0f}",
                 _checked(one),
             )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 200).print(table)

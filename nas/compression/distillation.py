@@ -1,10 +1,12 @@
 """Training one variant to do what its base layer does: block-wise knowledge distillation."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from nas.training.train import one_cycle
 from transforms import Variant
 
 _AT_ONCE = 2**24  # numbers of a feature map, for all images of a batch
@@ -14,17 +16,21 @@ _AT_ONCE = 2**24  # numbers of a feature map, for all images of a batch
 class DistilConfig:
     """How a variant is distilled.
 
-    steps : of Adam with a one-cycle rate.
+    steps : of Adam at most, in `rounds` of which each has a one-cycle rate; a round that gains less than a share of
+        `settled` of the error is the last.
     batch_size : images a step.
     lr : highest rate for a variant that starts far from its target; one that starts near (a relative error under
-        `near`) gets a tenth, so that a good start is not thrown away, and one under `done` is left as it is.
+        `near`) gets a tenth, so that a good start is not thrown away.
+    enough : relative error of the network's output with a variant that needs no steps at all.
     """
 
     steps: int = 200
+    rounds: int = 4
     batch_size: int = 64
     lr: float = 3e-3
     near: float = 0.15
-    done: float = 1e-4
+    settled: float = 0.1
+    enough: float = 2e-3
     seed: int = 0
 
 
@@ -46,28 +52,51 @@ def distil(
 ) -> tuple[Variant, float]:  # fmt: skip
     """Train a copy of `variant` to give `targets` (n, *out_shape) for `inputs` (n, *in_shape).
 
-    Returns the better of the start and the trained one, by relative error on the held-back pair, and that error.
-    Deterministic for a given config and number of threads.
+    Returns the best of the start and what every round ended with, by relative error on the held-back pair, and that
+    error. Deterministic for a given config and number of threads.
     """
-    start = relative_error(variant, *held_back)
-    if start <= config.done or not any(True for _ in variant.parameters()):
-        return variant, start
+    best, least = variant, relative_error(variant, *held_back)
+    if not any(True for _ in variant.parameters()):
+        return best, least
     trained = copy.deepcopy(variant).train()
     rng = torch.Generator().manual_seed(config.seed)
-    peak = config.lr if start > config.near else config.lr / 10
+    peak = config.lr if least > config.near else config.lr / 10
     optimiser = torch.optim.Adam(trained.parameters(), lr=peak)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=config.steps)
-    scale = max(float(targets[:1024].var()), 1e-12)
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(config.steps):
-        if len(order) < config.batch_size:
-            order = torch.randperm(len(inputs), generator=rng)
-        chosen, order = order[: config.batch_size].sort().values, order[config.batch_size :]
-        loss = (trained(inputs[chosen]) - targets[chosen]).square().mean() / scale
+    batches = _batches(inputs, targets, config.batch_size, rng)
+    for _ in range(config.rounds):
+        _round_(trained, optimiser, batches, max(1, config.steps // config.rounds), peak)
+        error = relative_error(trained.eval(), *held_back)
+        gained = 1.0 - error / max(least, 1e-30)
+        if error < least:
+            best, least = copy.deepcopy(trained), error
+        if gained < config.settled:
+            break
+    return best, least
+
+
+def _round_(
+    trained: Variant, optimiser: torch.optim.Optimizer, batches: Iterator[tuple[torch.Tensor, torch.Tensor, float]],
+    steps: int, peak: float,
+) -> None:  # fmt: skip
+    """Some steps in place, with a rate that rises to `peak` and falls to nothing."""
+    trained.train()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = peak * one_cycle((step + 0.5) / steps)
+        x, y, scale = next(batches)
+        loss = (trained(x) - y).square().mean() / scale
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        schedule.step()
-    trained.eval()
-    end = relative_error(trained, *held_back)
-    return (trained, end) if end < start else (variant, start)
+
+
+def _batches(
+    inputs: torch.Tensor, targets: torch.Tensor, size: int, rng: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Inputs, targets and the targets' variance, without end, every pass in another order."""
+    scale = max(float(targets[:1024].var()), 1e-12)
+    while True:
+        order = torch.randperm(len(inputs), generator=rng)
+        for chosen in order.split(size)[: max(1, len(order) // size)]:
+            positions = chosen.sort().values
+            yield inputs[positions], targets[positions], scale

@@ -1,4 +1,4 @@
-"""The variant library: every (unit, technique, rate) distilled once, kept by content, plugged in ever after."""
+"""The variant library: every (unit, technique, rate) made once, kept by content, plugged in ever after."""
 
 import hashlib
 import json
@@ -6,10 +6,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from compile.program_file import read_program
-from modeltree.errors import DataError, NotApplicable
+from modeltree.errors import DataError
 from modeltree.files import write_bytes
-from modeltree.layers import LayerSpec
+from modeltree.profiles import DeviceProfile
 from nas.compression.budget import (
     first_place,
     probe_count,
@@ -30,7 +30,8 @@ from nas.compression.budget import (
     unit_images,
     waves,
 )
-from nas.compression.distillation import DistilConfig, distil
+from nas.compression.candidates import LANES, Choice, Record, candidates, covered, outdone, slower
+from nas.compression.distillation import DistilConfig, distil, relative_error
 from nas.compression.features import Features, write_features
 from nas.jobs.batches import images_at_once
 from nas.jobs.executors import Executor
@@ -40,54 +41,9 @@ from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, tec
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
 
-LANES = 16
-"""Numbers in the widest vectors that we compile for: a multiple of it is one of the vectors of every target."""
+__all__ = ["LANES", "Choice", "Library", "Record", "build_library", "candidates", "covered", "library_folder"]
 
-_RECIPE = 3  # raise it when distillation changes what a variant comes out as
-
-
-class Choice(NamedTuple):
-    """A technique at a rate."""
-
-    technique: str
-    rate: float
-
-    def __str__(self) -> str:
-        return self.technique if self.rate == 1.0 else f"{self.technique}@{self.rate:g}"
-
-    @property
-    def ends_network(self) -> bool:
-        """Whether the units behind are not needed."""
-        known = TECHNIQUES.get(self.technique)
-        return known is not None and known.ends_network
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of a variant.
-
-    error : of its output, relative to the variance of the base unit's, on held-back images.
-    logit_error : of the whole network's output with this variant alone plugged in, relative likewise.
-    drop : points of accuracy lost on the probe images with this variant alone plugged in; may be negative.
-    layers : what it costs on its own.
-    kept : channels that reach its restoring map, 0 if it has none (every technique but pruning).
-    foldable : whether a pruned neighbour in front can fold into it.
-    """
-
-    unit: int
-    technique: str
-    rate: float
-    error: float
-    logit_error: float
-    drop: float
-    seconds: float
-    layers: tuple[LayerSpec, ...]
-    kept: int
-    foldable: bool
-
-    @property
-    def choice(self) -> Choice:
-        """Technique and rate."""
-        return Choice(self.technique, self.rate)
+_RECIPE = 5  # raise it when distillation changes what a variant comes out as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +70,7 @@ class Library:
 
     def variant(self, network: Network, unit: int, choice: Choice) -> Variant:
         """The distilled variant, as a new module."""
-        module = technique(choice.technique).structure(network.units[unit], choice.rate)
-        path = self.folder / _file_name(unit, choice)
-        try:
-            module.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DataError(f"variant {path} cannot be read ({reason}): delete it and run again") from error
-        return module.eval()
+        return read_variant(network, self.folder, unit, choice)
 
     def variants(self, network: Network, plan: Mapping[int, Choice]) -> dict[int, nn.Module]:
         """Modules for a plan: unit index -> choice; units that are not named stay as they are."""
@@ -139,47 +88,38 @@ class _Context:
     measure: Measure = TOP1
 
 
+def read_variant(network: Network, folder: Path, unit: int, choice: Choice) -> Variant:
+    """A variant that a library's folder holds, as a new module.
+
+    Raises
+    ------
+    DataError : it is not there, or damaged.
+    """
+    module = technique(choice.technique).structure(network.units[unit], choice.rate)
+    path = folder / _file_name(unit, choice)
+    try:
+        module.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"variant {path} cannot be read ({reason}): delete it and run again") from error
+    return module.eval()
+
+
 def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Path:
     """Where the variants of a base network (fingerprint) on a data set (fingerprint) live under `root`."""
     key = json.dumps([_RECIPE, base, data, msgspec.to_builtins(config)])
     return root / hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
-def covered(unit: Unit, choice: Choice) -> tuple[int, ...]:
-    """The units that a variant takes the place of, in order."""
-    if choice.ends_network:
-        return tuple(range(unit.index, unit.index + unit.fc_span))
-    known = TECHNIQUES.get(choice.technique)
-    body = None if known is None else known.reach(unit)
-    return (unit.index,) if body is None else body.units
-
-
-def candidates(
-    network: Network, names: Iterable[str], lanes: int = LANES
-) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
-    """Every (unit, choice) that applies, and the reasons of those that do not.
-
-    lanes : numbers in a vector of the target; of channels that a technique leaves out, whole vectors are kept.
-    """
-    applies, declined = [], {}
-    for unit in network.units:
-        for name in names:
-            for rate in technique(name).rates_for(unit, lanes):
-                key = (unit.index, Choice(name, rate))
-                try:
-                    technique(name).structure(unit, rate)
-                    applies.append(key)
-                except NotApplicable as reason:
-                    declined[key] = str(reason)
-    return applies, declined
-
-
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
-    executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), config: DistilConfig | None = None,
-    lanes: int = LANES, progress: Progress = silent, measure: Measure = TOP1,
+    executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), device: DeviceProfile | None = None,
+    config: DistilConfig | None = None, lanes: int = LANES, progress: Progress = silent, measure: Measure = TOP1,
 ) -> Library:  # fmt: skip
-    """Distil what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
+    """Make what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
+
+    Every variant begins with what a closed form gives. Steps of gradient follow only where the network still suffers,
+    and where no other variant of the unit is as fast and does no harm.
 
     Parameters
     ----------
@@ -187,27 +127,66 @@ def build_library(
     fit : (n, c, h, w) normalised images to distil on.
     probe : held-back images and labels, or what else `measure` holds answers against, to judge variants on. How many
         of both are used, and how many features are on disk at once, `nas.compression.budget` says.
+    device : where the network shall run; variants that save no time there are left out. None keeps them all.
     """
     config = config or DistilConfig()
     wanted, declined = candidates(network, names, lanes)
+    declined |= slower(network, wanted, device) if device else {}
+    wanted = [key for key in wanted if key not in declined]
     records = {key: record for key in wanted if (record := _read_record(folder, *key)) is not None}
+    count = probe_count(network.spec, len(probe[0]))
+    builder = _Builder(network, program, folder, fit, (probe[0][:count], probe[1][:count]), executor, config, measure)
+
+    def told(done: int) -> None:
+        progress(done, len(wanted), "variants")
+
     missing = [key for key in wanted if key not in records]
-    progress(len(records), len(wanted), "variants")
-    if missing:
-        scratch_root = folder / "scratch"
-        scratch_root.mkdir(parents=True, exist_ok=True)
-        _sweep(scratch_root)
-        count = probe_count(network.spec, len(probe[0]))
-        judged = probe[0][:count], probe[1][:count]
-        for wave in waves(network, missing, len(fit), count):
-            with tempfile.TemporaryDirectory(dir=scratch_root, prefix=f"{os.getpid()}-") as scratch:
-                context = _written(network, program, folder, fit, judged, Path(scratch), wave, config)
-                context = replace(context, measure=measure)
-                for index, record in executor.run(_setup, _distil_one, context, wave):
-                    records[wave[index]] = record
-                    progress(len(records), len(wanted), "variants")
-    ordered = {key: records[key] for key in wanted}
-    return Library(folder=folder, records=ordered, declined=declined)
+    told(sum(one.settled for one in records.values()))
+    for key, record in builder.run(_start_one, missing):
+        records[key] = record
+        if record.settled:
+            told(sum(one.settled for one in records.values()))
+    alone = {key: one for key, one in records.items() if covered(network.units[key[0]], key[1]) == (key[0],)}
+    beaten = outdone(alone, device, config.enough) if device else {}
+    if beaten:
+        told(len(beaten) + sum(one.settled for one in records.values()))
+    for key, record in builder.run(_distil_one, [k for k in wanted if not records[k].settled and k not in beaten]):
+        records[key] = record
+        told(len(beaten) + sum(one.settled for one in records.values()))
+    ordered = {key: records[key] for key in wanted if records[key].settled}
+    return Library(folder=folder, records=ordered, declined=declined | beaten)
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Runs tasks in parts whose features fit on disk together."""
+
+    network: Network
+    program: Path
+    folder: Path
+    fit: torch.Tensor
+    probe: tuple[torch.Tensor, np.ndarray]
+    executor: Executor
+    config: DistilConfig
+    measure: Measure
+
+    def run(
+        self, work: Callable[[Any, Any], Record], tasks: Sequence[tuple[int, Choice]]
+    ) -> Iterator[tuple[tuple[int, Choice], Record]]:  # fmt: skip
+        """Each task and its record, as they are done."""
+        if not tasks:
+            return
+        root = self.folder / "scratch"
+        root.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        for wave in waves(self.network, tasks, len(self.fit), len(self.probe[0])):
+            with tempfile.TemporaryDirectory(dir=root, prefix=f"{os.getpid()}-") as scratch:
+                context = _written(
+                    self.network, self.program, self.folder, self.fit, self.probe, Path(scratch), wave, self.config
+                )
+                context = replace(context, measure=self.measure)
+                for index, record in self.executor.run(_setup, work, context, wave):
+                    yield wave[index], record
 
 
 def _written(
@@ -244,22 +223,47 @@ def _setup(context: _Context) -> tuple[_Context, Network]:
     return context, analyse(read_program(context.program))
 
 
-def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Record:
+def _start_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Record:
+    """A variant as its closed form gives it, judged; settled if that is good enough."""
     context, network = state
-    index, choice = task
     began = time.perf_counter()
-    unit, fit, probe = network.units[index], Features(context.fit), Features(context.probe)
-    source, target = _ends(network, unit, choice)
-    count = min(unit_images(unit, len(fit[node])) for node in (source, target))
-    inputs, targets = fit[source][:count], fit[target][:count]
+    unit, inputs, targets, held = _material(context, network, task)
     samples = sample_images(unit)
-    start = technique(choice.technique).apply(unit, choice.rate, (inputs[:samples], targets[:samples]))
-    held = unit_images(unit, len(context.labels))
+    start = technique(task[1].technique).apply(unit, task[1].rate, (inputs[:samples], targets[:samples]))
+    return _recorded(context, network, task, start, relative_error(start, *held), began, settled=False)
+
+
+def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Record:
+    """A variant trained from its closed form, which `_start_one` has left."""
+    context, network = state
+    began = time.perf_counter()
+    unit, inputs, targets, held = _material(context, network, task)
+    start = read_variant(network, context.folder, *task)
     config = replace(context.config, batch_size=step_images(unit, context.config.batch_size))
-    if technique(choice.technique).solved:
-        config = replace(config, done=config.near)
-    variant, error = distil(start, inputs, targets, (probe[source][:held], probe[target][:held]), config)
-    logit_error, drop = _effect(network, index, variant, probe, context)
+    variant, error = distil(start, inputs, targets, held, config)
+    return _recorded(context, network, task, variant, error, began, settled=True)
+
+
+def _material(
+    context: _Context, network: Network, task: tuple[int, Choice]
+) -> tuple[Unit, torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """A unit, what enters a variant, what that shall give, and both for images held back."""
+    unit, fit, probe = network.units[task[0]], Features(context.fit), Features(context.probe)
+    source, target = _ends(network, unit, task[1])
+    count = min(unit_images(unit, len(fit[node])) for node in (source, target))
+    held = unit_images(unit, len(context.labels))
+    return unit, fit[source][:count], fit[target][:count], (probe[source][:held], probe[target][:held])
+
+
+def _recorded(
+    context: _Context, network: Network, task: tuple[int, Choice], variant: Variant, error: float, began: float, *,
+    settled: bool,
+) -> Record:  # fmt: skip
+    """Judge a variant in the whole network, and write it."""
+    index, choice = task
+    logit_error, drop = _effect(network, index, variant, Features(context.probe), context)
+    settled |= logit_error <= context.config.enough or not any(True for _ in variant.parameters())
+    settled |= technique(choice.technique).solved and error <= context.config.near
     restore = variant.restore
     record = Record(
         unit=index,
@@ -269,9 +273,10 @@ def _distil_one(state: tuple[_Context, Network], task: tuple[int, Choice]) -> Re
         logit_error=logit_error,
         drop=drop,
         seconds=time.perf_counter() - began,
-        layers=tuple(module_specs(variant, network.shape_of(source))),
+        layers=tuple(module_specs(variant, network.shape_of(_ends(network, network.units[index], choice)[0]))),
         kept=restore.in_channels if isinstance(restore, nn.Conv2d) else 0,
         foldable=entry(variant) is not None,
+        settled=settled,
     )
     data = save(variant.state_dict(), metadata={"record": msgspec.json.encode(record).decode()})
     write_bytes(context.folder / _file_name(index, choice), data)

@@ -27,6 +27,7 @@ from nas.exits.places import exit_places
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
+from nas.training.task import FACTORY
 from runtime.selection.early_exit import entropies_nats
 from runtime.wire.codec import FLOAT_BITS
 from runtime.wire.frames import encode
@@ -57,7 +58,8 @@ def learn_endings(config: SearchConfig, prepared: Prepared, folder: Path, progre
     """
     network = prepared.network
     places = exit_places(network, config.exits, base=config.base)
-    given = load_heads(Path(config.weights), network) if config.weights and places else {}
+    own = config.weights not in (None, FACTORY) and places
+    given = load_heads(Path(str(config.weights)), network) if own else {}
     heads = {place: given[place] for place in places if place in given}
     if missing := [place for place in places if place not in heads]:
         heads |= train_heads(prepared, missing, folder, config.seed, progress)

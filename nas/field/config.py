@@ -7,7 +7,7 @@ from pathlib import Path
 from modeltree.errors import ConfigError, unknown
 from modeltree.link.traces import Trace
 from modeltree.units import ms_from_s
-from runtime.selection.branch_selection import SWITCH
+from runtime.selection.branch_selection import MEASURED
 
 LINKS = ("auto", "namespaces", "relay")
 """How the link is made; auto takes namespaces where there is root and `tc`."""
@@ -43,7 +43,7 @@ class FieldConfig:
     weights: str = "f32"
     threads: int | None = None
     mode: str = "prefer-cloud"
-    policy: str = SWITCH
+    policy: str = MEASURED
     deadline_ms: float | None = None
     check: Path | None = None
     seed: int = 0

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from compile.numerics import Numerics
 from modeltree.image_codes import image_code
 from nas.compression.library import Choice, Library
+from nas.compression.number_formats import SIGNED
 from nas.exits.pictures import sent
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
 from nas.jobs.batches import images_at_once
@@ -70,6 +72,7 @@ class Forest(nn.Module):
         self.thresholds: dict[PlanPath, float] = {}
         self._names: dict[PlanPath, str] = {}
         self._preprocessing = space.endings.preprocessing
+        self._formats = space.formats
         self._starts: dict[PlanPath, int] = {}
         for path in self.paths:
             for depth in range(1, len(path) + 1):
@@ -131,11 +134,23 @@ class Forest(nn.Module):
         for path in self.paths if paths is None else paths:
             for depth in range(1, len(path) + 1):
                 if path[:depth] not in known:
-                    known[path[:depth]] = self.node(path[:depth])(known[path[: depth - 1]])
+                    known[path[:depth]] = self._run(path[:depth], known[path[: depth - 1]])
             code = self.endings[path].picture
             if code and code not in received:
                 received[code] = self._received(images, code)
             yield path, self._end(path, received[code] if code else known[path])
+
+    def number_format(self, prefix: PlanPath) -> str:
+        """What the node at the end of a path's first part is computed in."""
+        return self._formats[self.endings[prefix].form]
+
+    def _run(self, prefix: PlanPath, x: torch.Tensor) -> torch.Tensor:
+        """The device's part of a node, rounded as its number format does it."""
+        number_format, node = self.number_format(prefix), self.node(prefix)
+        if number_format == "f32":
+            return torch.as_tensor(node(x))
+        with Numerics(number_format, signed=SIGNED):
+            return torch.as_tensor(node(x))
 
     def trains(self, path: PlanPath) -> bool:
         """Whether a path has weights that may change."""

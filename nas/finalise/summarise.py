@@ -31,7 +31,7 @@ from nas.treesearch.search_spaces import SearchSpaces
 from nas.treesearch.space import Scenario
 
 _STARTS = 200
-_PACKAGES = ("torch", "torch-pruning", "tensorly", "networkx", "numpy", "scipy", "scikit-learn", "msgspec")
+_PACKAGES = ("torch", "torch-pruning", "networkx", "numpy", "scipy", "scikit-learn", "msgspec")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,7 @@ class _Growing:
             handover=self._handover(block.start + plan.partition, ending) if sends else None,
             leaf=self._leaf(self.chance[node], branch, types) if ends else None,
             children=tuple(self.number[entry] for entry in children if entry in self.number),
+            number_format=self.spaces.tree.formats[ending.form if plan.partition or ending.kind == EXIT else 0],
         )
 
     def _leaving(self, node: int) -> Node:
@@ -238,7 +239,8 @@ def export_blocks(network: Network, forest: Forest, branches: Sequence[PlanPath]
             prefix = branch[:depth]
             start, stop, ending = forest.start(prefix), forest.places[prefix], forest.endings[prefix]
             if prefix not in blocks and (stop > start or ending.kind == EXIT or ending.kept):
-                blocks[prefix] = write_block(forest.node(prefix), spec.places[start].shape, folder)
+                shape, number_format = spec.places[start].shape, forest.number_format(prefix)
+                blocks[prefix] = write_block(forest.node(prefix), shape, folder, number_format)
             if prefix not in heads and ending.kind == CONFIDENT:
                 heads[prefix] = write_block(forest.head(prefix), spec.places[stop].shape, folder)
         rest = forest.rest(branch)

@@ -6,10 +6,10 @@
 
 from nas.profiling.checking import Checked, checked
 from nas.profiling.device import open_timer, provenance
-from nas.profiling.measuring import Profiled, jpeg_ns_per_pixel, profiled, webp_ns_per_pixel
+from nas.profiling.measuring import Profiled, format_price, jpeg_ns_per_pixel, profiled, webp_ns_per_pixel
 from nas.profiling.telling import checks_text, profiled_text
 
 __all__ = [
-    "Checked", "Profiled", "checked", "checks_text", "jpeg_ns_per_pixel", "open_timer", "profiled", "profiled_text",
-    "provenance", "webp_ns_per_pixel",
+    "Checked", "Profiled", "checked", "checks_text", "format_price", "jpeg_ns_per_pixel", "open_timer", "profiled",
+    "profiled_text", "provenance", "webp_ns_per_pixel",
 ]  # fmt: skip

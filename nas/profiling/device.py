@@ -27,20 +27,22 @@ class _Elsewhere:
 
 
 @contextlib.contextmanager
-def open_timer(target: Target, threads: int, *, rpc: str | None = None, tiles: Path | None = None) -> Iterator[Timer]:
-    """A timer for a target. tiles : file with tuned tiles, for this machine.
+def open_timer(
+    target: Target, threads: int, *, rpc: str | None = None, tiles: Path | None = None, weights: str = "f32"
+) -> Iterator[Timer]:  # fmt: skip
+    """A timer for a target. tiles : file with tuned tiles, for this machine. weights : number format of all it times.
 
     Raises
     ------
     ConfigError : the target does not run here and no device is named, or nobody answers there.
     """
     if rpc is not None:
-        yield RemoteTimer(rpc, target, threads)
+        yield RemoteTimer(rpc, target, threads, weights)
         return
     if not target.runs_here:
         raise ConfigError(f"{target.name} does not run on this machine: pass --rpc host:port of one, or --target host")
     environment = {"TVM_NUM_THREADS": str(threads), "TVM_BIND_THREADS": "0", "OMP_NUM_THREADS": str(threads)}
-    with Child(LocalTimer, target, threads, tiles, environment=environment) as child:
+    with Child(LocalTimer, target, threads, tiles, weights, environment=environment) as child:
         yield _Elsewhere(child)
 
 

@@ -14,6 +14,9 @@ from modeltree.layers import LayerSpec
 from modeltree.profiles import ELEMENT_KINDS, MAC_KINDS, DeviceProfile, Measurement
 from nas.profiling.timing import Timing
 
+STRIDED = "conv3x3"
+"""The kind whose MACs cost more with a stride or groups: `DeviceProfile.strided_ratio`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -28,11 +31,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Coefficients:
-    """What the fit found; `edge_ns` is per number at a block's edges."""
+    """What the fit found; as in `DeviceProfile`, and `edge_ns` per number at a block's edges."""
 
     ns_per_mac: dict[str, float]
     ns_per_element: dict[str, float]
     ns_per_weight_byte: float
+    ns_per_map_byte: float
+    strided_ratio: float
     overhead_us: float
     edge_ns: float
 
@@ -54,10 +59,16 @@ def fitted(samples: Sequence[Sample]) -> Coefficients:
     times = np.array([sample.timing.ms for sample in samples])
     values, _ = nnls(rows / times[:, None], np.ones(len(times)))
     found = [float(f"{value:.5g}") for value in values]
-    macs, elements, (byte, overhead, edge) = found[: len(MAC_KINDS)], found[len(MAC_KINDS) : -3], found[-3:]
+    macs, elements, others = found[: len(MAC_KINDS)], found[len(MAC_KINDS) : -5], found[-5:]
+    strided, byte, map_byte, overhead, edge = others
+    ns_per_mac = dict(zip(MAC_KINDS, macs))
+    plain = ns_per_mac[STRIDED]
+    if not plain:  # nothing without a stride was measured: what was is all there is
+        ns_per_mac[STRIDED] = strided
     return Coefficients(
-        ns_per_mac=dict(zip(MAC_KINDS, macs)), ns_per_element=dict(zip(ELEMENT_KINDS, elements)),
-        ns_per_weight_byte=byte, overhead_us=overhead, edge_ns=edge,
+        ns_per_mac=ns_per_mac, ns_per_element=dict(zip(ELEMENT_KINDS, elements)), ns_per_weight_byte=byte,
+        ns_per_map_byte=map_byte, overhead_us=overhead, edge_ns=edge,
+        strided_ratio=float(f"{strided / plain:.4g}") if plain and any(map(_strided_macs, samples)) else 1.0,
     )  # fmt: skip
 
 
@@ -65,10 +76,18 @@ def _row(sample: Sample) -> list[float]:
     """Milliseconds that a sample takes for a coefficient of 1 each."""
     layers = sample.layers
     macs = [sum(layer.dense_macs for layer in layers if layer.kind == kind) * 1e-6 for kind in MAC_KINDS]
+    strided = _strided_macs(sample) * 1e-6
+    macs[MAC_KINDS.index(STRIDED)] -= strided
     elements = [sum(layer.elements for layer in layers if layer.kind == kind) * 1e-6 for kind in ELEMENT_KINDS]
     heavy = [layer for layer in layers if layer.kind in MAC_KINDS]
     weights = sum(layer.weight_bytes for layer in heavy) * 1e-6
-    return [*macs, *elements, weights, len(heavy) * 1e-3, sample.edge_numbers * 1e-6]
+    maps = sum(layer.map_bytes for layer in heavy) * 1e-6
+    return [*macs, *elements, strided, weights, maps, len(heavy) * 1e-3, sample.edge_numbers * 1e-6]
+
+
+def _strided_macs(sample: Sample) -> int:
+    """Of 3x3 convolutions that fast kernels do not serve."""
+    return sum(layer.dense_macs for layer in sample.layers if layer.kind == STRIDED and not layer.plain)
 
 
 def residuals(samples: Sequence[Sample], profile: DeviceProfile, edge_ns: float) -> list[Residual]:

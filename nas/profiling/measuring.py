@@ -11,7 +11,7 @@ import numpy as np
 
 from compile.program_file import program_bytes
 from modeltree.image_codes import ImageCode
-from modeltree.profiles import DeviceProfile
+from modeltree.profiles import DeviceProfile, FormatPrice
 from nas.jobs.progress import StageProgress, silent_stages
 from nas.profiling.fitting import Residual, Sample, fitted, measurements, residuals
 from nas.profiling.stacks import Stack, stacks
@@ -48,6 +48,26 @@ def profiled(
         RPC nobody can measure them for us.
     chosen : stacks to measure, all of them by default.
     """
+    samples, taken = _sampled(timer, chosen, rounds, burst_s, rng, progress)
+    found = fitted(samples)
+    profile = DeviceProfile(
+        name=name, description=description,
+        origin=f"{origin}. Left out: {found.edge_ns:.3g} ns per number that enters or leaves a block.",
+        fitted_to=measurements(samples), ns_per_mac=found.ns_per_mac, ns_per_element=found.ns_per_element,
+        overhead_us=found.overhead_us, jpeg_ns_per_pixel=jpeg_ns, ns_per_weight_byte=found.ns_per_weight_byte,
+        ns_per_map_byte=found.ns_per_map_byte, strided_ratio=found.strided_ratio, webp_ns_per_pixel=webp_ns,
+    )  # fmt: skip
+    return Profiled(
+        profile=profile, samples=samples, residuals=tuple(residuals(samples, profile, found.edge_ns)),
+        edge_ns=found.edge_ns, drift=taken.drift, throttled=taken.throttled,
+    )  # fmt: skip
+
+
+def _sampled(
+    timer: Timer, chosen: Sequence[Stack] | None, rounds: int, burst_s: float, rng: np.random.Generator,
+    progress: StageProgress,
+) -> tuple[tuple[Sample, ...], Timings]:  # fmt: skip
+    """Stacks of layers, compiled and timed."""
     wanted = list(stacks() if chosen is None else chosen)
     numbers, described = [], []
     for done, stack in enumerate(wanted):
@@ -67,17 +87,19 @@ def profiled(
         )
         for stack, layers, timing in zip(wanted, described, taken.timings)
     )  # fmt: skip
+    return samples, taken
+
+
+def format_price(
+    timer: Timer, *, rounds: int, burst_s: float, rng: np.random.Generator, chosen: Sequence[Stack] | None = None,
+    progress: StageProgress = silent_stages,
+) -> FormatPrice:  # fmt: skip
+    """What layers cost in the number format that the timer compiles for; arguments as those of `profiled`."""
+    samples, _ = _sampled(timer, chosen, rounds, burst_s, rng, progress)
     found = fitted(samples)
-    profile = DeviceProfile(
-        name=name, description=description,
-        origin=f"{origin}. Left out: {found.edge_ns:.3g} ns per number that enters or leaves a block.",
-        fitted_to=measurements(samples), ns_per_mac=found.ns_per_mac, ns_per_element=found.ns_per_element,
-        overhead_us=found.overhead_us, jpeg_ns_per_pixel=jpeg_ns, ns_per_weight_byte=found.ns_per_weight_byte,
-        webp_ns_per_pixel=webp_ns,
-    )  # fmt: skip
-    return Profiled(
-        profile=profile, samples=samples, residuals=tuple(residuals(samples, profile, found.edge_ns)),
-        edge_ns=found.edge_ns, drift=taken.drift, throttled=taken.throttled,
+    return FormatPrice(
+        ns_per_mac=found.ns_per_mac, overhead_us=found.overhead_us, ns_per_weight_byte=found.ns_per_weight_byte,
+        ns_per_map_byte=found.ns_per_map_byte, strided_ratio=found.strided_ratio,
     )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ _WIDE_KERNELS = {
     5: ((64, 192, 8), (32, 64, 14), (16, 16, 28), (96, 256, 8)),
     7: ((3, 32, 32), (16, 32, 16), (64, 64, 14)),
 }
+_STRIDED = ((3, 32, 64), (32, 64, 32), (64, 128, 16), (128, 256, 8))
 _FC = ((512, 512), (512, 10), (1024, 512), (2048, 1024), (4096, 1024), (4096, 4096), (256, 128), (64, 10))
 _DEPTHWISE = ((32, 32), (64, 32), (128, 16), (256, 8), (512, 4), (512, 2), (96, 28), (192, 14))
 
@@ -95,6 +96,12 @@ def _convolutions() -> Iterator[Stack]:
         yield Stack(
             name=f"conv3x3 /2 {c}>{2 * c} {side}x{side}", kind="conv3x3", module=module, input_shape=(c, side, side)
         )
+    for cin, cout, side in _STRIDED:
+        module = _conv(cin, cout, 3, 2)
+        yield Stack(
+            name=f"conv3x3 /2 alone {cin}>{cout} {side}x{side}", kind="conv3x3", module=module,
+            input_shape=(cin, side, side),
+        )  # fmt: skip
     for k, shapes in _WIDE_KERNELS.items():
         kind = f"conv{k}x{k}"
         for cin, cout, side in shapes:

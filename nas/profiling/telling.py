@@ -15,7 +15,11 @@ def profiled_text(found: Profiled) -> str:
     lines = [profile.origin, ""]
     lines += [f"{kind:12} {value:9.5f} ns/MAC" for kind, value in profile.ns_per_mac.items()]
     lines += [f"{kind:12} {value:9.5f} ns/number" for kind, value in profile.ns_per_element.items()]
-    lines += [f"{'weights':12} {profile.ns_per_weight_byte:9.5f} ns/byte"]
+    lines += [
+        f"{'weights':12} {profile.ns_per_weight_byte:9.5f} ns/byte",
+        f"{'maps':12} {profile.ns_per_map_byte:9.5f} ns/byte",
+    ]
+    lines += [f"{'strided 3x3':12} {profile.strided_ratio:9.3f} times a plain one's"]
     lines += [f"{'a layer':12} {profile.overhead_us:9.3f} us", f"{'JPEG':12} {profile.jpeg_ns_per_pixel:9.3f} ns/pixel"]
     lines += ["", "Linear model against measurement, relative error:"]
     for one in found.residuals:

@@ -34,8 +34,8 @@ class Timer(Protocol):
 class LocalTimer:
     """This machine. Make it in a process with TVM_NUM_THREADS set, so that tiles are tuned as they are used."""
 
-    def __init__(self, target: Any, threads: int, tiles: Path | None) -> None:
-        self._threads, self._compiler = threads, _Compiler(target, tiles)
+    def __init__(self, target: Any, threads: int, tiles: Path | None, weights: str = "f32") -> None:
+        self._threads, self._compiler = threads, _Compiler(target, tiles, weights)
         self._calls: list[Callable[[], object]] = []
 
     def add(self, program: bytes) -> int:
@@ -70,7 +70,7 @@ class RemoteTimer:
     ConfigError : nobody answers, or the target has no TVM runtime.
     """
 
-    def __init__(self, address: str, target: Any, threads: int) -> None:
+    def __init__(self, address: str, target: Any, threads: int, weights: str = "f32") -> None:
         from tvm import rpc
 
         host, _, port = address.rpartition(":")
@@ -84,7 +84,7 @@ class RemoteTimer:
             raise ConfigError(
                 f"no RPC server answers at {address}: start python -m tvm.exec.rpc_server there"
             ) from error
-        self._compiler = _Compiler(target, None)
+        self._compiler = _Compiler(target, None, weights)
         self._session.get_function("runtime.config_threadpool")(1, threads)
         self._calls: list[tuple[Any, list[Any]]] = []
 
@@ -108,9 +108,10 @@ class RemoteTimer:
 
 
 class _Compiler:
-    def __init__(self, target: Any, tiles: Path | None) -> None:
+    def __init__(self, target: Any, tiles: Path | None, weights: str) -> None:
         from compile.tuning import TuningCache
 
+        self.weights = weights
         self.target, self.tiles = target, TuningCache(tiles)
 
     def compiled(self, program: bytes) -> Any:
@@ -118,7 +119,7 @@ class _Compiler:
         from compile.pipeline import compile_block
         from compile.program_file import read_program
 
-        made = compile_block(read_program(program), self.target, cache=self.tiles)
+        made = compile_block(read_program(program), self.target, weights=self.weights, cache=self.tiles)
         self.tiles.save()
         return made
 

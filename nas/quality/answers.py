@@ -82,6 +82,7 @@ class OneTensor(nn.Module):
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x : (n, ...). Answers (n, ...) of a lone output, (n, numbers) of several."""
         tensors = [tensor for _, tensor in named_tensors(self.network(x))]
         tensors = [tensor if tensor.ndim > 1 else tensor[:, None] for tensor in tensors]
         return tensors[0] if len(tensors) == 1 else torch.cat([tensor.flatten(1) for tensor in tensors], 1)

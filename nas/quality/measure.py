@@ -41,7 +41,7 @@ TOP1 = Top1()
 
 
 def percent(scores: list[np.ndarray]) -> float:
-    """The mean of all scores, in percent.
+    """The mean of all scores, each (n,), in percent.
 
     Raises
     ------

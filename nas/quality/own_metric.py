@@ -43,7 +43,7 @@ class OwnMetric:
     chance: float | None = 0.0
 
     def scores(self, answers: torch.Tensor, targets: np.ndarray) -> np.ndarray:
-        """The metric of the whole batch, for each image of it."""
+        """The metric of the whole batch, for each image of it: (n,). answers, targets : (n, ...)."""
         wanted: Any = taken_apart(targets, self.outputs) if self.from_base else _stacked(targets)
         value = self._value(taken_apart(answers.numpy(), self.outputs), wanted)
         return np.full(len(answers), (value - self.low) / (self.high - self.low))

@@ -20,11 +20,12 @@ from nas.data import Dataset, ImageSet, class_names, load_dataset
 from nas.data.split import stratified
 from nas.jobs.progress import Progress
 from nas.quality.measure import TOP1, Measure
+from nas.quality.own_metric import own_metric
 from nas.training.deployability import check_program
 from nas.training.has_learned import fault
 from nas.training.rate import checked_rate
-from nas.training.task import FACTORY, judged, key_of, outputs_of, task_fault
-from nas.training.train import recipe, train
+from nas.training.task import FACTORY, judged, key_of, outputs_of, say_agreement, task_fault
+from nas.training.train import multiplies_bf16, recipe, train
 from transforms import Network, analyse, export
 
 _UNSEEN_SHARE, _UNSEEN_MOST = 0.2, 2000
@@ -106,14 +107,11 @@ def prepare(
         config.base, num_classes=len(classes), image_size=config.image_size, seed=config.seed,
         channels=config.input_shape[0], any_output=True,
     )  # fmt: skip
+    if config.weights not in (None, FACTORY) and (notes := load_weights_(model, Path(str(config.weights)))):
+        progress(1, 1, f"weights: {', '.join(notes)}")
     outputs, whole = outputs_of(model, config, len(classes))
-    if outputs and config.metric is None:
-        kinds = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))} as {one.kind}" for one in outputs)
-        warnings.warn(
-            f"accuracy is agreement with the base network, {kinds}: --outputs NAME=KIND or --metric say otherwise",
-            Remark,
-            stacklevel=2,
-        )
+    if config.metric is not None:
+        own_metric(config.metric, outputs, from_base=True)  # before anything is trained
     if outputs and config.exits != "none":
         raise ConfigError("early exits answer with classes: leave --exits out for a network of another task")
     if config.weights is None and outputs:
@@ -122,24 +120,27 @@ def prepare(
             f"train: pass its --weights, or --weights {FACTORY} where the factory has set them"
         )
     program = folder / "base.pt2"
+    exported = None
     if not program.exists():
         exported = export(whole, config.input_shape)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Remark)  # which the final network gives
+            if config.weights is None:
+                warnings.simplefilter("ignore", Remark)  # which the trained network gives
             check_program(exported)
         check(analyse(exported))
-    if config.weights not in (None, FACTORY) and (notes := load_weights_(model, Path(str(config.weights)))):
-        progress(1, 1, f"weights: {', '.join(notes)}")
     dataset = dataset_of(config, cache)
     if config.weights is not None and dataset.classes:
         dataset = with_unseen_search(dataset, config.seed)
     elif config.weights is None:
         whole = _trained(whole, dataset, config, cache, progress)
     whole.eval()
-    if not program.exists():
-        exported = export(whole, config.input_shape)
-        check_program(exported)
+    if exported is not None:
+        if config.weights is None:
+            exported = export(whole, config.input_shape)
+            check_program(exported)
         write_bytes(program, program_bytes(exported))
+    if outputs and config.metric is None:
+        say_agreement(outputs)
     network = analyse(read_program(program))
     roles = "given" if config.weights is not None else "trained"
     code = hashlib.sha256(network.graph.code.encode()).hexdigest()
@@ -203,7 +204,7 @@ def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
 
 def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Path, progress: Progress) -> nn.Module:
     """The base network trained on this data with the usual recipe, from the cache if it was done before."""
-    how = recipe(dataset, seed=config.seed, model=model)
+    how = replace(recipe(dataset, seed=config.seed, model=model), bf16=multiplies_bf16())
     recipe_key = hashlib.sha256(repr((_TRAINING, how)).encode()).hexdigest()[:8]
     kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{recipe_key}.safetensors"
     if kept.exists():

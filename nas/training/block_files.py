@@ -18,9 +18,14 @@ def content_hash(module: nn.Module) -> str:
     return hashlib.sha256((code + fingerprint(module)).encode()).hexdigest()[:20]
 
 
-def write_block(module: nn.Module, shape: tuple[int, ...], folder: Path) -> str:
-    """Export a part that takes (n, *shape) into a folder, unless it is there; its hash."""
+def write_block(module: nn.Module, shape: tuple[int, ...], folder: Path, number_format: str = "f32") -> str:
+    """Export a part that takes (n, *shape) into a folder, unless it is there; its hash.
+
+    number_format : that it is to be compiled in; another one makes another block of it, and another hash.
+    """
     name = content_hash(module)
+    if number_format != "f32":
+        name = hashlib.sha256(f"{name} in {number_format}".encode()).hexdigest()[:20]
     path = folder / f"{name}.pt2"
     if not path.exists():
         with torch.no_grad():

@@ -5,6 +5,7 @@ another task: without a measure, answers are held against the base network's own
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from modeltree.errors import ConfigError, DataError
+from modeltree.errors import ConfigError, DataError, Remark
 from modeltree.outputs import Output, OutputKind, answer_shape
 from nas.config import SearchConfig
 from nas.data.dataset import Dataset, ImageSet
@@ -62,6 +63,16 @@ def outputs_of(model: nn.Module, config: SearchConfig, classes: int) -> tuple[tu
             )
         outputs.append(Output(name=name, shape=shape, kind=kind))
     return tuple(outputs), whole
+
+
+def say_agreement(outputs: Sequence[Output]) -> None:
+    """Point out (a `Remark`) what answers are held against, and how: shapes alone decided it where nobody said."""
+    kinds = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))} as {one.kind}" for one in outputs)
+    warnings.warn(
+        f"accuracy is agreement with the base network, {kinds}: --outputs NAME=KIND or --metric say otherwise",
+        Remark,
+        stacklevel=3,
+    )
 
 
 def judged(

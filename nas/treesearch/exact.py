@@ -38,11 +38,15 @@ class ExactSearch:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.frontiers = [
-            [_frontier(block, partition, problem.cap) for partition in range(block.places + 1)]
+            [
+                (partition, form, _frontier(block, partition, problem.cap, form))
+                for partition in range(block.places + 1)
+                for form in sorted({ending.form for ending in block.endings[partition]})
+            ]
             for block in problem.blocks
         ]
         self.worth = problem.accuracy_worth * problem.accuracy
-        self._known: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._known: dict[tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.values: dict[tuple[int, int], np.ndarray] = {}
         for level in range(len(problem.blocks) - 1, -1, -1):
             for fork in range(len(problem.shape.fork_types[level])):
@@ -61,9 +65,9 @@ class ExactSearch:
                 continue
             start = damage[above] if above >= 0 else 0
             best, plan, done = -np.inf, Plan(0, ()), 0
-            for partition, frontier in enumerate(self.frontiers[level]):
+            for partition, form, frontier in self.frontiers[level]:
                 totals = np.minimum(start + frontier.damage, problem.cap)
-                after, endings = self._after(level, fork, partition)
+                after, endings = self._after(level, fork, partition, form)
                 gains = after[totals] - problem.device_cost(frontier.time_ms)
                 i = int(np.argmax(gains))
                 if gains[i] > best:
@@ -78,23 +82,26 @@ class ExactSearch:
         cap = self.problem.cap
         best = np.full(cap + 1, -np.inf)
         start = np.arange(cap + 1)
-        for partition, frontier in enumerate(self.frontiers[level]):
-            after, _ = self._after(level, fork, partition)
+        for partition, form, frontier in self.frontiers[level]:
+            after, _ = self._after(level, fork, partition, form)
             for damage, cost in zip(frontier.damage, self.problem.device_cost(frontier.time_ms)):
                 gain = after[np.minimum(start + damage, cap)] - cost
                 np.maximum(best, gain, out=best)
         return best
 
-    def _after(self, level: int, fork: int, partition: int) -> tuple[np.ndarray, np.ndarray]:
-        """Best expected worth of what follows the device half of this block, for every total damage, and the ending
-        that has it."""
-        if (level, fork, partition) not in self._known:
+    def _after(self, level: int, fork: int, partition: int, form: int) -> tuple[np.ndarray, np.ndarray]:
+        """Best expected worth of what follows the device half of this block in a number format, for every total damage,
+        and the ending that has it."""
+        if (level, fork, partition, form) not in self._known:
             problem = self.problem
             types, goes_on = problem.shape.fork_types[level][fork], partition == problem.blocks[level].places
             on = self._on(level, fork) if goes_on else np.empty(0)
             reached = np.arange(problem.cap + 1)
-            gains = []
-            for ending in problem.blocks[level].endings[partition]:
+            gains, numbers = [], []
+            for number, ending in enumerate(problem.blocks[level].endings[partition]):
+                if ending.form != form:
+                    continue
+                numbers.append(number)
                 ends = self.worth - problem.accuracy_worth * ending.loss
                 gain = ends if not goes_on else on
                 if ending.kind == CONFIDENT:
@@ -102,8 +109,8 @@ class ExactSearch:
                 cost = problem.device_cost(ending.device_ms) + problem.handover_cost(types, ending)
                 gains.append(gain[np.minimum(reached + ending.damage, problem.cap)] - cost)
             best = np.argmax(gains, axis=0)
-            self._known[level, fork, partition] = np.array(gains)[best, reached], best
-        return self._known[level, fork, partition]
+            self._known[level, fork, partition, form] = np.array(gains)[best, reached], np.array(numbers)[best]
+        return self._known[level, fork, partition, form]
 
     def _on(self, level: int, fork: int) -> np.ndarray:
         """Expected worth of going on behind a block, for every total damage."""
@@ -133,7 +140,7 @@ def enumerate_plans(block: Block) -> list[Plan]:
     return plans
 
 
-def _frontier(block: Block, partition: int, cap: int) -> _Frontier:
+def _frontier(block: Block, partition: int, cap: int, form: int) -> _Frontier:
     count = block.device_units(partition)
     states: dict[int, _Frontier] = {0: _Frontier(np.array([0]), np.array([float(block.glue_ms[partition])]), [()])}
     for i, table in enumerate(block.units[:count]):
@@ -143,7 +150,7 @@ def _frontier(block: Block, partition: int, cap: int) -> _Frontier:
             reached = [
                 (np.minimum(f.damage + table.damage[option], cap), f.time_ms + cost, f.options)
                 for before, f in states.items()
-                if np.isfinite(cost := table.pair_ms[before if i else 0, option] + last[option])
+                if np.isfinite(cost := table.times_ms(form)[before if i else 0, option] + last[option])
             ]
             if reached:
                 following[option] = _pruned(reached, option)

@@ -45,6 +45,7 @@ class Ending:
         had gone on.
     bits, bytes : of what crosses, on the wire. kept : channels behind a learned bottleneck, 0 without one.
     picture : how the image itself crosses (`modeltree.image_codes`) where it does so as a file; empty elsewhere.
+    form : number format of the block in front of the place, by its position in the space's `formats`; 0 is f32.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Ending:
     bytes: int = 0
     kept: int = 0
     picture: str = ""
+    form: int = 0
 
     @property
     def code(self) -> tuple[int, int]:
@@ -78,6 +80,7 @@ class UnitTable:
     pair_ms : (options of the unit in front, options) time on the device; the row is the option of the unit in front
         (row 0 where there is none in the same block). Infinite where the two exclude each other.
     last_ms : (options,) added when the device half ends behind this unit; infinite where a variant is not complete.
+    format_ms : `pair_ms` in the other number formats of the problem, infinite where that is.
     """
 
     unit: int
@@ -86,6 +89,11 @@ class UnitTable:
     damage: np.ndarray
     pair_ms: np.ndarray
     last_ms: np.ndarray
+    format_ms: tuple[np.ndarray, ...] = ()
+
+    def times_ms(self, form: int) -> np.ndarray:
+        """`pair_ms` in a number format, 0 being f32."""
+        return self.format_ms[form - 1] if form else self.pair_ms
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,8 +148,9 @@ class Block:
     def device_ms(self, plan: Plan) -> float:
         """Device time of the block under a plan, with what its ending takes."""
         total, previous = float(self.glue_ms[plan.partition]) + self.ending(plan).device_ms, 0
+        form = self.ending(plan).form
         for table, option in zip(self.units, plan.options):
-            total += float(table.pair_ms[previous, option])
+            total += float(table.times_ms(form)[previous, option])
             previous = option
         return total + (float(self.units[len(plan.options) - 1].last_ms[previous]) if plan.options else 0.0)
 

@@ -8,6 +8,7 @@ from nas.compression.library import Library
 from nas.compression.predictor import Predictor
 from nas.exits.catalogue import KnownEndings
 from nas.treesearch.exact import solve
+from nas.treesearch.options.number_formats import KnownFormats
 from nas.treesearch.problem import Ending
 from nas.treesearch.space import Scenario, Space, build_space
 from transforms import Network
@@ -32,7 +33,7 @@ class SearchSpaces:
 
 def build_search_spaces(
     network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int], *,
-    single_root: bool, max_loss: float, endings: KnownEndings | None = None,
+    single_root: bool, max_loss: float, endings: KnownEndings | None = None, formats: KnownFormats | None = None,
 ) -> SearchSpaces:  # fmt: skip
     """The spaces that all methods search."""
     last = len(network.spec.segments)
@@ -40,12 +41,21 @@ def build_search_spaces(
     for kind in range(scenario.types.count):
         alone = scenario.alone(kind)
         space = build_space(
-            network, library, predictor, alone, cuts, levels=(0, last), max_loss=max_loss, endings=endings
+            network,
+            library,
+            predictor,
+            alone,
+            cuts,
+            levels=(0, last),
+            max_loss=max_loss,
+            endings=endings,
+            formats=formats,
         )
         branches.append(space)
     tree = build_space(
-        network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss, endings=endings
-    )
+        network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss, endings=endings,
+        formats=formats,
+    )  # fmt: skip
     return SearchSpaces(
         network=network, cuts=tuple(cuts), library=library, scenario=scenario, tree=tree, branches=tuple(branches)
     )
@@ -83,7 +93,8 @@ def within_energy(spaces: SearchSpaces, limit_mj: float) -> SearchSpaces:
 
 
 def without_endings(spaces: SearchSpaces) -> SearchSpaces:
-    """The same spaces, every path going on, or handing over plain numbers or the picture, however that is coded.
+    """The same spaces, every path going on, or handing over plain numbers or the picture, however that is coded; in
+    every number format.
 
     A plan of them is one of `spaces`, too.
     """
@@ -103,7 +114,8 @@ def _raw(space: Space) -> Space:
 
 def _plain(space: Space) -> Space:
     def stripped(at: tuple[Ending, ...]) -> tuple[Ending, ...]:
-        return tuple(ending for i, ending in enumerate(at) if i == 0 or ending.picture)
+        plain = at[0].kind, at[0].code
+        return tuple(ending for ending in at if (ending.kind, ending.code) == plain or ending.picture)
 
     blocks = tuple(replace(block, endings=tuple(map(stripped, block.endings))) for block in space.problem.blocks)
     return replace(space, problem=replace(space.problem, blocks=blocks))

@@ -11,6 +11,7 @@ from nas.compression.predictor import Predictor
 from nas.exits.catalogue import KnownEndings
 from nas.treesearch.options.blocks import block_of
 from nas.treesearch.options.endings import EndingOptions
+from nas.treesearch.options.number_formats import KnownFormats, in_formats
 from nas.treesearch.options.prices import UnitPrices
 from nas.treesearch.options.scenario import Scenario
 from nas.treesearch.options.units import UnitOptions
@@ -26,6 +27,7 @@ class Space:
 
     predicted : (cap + 1,) predicted accuracy, in percent, for every total damage, without the guard that is in
         `problem.accuracy`. max_loss : points a path may lose before the guard bites.
+    formats : names of the number formats that endings count.
     """
 
     problem: Problem
@@ -34,6 +36,7 @@ class Space:
     choices: Mapping[int, tuple[Choice | None, ...]]
     dropped: Mapping[tuple[int, Choice], str]
     endings: KnownEndings = field(default_factory=KnownEndings)
+    formats: tuple[str, ...] = ("f32",)
 
     def predict(self, path: Sequence[Plan]) -> float:
         """Predicted accuracy of a branch, in percent."""
@@ -58,7 +61,7 @@ class Space:
 def build_space(
     network: Network, library: Library, predictor: Predictor, scenario: Scenario, cuts: Sequence[int],
     *, levels: Sequence[int] | None = None, single_root: bool = False, max_loss: float = 100.0,
-    endings: KnownEndings | None = None,
+    endings: KnownEndings | None = None, formats: KnownFormats | None = None,
 ) -> Space:  # fmt: skip
     """The problem of choosing, for every node, where to hand over and how to compress what stays.
 
@@ -70,12 +73,16 @@ def build_space(
         same blocks, so that every branch found that way is also a branch of the tree.
     """
     levels = tuple(cuts if levels is None else levels)
-    known = endings or KnownEndings()
+    known, offered = endings or KnownEndings(), formats or KnownFormats()
     barriers = frozenset(cuts)
-    units = UnitOptions(network, library, predictor, UnitPrices(network, library, scenario.device))
+    f32, *others = (UnitPrices(network, library, scenario.device, name) for name in ("f32", *offered.names))
+    units = UnitOptions(network, library, predictor, f32, others)
     ways = EndingOptions(network, predictor, scenario, barriers, known)
     blocks = tuple(
-        block_of(network, scenario.device, barriers, units, ways, start, stop)
+        in_formats(
+            block_of(network, scenario.device, barriers, units, ways, start, stop),
+            [predictor.damage_of(drop) for drop in offered.drops.get((start, stop), ())],
+        )
         for start, stop in itertools.pairwise(levels)
     )
     reward, energy = scenario.reward, scenario.device.energy
@@ -94,7 +101,7 @@ def build_space(
     )
     return Space(
         problem=problem, endings=known, predicted=predictor.table, max_loss=max_loss, choices=units.choices,
-        dropped=units.dropped,
+        dropped=units.dropped, formats=("f32", *offered.names),
     )  # fmt: skip
 
 
@@ -120,6 +127,6 @@ def branch_as_tree(problem: Problem, whole: Problem, plans: Sequence[Plan]) -> l
         partition = min(max(plan.partition - (block.start - whole.blocks[0].start), 0), block.places)
         offset = sum(len(earlier.units) for earlier in problem.blocks[:level])
         count = block.device_units(partition)
-        ending = plan.ending if partition < block.places else 0
+        ending = plan.ending if partition < block.places else whole.blocks[0].ending(plan).form
         result.append(Plan(partition, plan.options[offset : offset + count], ending))
     return result

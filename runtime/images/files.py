@@ -12,15 +12,26 @@ from modeltree.errors import DataError
 from modeltree.image_codes import CAME_ELSE, ImageCode
 from modeltree.preprocessing import Channels, Preprocessing
 from runtime.images.arrays import scaled
-from runtime.images.headers import claimed_size
+from runtime.images.headers import FileSize, claimed_size
 from runtime.images.inputs import Picture
 from runtime.images.pillow import installed, read_file, resized_by_pillow
 
 LARGEST_PIXELS = 2**24
 """Of a picture that a server decodes, before it is scaled: 16.8 million. It takes up to 12 bytes for each."""
 
-MOST_SCANS = 12
-"""Times that a picture of `LARGEST_PIXELS` is gone over at most; a smaller one more often."""
+MOST_WORK = 2**25
+"""Pixels that a decoder goes over at most, for one picture. A JPEG of one scan may have `LARGEST_PIXELS`, a progressive
+one of ten scans 3.3 million, a WebP 8.4 million: that bounds the time before a decoder begins (`benchmarks/hostile.py`
+has the worst there is)."""
+
+WEBP_WORK = 4
+"""What a pixel of a WebP counts, as many as it takes times a JPEG's."""
+
+SCAN_WORK = 2**14
+"""What each of several scans counts at least, however small the picture: it must be begun."""
+
+CODED_PIXELS = 4
+"""Times the network's pixels that a picture may have which a device coded for it."""
 
 LARGEST_FILE_BYTES = 8 * 2**20
 """Of a file that is sent as it came; a larger one is coded first."""
@@ -65,7 +76,8 @@ def received(
 ) -> np.ndarray:
     """The network's pixels from a JPEG or WebP file of someone we need not trust: (channels, height, width) uint8.
 
-    Memory is bounded by `most_pixels`, which what the file claims is held against before a decoder sees it.
+    Memory and time are bounded by what the file claims, which is held against `most_pixels` and `MOST_WORK` before a
+    decoder sees it. A picture that was coded for this network has no more than `CODED_PIXELS` times its pixels.
 
     Parameters
     ----------
@@ -76,13 +88,16 @@ def received(
     DataError : it is no such file, too large, or cannot be decoded. ConfigError : Pillow is not installed.
     """
     size = claimed_size(data)
+    if not whole:
+        most_pixels = min(most_pixels, CODED_PIXELS * preprocessing.height * preprocessing.width)
     if size.width * size.height > most_pixels:
         raise DataError(
             f"the picture is {size.width} x {size.height}: {most_pixels} pixels at most are decoded, scale it down"
         )
-    if size.width * size.height * size.scans > MOST_SCANS * most_pixels:
+    if _work(size) > MOST_WORK:
         raise DataError(
-            f"the JPEG of {size.width} x {size.height} has {size.scans} scans: usual are ten, code it again"
+            f"the {size.format} of {size.width} x {size.height} with {size.scans} scans is too much work: scale it "
+            "down, or code it as a JPEG of one scan"
         )
     rule = preprocessing if whole else _only_scaled(preprocessing)
     return scaled(read_file(bytes(data), rule, "received", formats=(size.format,)), rule)
@@ -103,7 +118,13 @@ def sendable_file(picture: Picture) -> bytes | None:
         size = claimed_size(data)
     except (OSError, ValueError, DataError):
         return None
-    return data if size.width * size.height <= LARGEST_PIXELS else None
+    return data if size.width * size.height <= LARGEST_PIXELS and _work(size) <= MOST_WORK else None
+
+
+def _work(size: FileSize) -> int:
+    """Pixels that a decoder goes over."""
+    pixels = size.width * size.height
+    return WEBP_WORK * pixels if size.format == "WEBP" else size.scans * max(pixels, SCAN_WORK if size.scans > 1 else 0)
 
 
 @functools.lru_cache(16)

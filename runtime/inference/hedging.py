@@ -18,7 +18,7 @@ from modeltree.errors import NasError
 from modeltree.image_codes import image_code
 from modeltree.tree import Handover
 from runtime.execution.device import Device
-from runtime.images import can_code, coded
+from runtime.images import Entry, can_code, coded, tensor_of
 from runtime.inference.inference_state import Walk
 from runtime.inference.time_left import MARGIN_S
 from runtime.options import SessionOptions
@@ -61,7 +61,7 @@ class Hedge:
         self._rests.close()
 
     def answer(
-        self, handover: Handover, way: Onward, x: np.ndarray, pixels: np.ndarray | None, walk: Walk,
+        self, handover: Handover, way: Onward, x: np.ndarray | Entry, pixels: np.ndarray | None, walk: Walk,
         deadline: float | None,
     ) -> np.ndarray:  # fmt: skip
         """The cloud's answer, or, where that is late, the first of it and the one here.
@@ -99,7 +99,7 @@ class Hedge:
                 walk.radio_ms = 1e3 * min(timeout_s, self._clock() - call.began_s)
 
     def whole(
-        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: Walk, deadline: float | None
+        self, handover: Handover, x: np.ndarray | Entry, pixels: np.ndarray | None, walk: Walk, deadline: float | None
     ) -> np.ndarray:  # fmt: skip
         """Mode only-cloud: the cloud's answer to the whole image, and none of our own.
 
@@ -142,13 +142,20 @@ class Hedge:
         return done.output
 
     def _call(
-        self, handover: Handover, x: np.ndarray, pixels: np.ndarray | None, walk: Walk, timeout_s: float
+        self, handover: Handover, x: np.ndarray | Entry, pixels: np.ndarray | None, walk: Walk, timeout_s: float
     ) -> Call:  # fmt: skip
         frames = self._cloud.transport.frames
         bits = handover.bits if handover.place and frames else _WHOLE_BITS
-        sent: np.ndarray | PictureToSend = x
-        if pixels is not None and handover.place == 0 and frames:  # another server takes normalised floats alone
-            bits, sent = handover.bits, self._picture(handover, pixels, walk.file)
+        if isinstance(x, Entry) and frames and handover.code == "came":
+            shape, file = self._device.manifest.tree.input_shape, x.file
+            sent: np.ndarray | PictureToSend = PictureToSend(
+                shape=shape, whole=True, likely_bytes=len(file), made=lambda: file
+            )
+            bits = handover.bits
+        else:
+            pixels, sent = x.pixels if isinstance(x, Entry) else pixels, tensor_of(x)
+            if pixels is not None and handover.place == 0 and frames:  # another server takes normalised floats alone
+                bits, sent = handover.bits, self._picture(handover, pixels)
         if (least_s := self._device.least_coding_s(handover)) > 0:
             sent = self._slowly_coded(sent, least_s, walk)
         shape_out = self._device.manifest.blocks[handover.block].out_shape
@@ -166,27 +173,23 @@ class Hedge:
         walk.parts.encode += 1e3 * (self._clock() - began_s)
         return sent
 
-    def _picture(
-        self, handover: Handover, pixels: np.ndarray, file: bytes | None
-    ) -> np.ndarray | PictureToSend:  # fmt: skip
+    def _picture(self, handover: Handover, pixels: np.ndarray) -> np.ndarray | PictureToSend:
         """The image as the hand-over's code has it; as pixels where that is none, or nothing here can code."""
         code = image_code(handover.code or "raw")
-        if code.kind == "came" and file is not None:
-            return PictureToSend(shape=pixels.shape, whole=True, likely_bytes=len(file), made=lambda: file)
         if code.kind == "raw" or not can_code():
             return pixels[None]
         made = functools.partial(coded, pixels, code, self._device.manifest.tree.picture.channels)
         return PictureToSend(shape=pixels.shape, whole=False, likely_bytes=handover.bytes, made=made)
 
 
-def ran(device: Device, blocks: Sequence[str], x: np.ndarray, clock: Callable[[], float]) -> Ran:
+def ran(device: Device, blocks: Sequence[str], x: np.ndarray | Entry, clock: Callable[[], float]) -> Ran:
     """Run blocks one after the other on `x`, (1, ...)."""
-    blocks_ms = []
+    blocks_ms, y = [], tensor_of(x)
     for block in blocks:
         began_s = clock()
-        x = device.run(block, x)
+        y = device.run(block, y)
         blocks_ms.append((block, 1e3 * (clock() - began_s)))
-    return Ran(x, blocks_ms)
+    return Ran(y, blocks_ms)
 
 
 def _cloud_first(cloud: Future, local: Future) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modeltree.tree import ExitFork, ModelTree, Node
+from runtime.images import Entry
 from runtime.result import Parts, Result
 from runtime.selection.branch_selection import UNKNOWN_LINK, LinkState
 from runtime.selection.early_exit import Onward, end_text, entropy_nats
@@ -18,14 +19,13 @@ class Walk:
     here, x, seen : the node above the last fork, None at the start; what it gave; what was known there.
     held : the answer of the last head that was not sure.
     sent_bytes : of the hand-over that the cloud answered.
-    file : the JPEG or WebP file that the picture came as, where it may be sent on.
     blocks_ms : [block, ms] of what ran here for the answer.
     radio_ms, raced_ms : how long the radio was on, or the processor, for answers that came too late or not at all.
     """
 
     parts: Parts
     tree: ModelTree
-    x: np.ndarray
+    x: np.ndarray | Entry
     nodes: list[int] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
     mbps: list[float] = field(default_factory=list)
@@ -36,7 +36,6 @@ class Walk:
     here: int | None = None
     seen: LinkState = UNKNOWN_LINK
     held: Onward | None = None
-    file: bytes | None = None
     sent_bytes: int = 0
     radio_ms: float = 0.0
     raced_ms: float = 0.0

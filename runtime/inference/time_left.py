@@ -7,6 +7,7 @@ import numpy as np
 
 from modeltree.tree import Handover
 from runtime.execution.device import Device
+from runtime.images import Entry
 from runtime.inference.inference_state import Walk
 from runtime.remote.offload_client import Cloud
 from runtime.selection.branch_selection import Driver, LinkState, planned_s
@@ -47,7 +48,7 @@ class TimeLeft:
         left_s = self.until_s(deadline)
         return None if self.planned_s(walk.here, walk.seen) <= left_s else self.exit_within(walk, left_s)
 
-    def rest(self, handover: Handover, walk: Walk, x: np.ndarray, left_s: float) -> Onward:
+    def rest(self, handover: Handover, walk: Walk, x: np.ndarray | Entry, left_s: float) -> Onward:
         """What follows a hand-over if it is done here; where that would be late, an exit that is not, if any.
 
         x : (1, *shape) what crosses.

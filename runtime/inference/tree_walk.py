@@ -13,6 +13,7 @@ import numpy as np
 from modeltree.errors import NasError
 from modeltree.tree import Node
 from runtime.execution.device import Device
+from runtime.images import Entry, tensor_of
 from runtime.inference.hedging import Hedge, ran
 from runtime.inference.inference_state import Walk
 from runtime.inference.time_left import MARGIN_S, TimeLeft
@@ -52,7 +53,7 @@ class TreeWalk:
                 return self.handed_over(node, x, pixels, walk, deadline)
             if node.leaf is not None:
                 walk.answered_by, walk.why = "device", end_text(node) + walk.stays
-                return x
+                return tensor_of(x)
             head = walk.tree.confident(node.id)
             if head is not None and walk.sure(head, logits := self._ran((head.block,), x, walk)):
                 return logits
@@ -80,7 +81,7 @@ class TreeWalk:
         return self._cloud.why_not()
 
     def handed_over(
-        self, node: Node, x: np.ndarray, pixels: np.ndarray | None, walk: Walk, deadline: float | None
+        self, node: Node, x: np.ndarray | Entry, pixels: np.ndarray | None, walk: Walk, deadline: float | None
     ) -> np.ndarray:  # fmt: skip
         """The cloud's answer, (1, classes), or the local one where it is not to be had."""
         assert node.handover is not None
@@ -103,7 +104,7 @@ class TreeWalk:
         walk.note(way, reason)
         return y
 
-    def _ran(self, blocks: Sequence[str], x: np.ndarray, walk: Walk) -> np.ndarray:
+    def _ran(self, blocks: Sequence[str], x: np.ndarray | Entry, walk: Walk) -> np.ndarray:
         started = self._clock()
         done = ran(self._device, blocks, x, self._clock)
         walk.parts.device += 1e3 * (self._clock() - started)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.tree import ExitFork, ModelTree, Node
+from runtime.images import Entry
 
 
 def entropies_nats(logits: np.ndarray) -> np.ndarray:
@@ -46,7 +47,7 @@ class Onward:
     """
 
     blocks: tuple[str, ...]
-    x: np.ndarray
+    x: np.ndarray | Entry
     path: tuple[Node, ...]
     within_s: float
 
@@ -70,7 +71,7 @@ class Leaving:
         self._paths = [tree.path(end.id) for end in sorted(ends, key=self._rank, reverse=True)]
 
     def latest(
-        self, here: int | None, x: np.ndarray, left_s: float, within_s: Callable[[str], float],
+        self, here: int | None, x: np.ndarray | Entry, left_s: float, within_s: Callable[[str], float],
         allows: Callable[[int], bool] = lambda leaf: True,
     ) -> Onward | None:  # fmt: skip
         """The latest exit, the end of the network being the last, that is reached in time below a node, which gave `x`.

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 
 import torch
+from small_networks import Layer
 from torch import fx, nn
 
 from transforms import TECHNIQUES, Network, Unit, analyse, export
@@ -81,22 +82,6 @@ class Inverted(nn.Module):
         y = torch.relu(self.deep(torch.relu(self.expand(x))))
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
         return x + self.project(y * gate)
-
-
-class Layer(nn.Module):
-    """A layer of a transformer, of 4 heads of 4."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.before, self.behind = nn.LayerNorm(16), nn.LayerNorm(16)
-        self.qkv, self.mix, self.one, self.two = (nn.Linear(*s) for s in ((16, 48), (16, 16), (16, 64), (64, 16)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        n, tokens, _ = x.shape
-        q, k, v = self.qkv(self.before(x)).reshape(n, tokens, 3, 4, 4).permute(2, 0, 3, 1, 4).unbind(0)
-        seen = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, 16)
-        x = x + self.mix(seen)
-        return x + self.two(nn.functional.gelu(self.one(self.behind(x))))
 
 
 class EveryBlock(nn.Module):

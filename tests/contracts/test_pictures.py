@@ -26,6 +26,7 @@ from runtime.images import coded, received, sendable_file
 from runtime.options import SessionOptions
 from runtime.server.interface import Answer, ModelInfo
 from runtime.session import Session
+from runtime.wire.transports import Unreachable
 
 PICTURES = pictures()
 MEAN_LEVELS, MOST_LEVELS = 0.5, 3
@@ -150,6 +151,28 @@ def test_a_picture_that_crosses_as_a_file_enters_as_that_file_says(code, folder,
             assert np.array_equal(entered[-1][0], taking.normalised(wanted)), name
             assert bytes(sent[-1].data).count(made) == 1
             assert len(sent[-1].data) == len(made) + 40
+
+
+def test_a_file_that_crosses_as_it_came_is_decoded_by_nobody_here(folder, trained, bundle, monkeypatch):
+    name = "plain.jpg"
+    with session_of(bundle, "came") as (session, entered, _):
+        monkeypatch.setattr(session.device, "entering", lambda picture: pytest.fail("it was decoded"))
+        assert session.infer(folder / "test" / "a" / name).answered_by == "cloud"
+        assert np.array_equal(entered[-1][0], tree().preprocessing.normalised(trained[name]))
+
+
+def test_where_the_cloud_does_not_answer_the_file_is_decoded_after_all(folder, trained, bundle):
+    name = "plain.jpg"
+
+    def gone(*args):
+        raise Unreachable("it is gone")
+
+    with session_of(bundle, "came") as (session, entered, transport):
+        transport._send = gone
+        result = session.infer(folder / "test" / "a" / name)
+        alone = session.device.run(FROM_IMAGE, tree().preprocessing.normalised(trained[name])[None])
+    assert (result.answered_by, entered) == ("device", [])
+    assert np.array_equal(result.output, alone[0])
 
 
 def test_numbers_cross_as_numbers_whatever_the_code(bundle, trained):

@@ -168,11 +168,8 @@ def test_a_message_beyond_the_limit_is_refused(servers, kind):
 
 
 @REMOTE
-def test_a_server_of_any_make_is_asked_in_its_own_names(servers, kind, x, monkeypatch):
+def test_a_server_of_any_make_is_asked_in_its_own_names(servers, kind, x):
     with open_transport(servers[kind], frames=False) as transport:
-        with pytest.raises(Refused, match="must take one FP32 tensor"):  # ours takes two, of which one
-            ask(transport, "dense", x)
-        transport._names["dense"] = "x"
         np.testing.assert_array_equal(ask(transport, "dense", x, 4).output, dense(x))
 
 

@@ -42,8 +42,8 @@ def folder(tmp_path_factory):
 
 def play(folder, out, *words, monkeypatch):
     argv = ["nas", "field", folder / "bundle", "--trace", folder / "steps.csv", "--count", COUNT,
-            "--every-ms", EVERY_MS, "--check", folder / "run", "--threads", 1, "--json", "--out", out,
-            *words]  # fmt: skip
+            "--every-ms", EVERY_MS, "--check", folder / "run", "--threads", 1, "--policy", "switch", "--json",
+            "--out", out, *words]  # fmt: skip
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
     with pytest.raises(SystemExit) as end:
         main()
@@ -71,7 +71,7 @@ def started(folder, *words, **environment):
     """A field run under way, with all three of its processes, and those."""
     process = subprocess.Popen(
         [sys.executable, "-c", "from nas.cli import main; main()", "field", folder / "bundle", "--trace",
-         folder / "steps.csv", "--link", "relay", "--count", "1000", *words],
+         folder / "steps.csv", "--link", "relay", "--policy", "switch", "--count", "1000", *words],
         env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from modeltree.errors import Remark
 from nas.cli import main
 from nas.config import SearchConfig
 from nas.search import search
@@ -77,7 +78,8 @@ def told(folder, **changes):
 @pytest.fixture(scope="module")
 def found(folder):
     before = torch.get_num_threads()
-    searched = search(told(folder), folder / "run", cache=folder / "cache")
+    with pytest.warns(Remark, match="mask 2x16x24 as pixels, box 4 as numbers: --outputs"):
+        searched = search(told(folder), folder / "run", cache=folder / "cache")
     torch.set_num_threads(before)
     return searched
 
@@ -131,7 +133,7 @@ def test_the_runtime_answers_with_named_tensors_wherever_they_come_from(folder, 
             pixels = alone.device.entering(picture)[0]
         for url in (grpc_url, rest_url):
             for frames in (True, False):
-                with Session.open(bundle, server=url, mode="only-cloud", frames=frames) as session:
+                with Session.open(bundle, server=url, mode="only-cloud", frames=frames, timeout_s=60.0) as session:
                     there = session.infer(picture)
                 assert there.answered_by == "cloud"
                 assert list(there.outputs) == ["mask", "box"]

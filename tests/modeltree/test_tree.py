@@ -77,7 +77,7 @@ HANDOVER = {"place": 2, "shape": [250], "bytes": 1000, "bits": 32, "block": ""}
 LEAF = {"chance": 0.0, "latency_ms": 1.0, "accuracy": 90.0, "accuracy_origin": "measured"}
 
 HOSTILE = {
-    "newer version": (setting("version", value=4), "version 4"),
+    "newer version": (setting("version", value=5), "version 5"),
     "another format": (setting("format", value="onnx"), "onnx"),
     "unknown key": (setting("colour", value="red"), "colour"),
     "unknown key in a node": (setting("nodes", 0, "colour", value="red"), "colour"),

@@ -73,7 +73,7 @@ def made_library(names=("svd", "gap", "mobilenet", "prune"), *, network=None):
             unit=index, technique=choice.technique, rate=choice.rate, error=error, logit_error=error, drop=20 * error,
             seconds=0.0, layers=tuple(module_specs(variant, given)),
             kept=variant.restore.in_channels if isinstance(variant.restore, nn.Conv2d) else 0,
-            foldable=entry(variant) is not None,
+            foldable=entry(variant) is not None, settled=True,
         )  # fmt: skip
     return Library(folder=Path("nowhere"), records=records, declined=declined)
 

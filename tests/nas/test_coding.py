@@ -64,6 +64,8 @@ def test_no_images_are_refused(network):
 class Answers:
     """Images in one way, and what the network answers to them."""
 
+    outputs = ()
+
     def __init__(self, network, count=256):
         self.images = torch.from_numpy(np.random.default_rng(1).standard_normal((count, 3, 12, 12), np.float32))
         with torch.no_grad():

@@ -201,7 +201,7 @@ def test_a_cloud_that_is_silent_until_the_deadline_is_answered_for_by_an_exit(op
 
 
 def test_a_device_without_a_cloud_ends_here_and_leaves_when_sure(bundle):
-    with Session.open(bundle) as session:
+    with Session.open(bundle, policy="switch") as session:
         for seed in SEEDS:
             leaf = SURE if sure(seed) else END
             result = session.infer(image(seed))
@@ -310,7 +310,7 @@ def test_a_battery_pays_for_the_radio_that_waited_in_vain_and_for_the_rest_here(
     [
         ({"battery_mj": 1e6}, "pass both"),
         ({"battery_mj": 1e6, "inferences": 2, "mode": "only-cloud"}, "any mode but only-cloud"),
-        ({"battery_mj": 1e6, "inferences": 2}, "policy switch spares no battery"),
+        ({"battery_mj": 1e6, "inferences": 2}, "policy measured spares no battery"),
         ({"battery_mj": 1.0, "inferences": 2, "policy": "exact"}, "too small for 2 inferences"),
     ],
 )

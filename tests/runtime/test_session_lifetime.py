@@ -33,7 +33,7 @@ from runtime import Session
 
 bundle, url, threads = sys.argv[1:]
 image = np.zeros((3, 12, 12), np.uint8)
-session = Session.open(bundle, server=url, threads=int(threads), timeout_s=20.0)
+session = Session.open(bundle, server=url, threads=int(threads), timeout_s=20.0, policy="switch")
 session.measure()
 session.infer(image)
 reads, writes = os.pipe()
@@ -149,7 +149,7 @@ def test_a_closed_session_refuses_and_closing_twice_does_no_harm():
 def test_a_session_that_is_dropped_leaves_no_thread_behind(bundle, urls, scheme):
     before = set(threading.enumerate())
     for _ in range(3):
-        session = Session.open(bundle, server=urls[scheme], timeout_s=20.0)
+        session = Session.open(bundle, server=urls[scheme], timeout_s=20.0, policy="switch")
         session.measure()
         session.infer(np.zeros(IMAGE, np.uint8))
         gone = weakref.ref(session)

@@ -58,7 +58,8 @@ class Fire(Technique):
     def initialise_(self, variant: Variant, unit: Unit, rate: float, samples: Samples | None) -> None:
         core, weight = variant.core, unit.op.weight.detach()
         pairs = core.squeeze.out_channels // 2
-        directions = torch.linalg.svd(weight.transpose(0, 1).flatten(1), full_matrices=False)[0][:, :pairs]
+        by_input = weight.transpose(0, 1).flatten(1).double()
+        directions = torch.linalg.eigh(by_input @ by_input.T)[1].flip(1)[:, :pairs].float()
         if directions.shape[1] < pairs:  # fewer input channels than pairs
             directions = torch.cat(
                 [directions, directions.new_zeros(len(directions), pairs - directions.shape[1])], dim=1

@@ -11,11 +11,10 @@ from torch import nn
 
 from modeltree.errors import NotApplicable
 from transforms.graph.network import Unit
+from transforms.techniques.least_squares import enough_of, root_of_moments, rows_of
 from transforms.techniques.technique import Samples, Technique, Variant, bias_of, must_save
 
-_RIDGE = 1e-4
 _LANES = 16
-_POSITIONS = 2**17
 
 
 class LowRank(Technique):
@@ -45,7 +44,7 @@ class LowRank(Technique):
         weight = _matrix(unit, self.name).double()
         root = torch.eye(weight.shape[1], dtype=torch.float64)
         if samples is not None:
-            root = _root(_positions(unit.head(samples[0]), unit.op))
+            root = root_of_moments(rows_of(unit.head(enough_of(samples[0])), unit.op))
         left, values, right = torch.linalg.svd(weight @ root, full_matrices=False)
         k = second.weight.shape[1]
         thin = torch.linalg.solve(root, (values[:k, None] * right[:k]).T).T  # root is symmetric
@@ -67,17 +66,3 @@ def _matrix(unit: Unit, technique: str) -> torch.Tensor:
             f"groups, padding {op.padding}"
         )
     return op.weight.detach().flatten(1)
-
-
-def _positions(inputs: torch.Tensor, op: nn.Module) -> torch.Tensor:
-    """(positions, channels) of a layer's inputs, spread evenly over them."""
-    rows = inputs.movedim(1, -1).flatten(0, -2) if isinstance(op, nn.Conv2d) else inputs.flatten(0, -2)
-    return rows[:: -(-len(rows) // _POSITIONS)].double()
-
-
-def _root(rows: torch.Tensor) -> torch.Tensor:
-    """The square root, symmetric, of the second moments (channels, channels) of some rows."""
-    moments = rows.T @ rows / len(rows)
-    moments += _RIDGE * moments.diagonal().mean().clamp_min(1e-12) * torch.eye(len(moments), dtype=moments.dtype)
-    values, vectors = torch.linalg.eigh(moments)
-    return vectors @ torch.diag(values.clamp_min(1e-15).sqrt()) @ vectors.T

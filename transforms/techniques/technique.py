@@ -10,6 +10,7 @@ from torch import nn
 from modeltree.errors import ConfigError, NotApplicable
 from transforms.graph.bodies import Body
 from transforms.graph.network import Unit
+from transforms.techniques.least_squares import refit_last_
 
 Samples = tuple[torch.Tensor, torch.Tensor]
 """Inputs of a unit and the base network's outputs for them, to start a variant from data where that is cheap."""
@@ -101,7 +102,15 @@ class Technique(abc.ABC):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             variant = self.structure(unit, rate)
             self.initialise_(variant, unit, rate, samples)
+            alone = self.reach(unit) is None and not variant.ends_network
+            if samples is not None and alone and isinstance(variant.restore, nn.Identity):
+                refit_last_(variant.core, unit, unit.head(samples[0]), rectified=_rectifies(unit))
         return variant.eval()
+
+
+def _rectifies(unit: Unit) -> bool:
+    """Whether what the unit's layer gives below 0 is lost behind it."""
+    return not bool(unit.tail(torch.full((1, *unit.core_out_shape), -1.0)).any())
 
 
 def dense_convolution(unit: Unit, technique: str) -> nn.Conv2d:

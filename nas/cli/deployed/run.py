@@ -33,7 +33,7 @@ def run(
     policy: Annotated[
         str,
         typer.Option(help="What chooses the forks: switch (the bandwidth's type), measured, exact, or a policy's file"),
-    ] = "switch",
+    ] = "measured",
     deadline_ms: Annotated[float | None, typer.Option(min=0.0, help="For each image")] = None,
     target: Annotated[str | None, typer.Option(help="Of the bundle; its only one for devices unless said")] = None,
     weights: Annotated[str, typer.Option(help="Kind of weights, one that the bundle was compiled with")] = "f32",

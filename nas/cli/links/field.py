@@ -44,7 +44,7 @@ def field(
         typer.Option(
             help="What chooses the forks: measured (times met of late), switch (the bandwidth's type), exact, or a file"
         ),
-    ] = "switch",
+    ] = "measured",
     target: Annotated[str | None, typer.Option(help="Of the bundles, on the device")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
     weights: Annotated[str, typer.Option(help="Kind of weights, one that the bundles were compiled with")] = "f32",
@@ -117,7 +117,7 @@ def _print(record: "FieldRun", origin: str) -> None:
         f"{record.trace} over {record.link}: {_mean(record.trace_mbps):.2f} Mbit/s on average, round trip "
         f"{record.rtt_ms:.4g} ms, {shots} inferences a method, one every {record.every_ms:.4g} ms, {origin}"
     )
-    if record.policy != "switch":
+    if record.policy != "measured":
         print(f"Driven by {record.policy}.")
     print(f"Device: {record.slowdown or 'this machine as it is'}. Cloud: {record.cloud}.")
     Console(width=None if sys.stdout.isatty() else 160).print(_table(found))

@@ -39,8 +39,9 @@ def block_of(
         for unit in (item.unit for item in items if item.unit is not None):
             table = units.table(unit, front, barrier)
             if tables and front is None:  # the same for every option of the unit in front
-                rows = np.repeat(table.pair_ms, len(tables[-1].labels), axis=0)
-                table = dataclasses.replace(table, pair_ms=rows)
+                every = len(tables[-1].labels)
+                rows, *others = (np.repeat(times, every, axis=0) for times in (table.pair_ms, *table.format_ms))
+                table = dataclasses.replace(table, pair_ms=rows, format_ms=tuple(others))
             front = unit
             tables.append(table)
             unit_segment.append(segment - start)

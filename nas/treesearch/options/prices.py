@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modeltree.layers import LayerSpec
 from modeltree.profiles import DeviceProfile
 from nas.compression.library import Choice, Library, Record, covered
 from nas.treesearch.problem import ABSORBED
@@ -18,11 +19,16 @@ def absorbed(count: int) -> Choice:
 
 
 class UnitPrices:
-    """Milliseconds of a unit's options on a device."""
+    """Milliseconds of a unit's options on a device, in a number format."""
 
-    def __init__(self, network: Network, library: Library, device: DeviceProfile) -> None:
-        self._network, self._library, self._device = network, library, device
+    def __init__(
+        self, network: Network, library: Library, device: DeviceProfile, number_format: str = "f32"
+    ) -> None:  # fmt: skip
+        self._network, self._library, self._device, self._format = network, library, device, number_format
         self.base_layers = {item.unit: list(item.layers) for item in network.spec.items if item.unit is not None}
+
+    def _compute_ms(self, layers: Sequence[LayerSpec]) -> float:
+        return self._device.compute_ms(layers, self._format)
 
     def left(self, unit: int, choice: Choice | None) -> int:
         """How many units behind this one are superfluous, because its variant takes their place too."""
@@ -34,11 +40,11 @@ class UnitPrices:
 
     def saved_ms(self, record: Record) -> float:
         """What a variant saves against all that it takes the place of, nothing folded into it."""
-        return self.replaced_ms(record) - self._device.compute_ms(record.layers)
+        return self.replaced_ms(record) - self._compute_ms(record.layers)
 
     def replaced_ms(self, record: Record) -> float:
         """What a variant takes the place of: its units, and what lies between them."""
-        inside = sum(self._device.compute_ms(self.base_layers[u]) for u in self._units(record))
+        inside = sum(self._compute_ms(self.base_layers[u]) for u in self._units(record))
         return inside + self._glue_ms(record)
 
     def _units(self, record: Record) -> tuple[int, ...]:
@@ -49,7 +55,7 @@ class UnitPrices:
         body = technique(record.technique).reach(self._network.units[record.unit])
         names = () if body is None else body.nodes
         glue = [item for item in self._network.spec.items if item.unit is None and item.name in names]
-        return sum(self._device.compute_ms(item.layers) for item in glue)
+        return sum(self._compute_ms(item.layers) for item in glue)
 
     def pairs_ms(
         self, unit: int, options: Sequence[Record | None], front: int | None, fronts: Sequence[Choice | None]
@@ -85,9 +91,9 @@ class UnitPrices:
                 restoring = record.layers[-1]  # 1x1 behind the pruned layer; it vanishes into this one
                 assert restoring.op == "conv"
                 channels = self._network.units[front].out_shape[0]
-                saved = self._device.layer_ms(restoring)
-                return self._device.compute_ms(folded_layers(layers, channels, record.kept)) - saved - glue_ms
-        return self._device.compute_ms(layers) - glue_ms
+                saved = self._compute_ms([restoring])
+                return self._compute_ms(folded_layers(layers, channels, record.kept)) - saved - glue_ms
+        return self._compute_ms(layers) - glue_ms
 
     def _folds(self, unit: int, option: Record | None, front: int) -> bool:
         """Whether what brings back pruned channels in front can be folded into this option."""

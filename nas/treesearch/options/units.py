@@ -1,5 +1,7 @@
 """The options of every unit: the layer as it is, its variants, and being superfluous."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from nas.compression.library import Choice, Library, Record, covered
@@ -16,8 +18,12 @@ class UnitOptions:
     choices : unit -> what its option numbers mean. dropped : (unit, choice) -> why it is not offered.
     """
 
-    def __init__(self, network: Network, library: Library, predictor: Predictor, prices: UnitPrices) -> None:
+    def __init__(
+        self, network: Network, library: Library, predictor: Predictor, prices: UnitPrices,
+        formats: Sequence[UnitPrices] = (),
+    ) -> None:  # fmt: skip
         self._network, self._library, self._predictor, self._prices = network, library, predictor, prices
+        self._formats = formats
         self.choices: dict[int, tuple[Choice | None, ...]] = {}
         self.dropped: dict[tuple[int, Choice], str] = {}
 
@@ -42,6 +48,7 @@ class UnitOptions:
         kept, dropped = worth_having(choices, damage, pair_ms, exempt)
         self.dropped |= {(unit, choice): why for choice, why in dropped.items()}
         self.choices[unit] = tuple(choices[i] for i in kept)
+        formats = [self._in_format(prices, unit, records, front, fronts, choices) for prices in self._formats]
         return UnitTable(
             unit=unit,
             layer=next(layer for layer in self._prices.base_layers[unit] if layer.op in ("conv", "fc")),
@@ -49,7 +56,20 @@ class UnitOptions:
             damage=damage[kept],
             pair_ms=pair_ms[:, kept],
             last_ms=self._prices.last_ms(unit, choices)[kept],
+            format_ms=tuple(table[:, kept] for table in formats),
         )
+
+    def _in_format(
+        self, prices: UnitPrices, unit: int, records: list[Record], front: int | None,
+        fronts: Sequence[Choice | None], choices: Sequence[Choice | None],
+    ) -> np.ndarray:  # fmt: skip
+        """`pair_ms` of all choices in another number format."""
+        columns = [prices.pairs_ms(unit, [None, *records], front, fronts)]
+        for choice in choices[1 + len(records) :]:
+            assert front is not None
+            assert choice is not None
+            columns.append(prices.absorbed_ms(front, fronts, int(choice.rate))[:, None])
+        return np.concatenate(columns, axis=1)
 
     def _within(self, unit: int, barrier: int) -> list[Record]:
         """Variants of a unit; those that stand for several units only if all of them lie in front of the barrier, and

@@ -42,6 +42,32 @@ def test_kinds_of_weights_batches_and_onnx_are_written_side_by_side(run, tmp_pat
     assert (tmp_path / "b" / "onnx" / f"{FIRST}.onnx").read_bytes() == b"onnx of " + FIRST.encode()
 
 
+def test_a_block_is_compiled_in_the_number_format_that_the_tree_gives_it(run, tmp_path):
+    nodes = tree().nodes
+    mixed = (*nodes[:2], msgspec.structs.replace(nodes[2], number_format="int8"), nodes[3])
+    (run / "tree.json").write_bytes(encode_tree(msgspec.structs.replace(tree(), nodes=mixed, version=4)))
+    stand = Stand()
+    wanted = Wanted(targets=[PI4], variants=["f32", "bf16"])
+    manifest = compile_run(run, tmp_path / "b", wanted, tools=stand.tools())
+    asked = {(block, weights) for block, _, weights, _ in stand.compiled}
+    assert asked == {(block, "bf16") for block in SHAPES} | {
+        (block, "int8" if block == SECOND else "f32") for block in SHAPES
+    }
+    told = {(one.variant, one.number_format) for one in manifest.blocks[SECOND].libraries}
+    assert told == {("f32", "int8"), ("bf16", "")}
+    assert Bundle.open(tmp_path / "b", "pi4").library_path(SECOND, target="pi4").read_bytes().endswith(b"pi4 int8 1")
+
+
+def test_a_block_in_two_number_formats_is_refused(run, tmp_path):
+    nodes = tree().nodes
+    twice = msgspec.structs.replace(nodes[2], number_format="int8", block=FIRST)
+    (run / "tree.json").write_bytes(
+        encode_tree(msgspec.structs.replace(tree(), nodes=(*nodes[:2], twice, nodes[3]), version=4))
+    )
+    with pytest.raises(FormatError, match=f"block {FIRST} is asked for in f32 and in int8"):
+        compile_run(run, tmp_path / "b", WANTED, tools=Stand().tools())
+
+
 def test_the_same_run_gives_the_same_bytes_cache_or_not(run, tmp_path):
     wanted = wishing(onnx=True)
     compile_run(run, tmp_path / "one", wanted, tools=Stand().tools())

@@ -27,6 +27,38 @@ def wide():
 def grey():
     return nn.Sequential(nn.Conv2d(1, 8, (16, 24)), nn.ReLU(), nn.Flatten(), nn.Linear(8, 10))
 
+class Asked(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.head, self.words = kind, nn.Linear(3 * 16 * 16, 10), nn.Embedding(9, 10)
+
+    def forward(self, x, *more):
+        if self.kind == "words":
+            return self.words(x).mean(1)
+        y = self.head(x.flatten(1))
+        if self.kind == "decides" and y.sum() > 0:
+            return -y
+        return (y / 0.0 - y / 0.0) if self.kind == "not_finite" else {"y": y, "z": y[:, :2]}
+
+class Pair(Asked):
+    def forward(self, x, scale):
+        return super().forward(x) * scale
+
+def words():
+    return Asked("words")
+
+def decides():
+    return Asked("decides")
+
+def not_finite():
+    return Asked("not_finite")
+
+def pair():
+    return Pair("")
+
+def heads():
+    return Asked("")
+
 def odd():
     return nn.Sequential(nn.Flatten(), nn.Linear(11, 10))
 """
@@ -172,6 +204,25 @@ def test_images_that_are_none_are_refused(nas, tmp_path, base):
 )
 def test_a_network_that_does_not_fit_is_refused(nas, tmp_path, base, name, why):
     refused(nas, tmp_path, "--base", base.replace(":tiny", f":{name}"), "--image-size", 16, why=why)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "why"),
+    [
+        ("words", (), "a network of token ids cannot be searched"),
+        ("pair", (), "it takes x, scale, but must take one tensor, pictures: wrap it"),
+        ("decides", ("--weights", "factory"), "the network decides by the values of a tensor"),
+        ("not_finite", ("--weights", "factory"), "with numbers that are not finite: look for a division by zero"),
+        ("heads", (), "gives y [10], z [2], which nas cannot train: pass its --weights, or --weights factory"),
+        ("heads", ("--exits", "auto"), "early exits answer with classes"),
+        ("tiny", ("--metric", "m.py:iou"), "there is no file m.py"),
+        ("heads", ("--outputs", "y=labels"), "must be NAME=KIND, with a kind of classes, pixels, embedding, numbers"),
+        ("heads", ("--data", "images:none", "--weights", "factory", "--N", 1), "no folder none: pass images:DIR"),
+    ],
+)  # fmt: skip
+def test_a_newcomer_s_network_is_refused_in_a_line_that_says_what_to_do(nas, tmp_path, base, name, words, why):
+    wanted = base.replace(":tiny", f":{name}")
+    refused(nas, tmp_path, "--base", wanted, "--image-size", 16, *words, why=why, quiet=False)
 
 
 def test_a_network_for_other_inputs_is_told_which_options_say_so(nas, tmp_path, base):

@@ -30,7 +30,7 @@ class Law:
         records = {
             key: Record(
                 unit=key[0], technique=key[1].technique, rate=key[1].rate, error=error, logit_error=error,
-                drop=self.drop({key[0]: key[1]}), seconds=0.0, layers=(), kept=0, foldable=False,
+                drop=self.drop({key[0]: key[1]}), seconds=0.0, layers=(), kept=0, foldable=False, settled=True,
             )
             for key, error in zip(keys, errors)
         }  # fmt: skip

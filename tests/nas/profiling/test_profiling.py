@@ -1,5 +1,6 @@
 """nas profile: stacks are compiled and timed, the fit finds what times are made of, branches are held against it."""
 
+import dataclasses
 import math
 import os
 import re
@@ -19,7 +20,7 @@ from compile.program_file import program_bytes
 from compile.targets import TARGETS, host
 from modeltree.errors import ConfigError
 from modeltree.layers import KINDS
-from modeltree.profiles import load_profile
+from modeltree.profiles import FormatPrice, load_profile
 from nas.profiling import jpeg_ns_per_pixel, open_timer, webp_ns_per_pixel
 from nas.profiling.checking import random_branch, sample_values
 from nas.profiling.fitting import Sample, error, fitted
@@ -55,7 +56,9 @@ class Made:
 def samples():
     """All stacks, with times made of known coefficients."""
     truth = load_profile("pi4")  # a third of the stacks is enough to tell all coefficients apart
-    truth = msgspec.structs.replace(truth, overhead_us=3.0, ns_per_weight_byte=0.02)
+    truth = msgspec.structs.replace(
+        truth, overhead_us=3.0, ns_per_weight_byte=0.02, ns_per_map_byte=0.03, strided_ratio=2.5
+    )
     found = []
     for stack in stacks()[::3]:
         layers = _layers(export(stack.module, stack.input_shape))
@@ -77,8 +80,30 @@ def test_the_fit_finds_the_coefficients_that_times_were_made_of(samples):
     got = fitted(found)
     assert got.ns_per_mac == pytest.approx(truth.ns_per_mac, rel=1e-3)
     assert got.ns_per_element == pytest.approx(truth.ns_per_element, rel=1e-3, abs=1e-4)
-    assert (got.overhead_us, got.ns_per_weight_byte, got.edge_ns) == pytest.approx((3.0, 0.02, 0.5), rel=1e-3)
+    others = (got.overhead_us, got.ns_per_weight_byte, got.ns_per_map_byte, got.strided_ratio, got.edge_ns)
+    assert others == pytest.approx((3.0, 0.02, 0.03, 2.5, 0.5), rel=1e-3)
     assert max(abs(error(sample, truth, 0.5)) for sample in found) < 1e-9
+
+
+def test_a_number_format_is_priced_by_the_maps_too_and_a_profile_takes_its_price(samples):
+    slower = []
+    for sample in samples[1]:
+        maps = sum(layer.map_bytes for layer in sample.layers if layer.op in ("conv", "fc"))
+        timing = msgspec.structs.replace(sample.timing, ms=sample.timing.ms + 0.3e-6 * maps)
+        slower.append(dataclasses.replace(sample, timing=timing))
+    found = fitted(slower)
+    assert found.ns_per_map_byte - fitted(samples[1]).ns_per_map_byte == pytest.approx(0.3, rel=0.02)
+    price = FormatPrice(
+        ns_per_mac=found.ns_per_mac, overhead_us=found.overhead_us, ns_per_weight_byte=found.ns_per_weight_byte,
+        ns_per_map_byte=found.ns_per_map_byte, strided_ratio=found.strided_ratio,
+    )  # fmt: skip
+    profile = msgspec.structs.replace(load_profile("pi4"), number_formats={"int8": price})
+    (layer,) = [layer for layer in samples[1][0].layers if layer.op == "conv"][:1]
+    parts_ns = found.ns_per_mac[layer.kind] * layer.macs + found.ns_per_weight_byte * layer.weight_bytes
+    expected_ms = (parts_ns + found.ns_per_map_byte * layer.map_bytes) * 1e-6 + found.overhead_us * 1e-3
+    assert profile.layer_ms(layer, "int8") == pytest.approx(expected_ms)
+    with pytest.raises(ConfigError, match=r"number format of profile pi4.*'bf16'.*f32, int8"):
+        profile.compute_ms([layer], "bf16")
 
 
 def test_a_coefficient_is_never_negative(samples):
@@ -90,7 +115,8 @@ def test_a_coefficient_is_never_negative(samples):
         timing = Timing(ms=ms, low_ms=ms, high_ms=ms)
         noisy.append(Sample(name=sample.name, kind=sample.kind, layers=sample.layers, edge_numbers=0, timing=timing))
     got = fitted(noisy)
-    assert min([*got.ns_per_mac.values(), *got.ns_per_element.values(), got.overhead_us, got.ns_per_weight_byte]) >= 0
+    assert min([*got.ns_per_mac.values(), *got.ns_per_element.values(), got.overhead_us, got.ns_per_weight_byte,
+                got.ns_per_map_byte, got.strided_ratio]) >= 0  # fmt: skip
 
 
 def test_a_steady_machine_is_not_throttled_and_one_that_slows_down_is():

@@ -1,5 +1,6 @@
 """Pictures that cross as files: what is coded comes back, what a stranger sends is refused or read, and no more."""
 
+import contextlib
 import io
 import struct
 import tracemalloc
@@ -13,9 +14,9 @@ from PIL import Image
 from modeltree.errors import DataError
 from modeltree.image_codes import image_code
 from modeltree.preprocessing import PictureRule, Preprocessing
-from runtime.images import coded, pixels_of, received, sendable_file
+from runtime.images import coded, files, pixels_of, received, sendable_file
 from runtime.images.files import LARGEST_FILE_BYTES
-from runtime.images.headers import claimed_size
+from runtime.images.headers import FileSize, claimed_size
 
 
 def taking(channels="RGB", **rule):
@@ -83,7 +84,38 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_unread():
     at = data.find(b"\xff\xda")
     many = data[:-2] + data[at:-2] * 3000
     with pytest.raises(DataError, match="scans"):
-        received(many, taking(), whole=True, most_pixels=64 * 48)
+        received(many, taking(), whole=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (FileSize("JPEG", 4096, 4096, 1), None),
+        (FileSize("JPEG", 4096, 4096, 3), "too much work"),
+        (FileSize("JPEG", 1800, 1800, 10), None),
+        (FileSize("WEBP", 2896, 2896), None),
+        (FileSize("WEBP", 4000, 4000), "too much work"),
+    ],
+)
+def test_the_work_that_a_file_asks_of_a_decoder_is_bounded_by_what_it_claims(monkeypatch, header, why):
+    decoded = []
+    monkeypatch.setattr(files, "claimed_size", lambda data: header)
+    monkeypatch.setattr(
+        files, "read_file", lambda *told, **named: decoded.append(told) or np.zeros((8, 8, 3), np.uint8)
+    )
+    with contextlib.nullcontext() if why is None else pytest.raises(DataError, match=why):
+        received(b"", taking(), whole=True)
+    assert len(decoded) == (why is None)
+    assert (files.sendable_file(b"any") is None) == (why is not None)  # no device sends what a server refuses
+
+
+def test_a_picture_that_was_coded_for_a_network_is_not_much_larger_than_that_takes():
+    file = io.BytesIO()
+    height, width = taking().height, taking().width
+    Image.new("RGB", (2 * width + 1, 2 * height)).save(file, "JPEG")
+    with pytest.raises(DataError, match=f"{4 * height * width} pixels at most"):
+        received(file.getvalue(), taking(), whole=False)
+    assert received(file.getvalue(), taking(), whole=True).shape[1:] == (height, width)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])

@@ -224,7 +224,8 @@ def test_attention_that_moves_the_batch_is_cut_before_and_behind():
     # the patches' convolution and what glue adds to it; tokens; behind attention; behind the mixing; the output
     assert [p.shape for p in net.spec.places][-4:] == [(5, 8), (5, 8), (8,), (5,)]
     assert len(net.units) == 6
-    assert net.spec.macs() == 16 * 3 * 8 * 4 + 5 * 8 * (24 + 8 + 16 + 16) + 8 * 5
+    attention = 2 * 5 * 5 * 8  # queries by keys, and their weights by values
+    assert net.spec.macs() == 16 * 3 * 8 * 4 + 5 * 8 * (24 + 8 + 16 + 16) + attention + 8 * 5
 
 
 class Windows(nn.Module):

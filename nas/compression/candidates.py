@@ -1,0 +1,124 @@
+"""Variants that may be made of a network's units: which apply, and which cannot pay on a device."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+from torch import nn
+
+from modeltree.errors import NotApplicable
+from modeltree.layers import LayerSpec
+from modeltree.profiles import DeviceProfile
+from transforms import TECHNIQUES, Network, Unit, technique
+from transforms.graph.describe import module_specs
+
+LANES = 16
+"""Numbers in the widest vectors that we compile for: a multiple of it is one of the vectors of every target."""
+
+
+class Choice(NamedTuple):
+    """A technique at a rate."""
+
+    technique: str
+    rate: float
+
+    def __str__(self) -> str:
+        return self.technique if self.rate == 1.0 else f"{self.technique}@{self.rate:g}"
+
+    @property
+    def ends_network(self) -> bool:
+        """Whether the units behind are not needed."""
+        known = TECHNIQUES.get(self.technique)
+        return known is not None and known.ends_network
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a variant.
+
+    error : of its output, relative to the variance of the base unit's, on held-back images.
+    logit_error : of the whole network's output with this variant alone plugged in, relative likewise.
+    drop : points of accuracy lost on the probe images with this variant alone plugged in; may be negative.
+    layers : what it costs on its own.
+    kept : channels that reach its restoring map, 0 if it has none (every technique but pruning).
+    foldable : whether a pruned neighbour in front can fold into it.
+    settled : whether it is as good as it gets: trained, or good enough without; else it is its closed form alone.
+    """
+
+    unit: int
+    technique: str
+    rate: float
+    error: float
+    logit_error: float
+    drop: float
+    seconds: float
+    layers: tuple[LayerSpec, ...]
+    kept: int
+    foldable: bool
+    settled: bool
+
+    @property
+    def choice(self) -> Choice:
+        """Technique and rate."""
+        return Choice(self.technique, self.rate)
+
+
+def covered(unit: Unit, choice: Choice) -> tuple[int, ...]:
+    """The units that a variant takes the place of, in order."""
+    if choice.ends_network:
+        return tuple(range(unit.index, unit.index + unit.fc_span))
+    known = TECHNIQUES.get(choice.technique)
+    body = None if known is None else known.reach(unit)
+    return (unit.index,) if body is None else body.units
+
+
+def candidates(
+    network: Network, names: Iterable[str], lanes: int = LANES
+) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
+    """Every (unit, choice) that applies, and the reasons of those that do not.
+
+    lanes : numbers in a vector of the target; of channels that a technique leaves out, whole vectors are kept.
+    """
+    applies, declined = [], {}
+    for unit in network.units:
+        for name in names:
+            for rate in technique(name).rates_for(unit, lanes):
+                key = (unit.index, Choice(name, rate))
+                try:
+                    technique(name).structure(unit, rate)
+                    applies.append(key)
+                except NotApplicable as reason:
+                    declined[key] = str(reason)
+    return applies, declined
+
+
+def slower(
+    network: Network, wanted: Iterable[tuple[int, Choice]], device: DeviceProfile
+) -> dict[tuple[int, Choice], str]:  # fmt: skip
+    """Variants that take as long on a device as what they replace, with the reason; pruned ones, whose follower is
+    faster, and those that stand for more than their unit aside."""
+    base_ms = {item.unit: device.compute_ms(item.layers) for item in network.spec.items if item.unit is not None}
+    slower = {}
+    for index, choice in wanted:
+        variant = technique(choice.technique).structure(network.units[index], choice.rate)
+        if len(covered(network.units[index], choice)) > 1 or not isinstance(variant.restore, nn.Identity):
+            continue
+        if device.compute_ms(module_specs(variant, network.units[index].in_shape)) >= base_ms[index]:
+            slower[index, choice] = "saves no time on this device"
+    return slower
+
+
+def outdone(
+    records: Mapping[tuple[int, Choice], Record], device: DeviceProfile, enough: float
+) -> dict[tuple[int, Choice], str]:  # fmt: skip
+    """Variants that need training while another one of the unit is as fast on the device and does no harm.
+
+    records : of variants that stand for their unit alone. enough : see `DistilConfig`.
+    """
+    ms = {key: device.compute_ms(record.layers) for key, record in records.items()}
+    good = [key for key, record in records.items() if record.logit_error <= enough and not record.kept]
+    beaten = {}
+    for key in (key for key, record in records.items() if not record.settled and not record.kept):
+        rival = next((one for one in good if one[0] == key[0] and ms[one] <= ms[key]), None)
+        if rival is not None:
+            beaten[key] = f"{rival[1]} is as fast and does no harm"
+    return beaten
