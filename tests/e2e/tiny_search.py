@@ -43,7 +43,7 @@ def mixed():
 """
 
 
-SLOWER = 300
+SLOWER = 600
 
 
 PLAIN = """

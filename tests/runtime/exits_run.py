@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from forked_run import first_tiles
 from torch import nn
 
 from compile.bundle import Wanted, compile_run
@@ -103,5 +104,6 @@ def compiled(folder: Path) -> Path:
     for name, module in networks().items():
         program = export(module, IMAGE if name == FIRST else FEATURES)
         write_bytes(run / "blocks" / f"{name}.pt2", program_bytes(program))
-    compile_run(run, folder / "bundle", Wanted(targets=[host()]))
+    with first_tiles():
+        compile_run(run, folder / "bundle", Wanted(targets=[host()]))
     return folder / "bundle"

@@ -1,6 +1,8 @@
 """A small network, sliced once, as a run that really hands over: the image at place 0, or features at place 1."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -59,6 +61,11 @@ def tree() -> ModelTree:
     )  # fmt: skip
 
 
+def first_tiles() -> AbstractContextManager[object]:
+    """Tiles as they are reckoned: timing all of them takes longer than the tests."""
+    return patch("compile.tuning.timed", lambda kernel, target: dict.fromkeys(kernel.tiles, 0.0))
+
+
 def compiled(folder: Path, *, onnx: bool = False) -> Path:
     """The bundle for this machine."""
     run = folder / "run"
@@ -67,7 +74,8 @@ def compiled(folder: Path, *, onnx: bool = False) -> Path:
     for name, module in networks().items():
         shape = FEATURES if name == SECOND else IMAGE
         write_bytes(run / "blocks" / f"{name}.pt2", program_bytes(export(module, shape)))
-    compile_run(run, folder / "bundle", Wanted(targets=[host()], cloud_targets=[host()], onnx=onnx))
+    with first_tiles():
+        compile_run(run, folder / "bundle", Wanted(targets=[host()], cloud_targets=[host()], onnx=onnx))
     return folder / "bundle"
 
 
