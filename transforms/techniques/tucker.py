@@ -5,7 +5,10 @@ a small square matrix give twenty times sooner than the whole singular value dec
 with 512 channels).
 """
 
+import tensorly
 import torch
+from tensorly import unfold
+from tensorly.tenalg import mode_dot, multi_mode_dot
 from torch import nn
 
 from transforms.graph.network import Unit
@@ -54,15 +57,15 @@ def tucker2(weight: torch.Tensor, r_out: int, r_in: int) -> tuple[torch.Tensor, 
     Core (r_out, r_in, h, w), factors (out, r_out) and (in, r_in) with orthonormal columns.
     """
     exact = weight.double()
-    in_factor = _leading(exact.transpose(0, 1), r_in)
-    for _ in range(_ROUNDS):
-        out_factor = _leading(torch.einsum("oihw,ib->obhw", exact, in_factor), r_out)
-        in_factor = _leading(torch.einsum("oihw,oa->iahw", exact, out_factor), r_in)
-    core = torch.einsum("oihw,oa,ib->abhw", exact, out_factor, in_factor)
+    with tensorly.backend_context("pytorch"):
+        in_factor = _leading(unfold(exact, 1), r_in)
+        for _ in range(_ROUNDS):
+            out_factor = _leading(unfold(mode_dot(exact, in_factor.T, 1), 0), r_out)
+            in_factor = _leading(unfold(mode_dot(exact, out_factor.T, 0), 1), r_in)
+        core = multi_mode_dot(exact, [out_factor.T, in_factor.T], modes=[0, 1])
     return core.float(), out_factor.float(), in_factor.float()
 
 
-def _leading(tensor: torch.Tensor, rank: int) -> torch.Tensor:
-    """The leading directions (first dimension, rank) of a tensor along its first dimension, the largest first."""
-    rows = tensor.flatten(1)
+def _leading(rows: torch.Tensor, rank: int) -> torch.Tensor:
+    """The leading directions (n, rank) of a matrix (n, m), the largest first."""
     return torch.linalg.eigh(rows @ rows.T)[1][:, -rank:].flip(1)
