@@ -5,8 +5,8 @@ A tile of 4x4 outputs needs 6x6 inputs. Inputs and weights are brought into a ba
 output vectors at a time, so that they take no more room in the library than those of a direct convolution.
 
 Maps are worked through in strips, so that what is transformed stays in the cache. Where a tile does not divide the
-output, the last one starts earlier. Rounding errors are about ten times those of a direct convolution
-(docs/compiler.md), and a number that is not finite spreads over its tile.
+output, the last one starts earlier. Rounding errors are larger than a direct convolution's (docs/compiler.md), and a
+number that is not finite spreads over its tile.
 """
 
 from collections.abc import Iterator, Sequence
