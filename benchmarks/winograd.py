@@ -2,7 +2,7 @@
 
     python benchmarks/winograd.py [64x56 128x28 256x14 512x7]
 
-One thread, batch 1, a 1x1 in front so that channels lie in blocks, relu behind. Every tile is timed by `compile.tuning`.
+One thread, batch 1, a 1x1 in front so that channels lie in blocks, relu behind; every tile is timed.
 """
 
 import sys
