@@ -44,12 +44,13 @@ def refit_(layer: nn.Conv2d | nn.Linear, inputs: torch.Tensor, targets: torch.Te
         cross += (rows.T @ wanted).double()
     weight = _RIDGE * gram.diagonal()[:dim].mean().clamp_min(1e-12)
     pull = torch.diag(torch.cat([weight.expand(dim), weight.new_zeros(1) + 1e-9]))
-    solution = torch.linalg.solve(gram + pull, cross + pull @ before)
+    free = dim + (layer.bias is not None)  # without a bias the constant is no unknown
+    solution = torch.linalg.solve((gram + pull)[:free, :free], (cross + pull @ before)[:free])
     if not solution.isfinite().all():
         return
-    layer.weight.copy_(solution[:-1].T.reshape(layer.weight.shape))
+    layer.weight.copy_(solution[:dim].T.reshape(layer.weight.shape))
     if layer.bias is not None:
-        layer.bias.copy_(solution[-1])
+        layer.bias.copy_(solution[dim])
 
 
 def _rows(
