@@ -81,7 +81,10 @@ def _targets(files: list[Path]) -> np.ndarray | None:
 
 def _read(path: Path) -> "np.ndarray | dict[str, np.ndarray]":
     try:
-        read = np.load(path, allow_pickle=False)
-        return dict(read) if path.suffix == ".npz" else read
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return dict(loaded)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}: save it with numpy.save") from error

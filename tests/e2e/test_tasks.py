@@ -165,6 +165,6 @@ def test_a_run_prints_and_saves_what_was_answered(folder, bundle, monkeypatch, c
         main()
     assert not ended.value.code
     assert "mask 2x16x24 (mean " in capsys.readouterr().out
-    saved = np.load(folder / "saved" / "000001_7.npz")
-    assert saved["mask"].shape == (2, HEIGHT, WIDTH)
-    assert saved["box"].shape == (4,)
+    with np.load(folder / "saved" / "000001_7.npz") as saved:
+        assert saved["mask"].shape == (2, HEIGHT, WIDTH)
+        assert saved["box"].shape == (4,)
