@@ -35,6 +35,7 @@ from nas.compression.distillation import DistilConfig, distil, relative_error
 from nas.compression.features import Features, write_features
 from nas.jobs.batches import channels_together, images_at_once
 from nas.jobs.executors import Executor
+from nas.jobs.memory import give_back
 from nas.jobs.progress import Progress, silent
 from nas.quality.measure import TOP1, Measure
 from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, technique
@@ -182,6 +183,7 @@ class _Builder:
                     self.network, self.program, self.folder, self.fit, self.probe, Path(scratch), wave, self.config
                 )
                 context = replace(context, measure=self.measure)
+                give_back()  # the workers need memory now
                 for index, record in self.executor.run(_setup, work, context, wave):
                     yield wave[index], record
 
