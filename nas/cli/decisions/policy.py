@@ -175,9 +175,10 @@ def evaluate(
         return
     source = _given(source)
     from modeltree.errors import ConfigError
+    from modeltree.files import write_text
     from nas.decisions.offloading.compare import contenders, over_bandwidths, over_link, rows, write_csv
     from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
-    from nas.report.policies import write_page
+    from nas.report.policies import render_policies
     from runtime.options import TIMEOUT_S
 
     if battery_mj is not None and link is None:
@@ -210,10 +211,10 @@ def evaluate(
     found = rows(decisions, policies, outcomes)
     write_csv(out / "policies.csv", decisions.table, outcomes)
     title = f"Policies: {tree.base} on {tree.device}"
-    write_page(
-        out / "policies.html", title=title, facts=facts, table=decisions.table, rows=found, outcomes=outcomes,
-        times_s=times_s,
-    )  # fmt: skip
+    page = render_policies(
+        title=title, facts=facts, table=decisions.table, rows=found, outcomes=outcomes, times_s=times_s
+    )
+    write_text(out / "policies.html", page)
     print(f"{title}; {', '.join(facts)}")
     _print(found)
     if trace is None:

@@ -60,12 +60,12 @@ def field(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:  # fmt: skip
     """Play a recorded link to every method, measured: server, shaped link and device in processes of their own."""
-    from modeltree.files import check_writable
+    from modeltree.files import check_writable, write_text
     from modeltree.link.scenes import load_trace
     from nas.cli.display.progress import stages
     from nas.field.config import FieldConfig
     from nas.field.play import play_, prepared, worst_error, write_field
-    from nas.report.field.page import write_field_report
+    from nas.report.field.page import render_field
 
     config = FieldConfig(
         bundles=tuple(bundles), trace=load_trace(trace, seed=seed, rtt_ms=rtt_ms), link=link, count=count,
@@ -83,7 +83,7 @@ def field(
         if played.runs:
             record = played.record
             written = [write_field(record, out), out / "field.html"]
-            write_field_report(written[1], record)
+            write_text(written[1], render_field(record))
             if len(played.runs) < len(played.methods):
                 print(f"{len(played.runs)} of {len(played.methods)} methods were finished: {out}", file=sys.stderr)
     if as_json:
