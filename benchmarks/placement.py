@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from nas.agents.a3c import A3cConfig
+from nas.agents.a3c.joint import MOST_OUTPUTS, OneHeadForAll, train_joint
+from nas.agents.a3c.multitask import train_multitask
 from nas.agents.distributed_dqn import DqnConfig, train_dqn
-from nas.agents.joint_a3c import MOST_OUTPUTS, OneHeadForAll, train_joint
-from nas.agents.multitask_a3c import train_multitask
 from nas.decisions.placement.blocks import NETWORKS
 from nas.decisions.placement.delays import Delays
 from nas.decisions.placement.environment import Episodes, PlacementVectorEnv

@@ -17,9 +17,9 @@ import torch
 from torch import multiprocessing
 
 from modeltree.errors import ConfigError
-from nas.agents.actor_critic import ActorCritic, Weights, returns
-from nas.agents.flat_actor_critic import FlatActorCritic, Shape, flattened, restore_
-from nas.agents.shared_rmsprop import rmsprop_
+from nas.agents.a3c.actor_critic import ActorCritic, Weights, returns
+from nas.agents.a3c.flat_actor_critic import FlatActorCritic, Shape, flattened, restore_
+from nas.agents.a3c.shared_rmsprop import rmsprop_
 
 
 class Choices(Protocol):
