@@ -1,8 +1,8 @@
 """Emulation with the bandwidth as the runtime knows it: estimated from hand-overs and probes, held by hysteresis.
 
-`modeltree.emulate` measures perfectly at every fork. Here the type comes from the runtime's own `Estimator` and
+`modeltree.tree.emulate` measures perfectly at every fork. Here the type comes from the runtime's own `Estimator` and
 switch, which hear of the link what a device would: each hand-over when its answer arrives and, when a probe is due, a
-small message and the probe. All latencies are those of `modeltree.emulate`, so that the difference is what
+small message and the probe. All latencies are those of `modeltree.tree.emulate`, so that the difference is what
 imperfect measuring costs. Messages take exactly the round trip and the trace's time: no jitter.
 """
 
@@ -15,9 +15,9 @@ from functools import partial
 
 import numpy as np
 
-from modeltree.emulate import Emulation, accuracies, after_ms, checked_starts, link_ms, ranks, sure_exits
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree
+from modeltree.tree.emulate import Emulation, accuracies, after_ms, checked_starts, link_ms, ranks, sure_exits
 from modeltree.units import ms_from_s, s_from_ms
 from runtime.bandwidth import Estimator, ProbePolicy, Reading, longer_probe, probe_due
 from runtime.bandwidth.switch import Hysteresis, Match, matched

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from modeltree.render import ms_text
 from modeltree.tree import ExitFork, ModelTree
+from modeltree.tree.render import ms_text
 from nas.names import METHOD_TABLE, STRATEGIES, phrase
 from nas.results.summary import Exact, MethodRow, Summary, read_summary
 

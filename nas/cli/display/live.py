@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from modeltree.render import block_text, bytes_text, fork_text, ms_text, range_text
 from modeltree.tree import BandwidthFork, Fork, ModelTree, Node
+from modeltree.tree.render import block_text, bytes_text, fork_text, ms_text, range_text
 from nas.cli.display.answers import shown
 
 if TYPE_CHECKING:

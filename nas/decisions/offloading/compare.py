@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from modeltree.emulate import spread_starts
 from modeltree.errors import ConfigError
 from modeltree.files import write_text
 from modeltree.link.traces import Trace
 from modeltree.offloading.decisions import Decisions, DecisionTable
 from modeltree.tree import ModelTree
+from modeltree.tree.emulate import spread_starts
 from modeltree.units import ms_from_us
 from nas.decisions.offloading.evaluate import Sweep, decision_ms, sweep
 from nas.decisions.offloading.replay import Played, play

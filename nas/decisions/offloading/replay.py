@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modeltree.emulate import checked_starts
 from modeltree.link.traces import Trace
 from modeltree.offloading.decisions import Decisions, Objective
+from modeltree.tree.emulate import checked_starts
 from modeltree.units import s_from_ms
 from runtime.selection.battery import Battery
 from runtime.selection.policies import Policy

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from modeltree.render import ms_text
+from modeltree.tree.render import ms_text
 from nas.field.record import FieldRun
 from nas.field.tally import DRIFT_MS, DRIFT_SHARE, PARTS, Drift, Tally, drifts, mean, tallies, usable
 from nas.field.verdict import alarms, best_of, field_verdict, subject_of

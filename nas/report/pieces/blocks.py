@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from modeltree.render import ms_text
+from modeltree.tree.render import ms_text
 
 KINDS = {
     "measured": "run on test images that the search never saw",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from modeltree.render import ms_text
+from modeltree.tree.render import ms_text
 from nas.results.summary import MethodRow
 
 NONE = "–"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from modeltree.render import ms_text
+from modeltree.tree.render import ms_text
 from nas.names import STRATEGIES, TITLES
 from nas.report.pieces import charts, trace
 from nas.report.pieces.colours import key

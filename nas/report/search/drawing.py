@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from modeltree.render import block_text, bytes_text, layer_actions, layer_lines, ms_text, when_text
 from modeltree.tree import Handover, Leaf, ModelTree, Node
+from modeltree.tree.render import block_text, bytes_text, layer_actions, layer_lines, ms_text, when_text
 from nas.report.pieces.blocks import render
 
 CARD, GAP, START, ROOM = 252, 62, 116, 18

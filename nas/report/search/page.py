@@ -10,8 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from modeltree.files import write_text
-from modeltree.render import ms_text, render_text
 from modeltree.tree import ModelTree
+from modeltree.tree.render import ms_text, render_text
 from nas.names import TECHNIQUES
 from nas.report.pieces import blocks, cells, trace
 from nas.report.pieces.blocks import section
