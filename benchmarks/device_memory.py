@@ -56,8 +56,8 @@ print(json.dumps(told))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What one process told. memory : kB by field, after importing, opening and inferring. errors : standard error."""
+class Report:
+    """What one process says. memory : kB by field, after importing, opening and inferring. errors : standard error."""
 
     imported_s: float
     memory: dict[str, dict[str, int]]
@@ -69,39 +69,40 @@ class Told:
 
 def main() -> None:
     """Print a line for every process; the last of each kind is the one to quote."""
-    told = arguments()
+    options = arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = told.bundle or made_bundle(folder / "bundle")
-        plain = environment(told.venvs / "device", dependencies())
-        coded = environment(told.venvs / "device-grpc", dependencies() + dependencies("cloud", _CLOUD))
+        bundle = options.bundle or made_bundle(folder / "bundle")
+        plain = environment(options.venvs / "device", dependencies())
+        coded = environment(options.venvs / "device-grpc", dependencies() + dependencies("cloud", _CLOUD))
         packages = seen(folder / "packages")
         print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
-        found: dict[str, list[Told]] = {}
+        found: dict[str, list[Report]] = {}
         with Serving(bundle) as serving:
             kinds = {"no server": (plain, None), "rest": (plain, serving.rest), "grpc": (coded, serving.grpc)}
-            for _ in range(told.rounds):
+            for _ in range(options.rounds):
                 for kind, (python, server) in kinds.items():
-                    found.setdefault(kind, []).append(process(python, packages, bundle, server, told.images))
+                    found.setdefault(kind, []).append(process(python, packages, bundle, server, options.images))
                     print(line(kind, found[kind][-1]), flush=True)
-        if told.json:
-            told.json.write_text(json.dumps({kind: [asdict(one) for one in all_] for kind, all_ in found.items()}))
+        if options.json:
+            options.json.write_text(json.dumps({kind: [asdict(one) for one in all_] for kind, all_ in found.items()}))
 
 
-def line(kind: str, told: Told) -> str:
+def line(kind: str, report: Report) -> str:
     """One process, in MB of 10^6 bytes."""
     steps = []
-    for step, kb in told.memory.items():
+    for step, kb in report.memory.items():
         mb = {name: kb[name] * 1024 / 1e6 for name in _FIELDS[:4]}
         steps.append(
             f"{step} {mb['VmRSS']:.1f} (own {mb['RssAnon']:.1f}, of files {mb['RssFile']:.1f}, most {mb['VmHWM']:.1f})"
         )
-    threads = told.memory["inferred"]["Threads"]
-    said = f"{len(told.errors)} bytes on standard error, {threads} threads, answered by {'/'.join(told.answered_by)}"
-    return f"{kind:9}  import {told.imported_s:.3f} s; MB: {'; '.join(steps)}; {said}"
+    threads = report.memory["inferred"]["Threads"]
+    answered = f"{threads} threads, answered by {'/'.join(report.answered_by)}"
+    errors = f"{len(report.errors)} bytes on standard error"
+    return f"{kind:9}  import {report.imported_s:.3f} s; MB: {'; '.join(steps)}; {errors}, {answered}"
 
 
-def process(python: Path, packages: Path, bundle: Path, server: str | None, images: int) -> Told:
+def process(python: Path, packages: Path, bundle: Path, server: str | None, images: int) -> Report:
     """Open the bundle and infer, in an environment."""
     given = {"BUNDLE": str(bundle), "SERVER": server, "IMAGES": images, "FIELDS": _FIELDS, "FORBIDDEN": _FORBIDDEN}
     program = "".join(f"{name} = {value!r}\n" for name, value in given.items()) + DEVICE
@@ -111,7 +112,7 @@ def process(python: Path, packages: Path, bundle: Path, server: str | None, imag
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"the device failed with status {done.returncode}:\n{done.stderr}")
-    return Told(errors=done.stderr, **json.loads(done.stdout))
+    return Report(errors=done.stderr, **json.loads(done.stdout))
 
 
 def environment(folder: Path, packages: list[str]) -> Path:

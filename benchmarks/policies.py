@@ -81,16 +81,16 @@ def made_up(layers: tuple[tuple[int, float], ...], *, mmacs_per_ms: float, numbe
     return Decisions(table=DecisionTable(**dict(zip(names, map(np.array, zip(*rows))))), rtt_ms=3.0)
 
 
-def problems(told: argparse.Namespace) -> dict[str, Decisions]:
+def problems(options: argparse.Namespace) -> dict[str, Decisions]:
     """What to compare on, by name; rewards are the paper's."""
-    if told.tree is None:
+    if options.tree is None:
         return {
             "alexnet made up": made_up(ALEXNET, mmacs_per_ms=5, numbers_per_ms=100e3),
             "vgg made up": made_up(VGG, mmacs_per_ms=25, numbers_per_ms=500e3),
         }
-    tree, path = read_tree(told.tree)
+    tree, path = read_tree(options.tree)
     energy, _ = device_energy(tree)
-    return {path.stem: tree_decisions(tree, energy=energy, objective=Objective(), rtt_ms=told.rtt_ms)}
+    return {path.stem: tree_decisions(tree, energy=energy, objective=Objective(), rtt_ms=options.rtt_ms)}
 
 
 def trained(name: str, decisions: Decisions, seed: int, folder: Path, steps: int | None) -> tuple[Trained, float]:
@@ -112,14 +112,14 @@ def trained(name: str, decisions: Decisions, seed: int, folder: Path, steps: int
         return Trained(decisions=decisions, network=network), float(found["train_s"])
 
 
-def compare(name: str, decisions: Decisions, told: argparse.Namespace) -> None:
+def compare(name: str, decisions: Decisions, options: argparse.Namespace) -> None:
     """Train, sweep, print and write."""
-    folder, swept = told.out / name.replace(" ", "_"), paper_bandwidths()
+    folder, swept = options.out / name.replace(" ", "_"), paper_bandwidths()
     shown: dict[str, Trained] = {}
     print(f"## {name}: {len(decisions)} actions\n\n| agent | share of the exact reward a seed, % | mean | worst | "
           "training, s of CPU |\n|---|---|---|---|---|")  # fmt: skip
     for agent in TRAINED:
-        found = [trained(agent, decisions, seed, folder, told.steps) for seed in range(told.seeds)]
+        found = [trained(agent, decisions, seed, folder, options.steps) for seed in range(options.seeds)]
         shares = np.array([100 * sweep(decisions, policy, swept).share for policy, _ in found])
         shown[agent] = found[int(np.argsort(shares, kind="stable")[len(shares) // 2])][0]
         print(f"| {agent} | {', '.join(f'{share:.2f}' for share in shares)} | {shares.mean():.2f} | {shares.min():.2f} "
@@ -133,7 +133,7 @@ def compare(name: str, decisions: Decisions, told: argparse.Namespace) -> None:
         latency_ms = one.latency_ms[1:].mean()
         share = 100 * one.reward.sum() / seen["exact"].reward.sum()
         print(f"| {policy} | {share:.2f} | {latency_ms:.1f} | {one.accuracy.mean():.2f} | {spent_us:.1f} |")
-    by_bandwidth(decisions.table, seen, told.every)
+    by_bandwidth(decisions.table, seen, options.every)
     write_csv(folder / "sweep.csv", decisions.table, seen)
     draw(folder, decisions.table, swept, seen)
 
@@ -184,11 +184,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every training; the agents' own unless given")
     parser.add_argument("--rtt-ms", type=float, help="the tree's unless given")
     parser.add_argument("--every", type=int, default=5, help="print every so-manieth bandwidth")
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{processor()}, {today()}, commit {commit()}\n")
-    for name, decisions in problems(told).items():
-        compare(name, decisions, told)
+    for name, decisions in problems(options).items():
+        compare(name, decisions, options)
 
 
 if __name__ == "__main__":

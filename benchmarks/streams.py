@@ -73,7 +73,7 @@ def costs(measured: Path, weights: Path | None, data: str | None) -> None:
     from modeltree.profiles import load_profile
     from nas.profiling.stream_costs import profiled, stream_costs
 
-    told = json.loads(measured.read_text())
+    measurement = json.loads(measured.read_text())
     found, (network, heads) = layers(weights)
     accuracies, whose = PAPER, "the paper's, since no weights were given"
     if weights is not None and data is not None:
@@ -86,10 +86,11 @@ def costs(measured: Path, weights: Path | None, data: str | None) -> None:
         whose = f"measured on {len(dataset.test)} test images of CIFAR-10 (re-encoded as JPEG)"
     origin = (
         f"Device: profile {DEVICE} times {SLOWDOWN}, images one after the other. Server: libraries of every layer, one "
-        f"thread, on {told['machine']}, {told['date']}. Bytes: float32, pixels as one byte. Accuracies: {whose}."
+        f"thread, on {measurement['machine']}, {measurement['date']}. Bytes: float32, pixels as one byte. Accuracies: "
+        f"{whose}."
     )
     made = stream_costs(
-        found, profiled(found, load_profile(DEVICE), SLOWDOWN), told["ms"], accuracies, name=COSTS, origin=origin
+        found, profiled(found, load_profile(DEVICE), SLOWDOWN), measurement["ms"], accuracies, name=COSTS, origin=origin
     )
     save_costs(made, SHIPPED)
     for branch in made.branches:
@@ -258,13 +259,13 @@ def optimum(policies: Path) -> None:
             by_name = solvers(system, arrivals, agent, step_ms)
             streams = [arrivals.draw(8, np.random.default_rng([9, seed])) for seed in range(50)]
             best = [by_name["exact"](tasks, 0) for tasks in streams]
-            told = []
+            lines = []
             for name in ORDER[1:]:
                 gaps = [b - by_name[name](tasks, seed) for seed, (tasks, b) in enumerate(zip(streams, best))]
                 equal = sum(gap < 1e-6 for gap in gaps)
-                told.append(f"{name} {np.mean(gaps):.3f} (worst {np.max(gaps):.3f}, equal in {equal})")
+                lines.append(f"{name} {np.mean(gaps):.3f} (worst {np.max(gaps):.3f}, equal in {equal})")
             print(
-                f"{title}, k = {k:g}, p = {p:g}: optimum {np.mean(best):.3f}; below it: {'; '.join(told)}", flush=True
+                f"{title}, k = {k:g}, p = {p:g}: optimum {np.mean(best):.3f}; below it: {'; '.join(lines)}", flush=True
             )
 
 
@@ -313,23 +314,23 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--policies", type=Path, default=Path("runs/streams/policies"))
-    told = parser.parse_args()
-    if told.what == "measure":
-        measure(told.out)
-    elif told.what == "costs":
-        if told.measured is None:
+    options = parser.parse_args()
+    if options.what == "measure":
+        measure(options.out)
+    elif options.what == "costs":
+        if options.measured is None:
             parser.error("--measured FILE is needed: see measure")
-        costs(told.measured, told.weights, told.data)
-    elif told.what == "run":
-        bundle_run(told.weights, told.data or "digits", told.out)
-    elif told.what == "figure":
-        if told.axis is None:
+        costs(options.measured, options.weights, options.data)
+    elif options.what == "run":
+        bundle_run(options.weights, options.data or "digits", options.out)
+    elif options.what == "figure":
+        if options.axis is None:
             parser.error("which figure: k, p or devices")
-        figure(told.axis, told.seeds, told.out, told.policies)
-    elif told.what == "optimum":
-        optimum(told.policies)
+        figure(options.axis, options.seeds, options.out, options.policies)
+    elif options.what == "optimum":
+        optimum(options.policies)
     else:
-        times(told.policies)
+        times(options.policies)
 
 
 if __name__ == "__main__":
