@@ -77,14 +77,14 @@ def _pooled(
     network: Network, taught: Lessons, pools: Mapping[int, nn.Module], progress: Progress
 ) -> dict[int, torch.Tensor]:
     """What heads see of all lessons in all ways: place -> (ways * n, channels)."""
-    found: dict[int, list[torch.Tensor]] = {place: [] for place in pools}
+    pooled: dict[int, list[torch.Tensor]] = {place: [] for place in pools}
     ways, n = taught.logits.shape[:2]
     for way in range(ways):
         for part in np.array_split(np.arange(n), -(-n // _BATCH)):
             for place, x in values_at(network, taught.take(part, way)[0], pools).items():
-                found[place].append(pools[place](x))
+                pooled[place].append(pools[place](x))
             progress(way * n + int(part[-1]) + 1, ways * n, "features for exits")
-    return {place: torch.cat(parts) for place, parts in found.items()}
+    return {place: torch.cat(parts) for place, parts in pooled.items()}
 
 
 def _fit_(
@@ -124,13 +124,13 @@ def exit_logits(
 ) -> tuple[np.ndarray, ...]:
     """Logits (n, classes) of every exit in the order of their places, the network's own last."""
     places = [*sorted(heads), len(network.spec.segments)]
-    found: dict[int, list[np.ndarray]] = {place: [] for place in places}
+    logits: dict[int, list[np.ndarray]] = {place: [] for place in places}
     for start in range(0, len(images), _BATCH):
         pixels = dataset.normalise(images.images[start : start + _BATCH])
         with torch.no_grad():
             for place, x in values_at(network, pixels, places).items():
-                found[place].append((heads[place](x) if place in heads else x).numpy())
-    return tuple(np.concatenate(found[place]) for place in places)
+                logits[place].append((heads[place](x) if place in heads else x).numpy())
+    return tuple(np.concatenate(logits[place]) for place in places)
 
 
 def exit_accuracies(
@@ -164,13 +164,13 @@ def load_heads(path: Path, network: Network) -> dict[int, ExitHead]:
     DataError : no such file, not safetensors, or heads that do not fit the network.
     """
     state, _ = read_weights(path)
-    found: dict[str, dict[str, torch.Tensor]] = {}
+    by_place: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in state.items():
         if key.startswith(HEADS):
             place, _, name = key.removeprefix(HEADS).partition(".")
-            found.setdefault(place, {})[name] = value
+            by_place.setdefault(place, {})[name] = value
     heads: dict[int, ExitHead] = {}
-    for written, weights in found.items():
+    for written, weights in by_place.items():
         legal = written.isdecimal() and 0 < int(written) < len(network.spec.segments)
         if not legal or not all(torch.isfinite(value).all() for value in weights.values()):
             raise DataError(
