@@ -118,7 +118,8 @@ def _methods(field: FieldRun, methods: Sequence[Tally]) -> Markup:
         chosen=best_of(methods) if len(rows) > 1 else None,
         bounds=[bound("Bound: hindsight oracle", BOUND, oracle)] if rows and math.isfinite(bound_ms) else [],
     )  # fmt: skip
-    return section("Methods, in turns over the trace", compared, note=_NOTE)
+    way = "interleaved" if field.interleaved else "in turns"
+    return section(f"Methods, {way} over the trace", compared, note=_NOTE)
 
 
 def _along(field: FieldRun, methods: Sequence[Tally], subject: Tally) -> Markup:
