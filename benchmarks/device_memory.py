@@ -22,6 +22,8 @@ import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from server_load import made_bundle
+
 ROOT = Path(__file__).resolve().parents[1]
 NO_PACKAGES = 3
 _CLOUD = ("grpcio", "protobuf")
@@ -41,17 +43,17 @@ def memory():
     lines = dict(line.split(":") for line in open("/proc/self/status", encoding="ascii"))
     return {name: int(lines[name].split()[0]) for name in FIELDS}
 
-told = {"imported_s": imported_s, "memory": {"imported": memory()}}
+report = {"imported_s": imported_s, "memory": {"imported": memory()}}
 with Session.open(BUNDLE, server=SERVER) as session:
-    told["memory"]["opened"] = memory()
+    report["memory"]["opened"] = memory()
     rng = np.random.default_rng(0)
     shape = session.device.manifest.tree.input_shape
     results = [session.infer(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(IMAGES)]
-    told["memory"]["inferred"] = memory()
-told["answered_by"] = sorted({one.answered_by for one in results})
-told["finite"] = all(bool(np.isfinite(one.output).all()) for one in results)
-told["forbidden"] = sorted(set(FORBIDDEN) & set(sys.modules))
-print(json.dumps(told))
+    report["memory"]["inferred"] = memory()
+report["answered_by"] = sorted({one.answered_by for one in results})
+report["finite"] = all(bool(np.isfinite(one.output).all()) for one in results)
+report["forbidden"] = sorted(set(FORBIDDEN) & set(sys.modules))
+print(json.dumps(report))
 """
 
 
@@ -72,7 +74,7 @@ def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = options.bundle or made_bundle(folder / "bundle")
+        bundle = options.bundle or made_bundle(folder, 0, batches=(1,))
         plain = environment(options.venvs / "device", dependencies())
         coded = environment(options.venvs / "device-grpc", dependencies() + dependencies("cloud", _CLOUD))
         packages = seen(folder / "packages")
@@ -144,39 +146,6 @@ def seen(folder: Path) -> Path:
     folder.mkdir()
     for name in ("runtime", "modeltree"):
         (folder / name).symlink_to(ROOT / name)
-    return folder
-
-
-def made_bundle(folder: Path) -> Path:
-    """VGG11 with random weights: one node, which hands the image over; the device has the network too."""
-    import torch
-
-    from compile.bundle import Wanted, compile_run
-    from compile.program_file import write_program
-    from compile.targets import host
-    from modeltree.files import write_bytes
-    from modeltree.link.bandwidth import BandwidthTypes
-    from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node, encode_tree
-    from nas.bases import build
-    from nas.cli.search import default_cache
-    from transforms import export
-
-    shape, block, run = (3, 32, 32), "0" * 20, folder.parent / "run"
-    types = BandwidthTypes(representative_mbps=(8.0,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
-    node = Node(
-        id=0, level=0, parent=None, fork=BandwidthFork(types=(0,)), partition=0, segments=1, device_ms=0.0, actions=(),
-        handover=Handover(place=0, shape=shape, bytes=3072, bits=8, block=block),
-        leaf=Leaf(chance=1.0, latency_ms=1.0, accuracy=10.0, accuracy_origin="predicted"),
-    )  # fmt: skip
-    tree = ModelTree(
-        base="vgg11", input_shape=shape, mean=(0.5,) * 3, std=(0.25,) * 3, classes=tuple(map(str, range(10))),
-        places=(0, 1), types=types, rtt_ms=0.0, device="none", cloud="none", trace="none", nodes=(node,),
-    )  # fmt: skip
-    write_bytes(run / "tree.json", encode_tree(tree))
-    (run / "blocks").mkdir()
-    torch.manual_seed(0)
-    write_program(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
-    compile_run(run, folder, Wanted(targets=[host()]), cache=default_cache() / "compiled")
     return folder
 
 

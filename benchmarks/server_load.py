@@ -338,8 +338,10 @@ def sample(shape: tuple[int, ...], batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
 
 
-def made_bundle(folder: Path, number: int) -> Path:
+def made_bundle(folder: Path, number: int, batches: tuple[int, ...] = BATCHES) -> Path:
     """VGG11 with random weights, handed over whole; every number has weights and a model's name of its own."""
+    import torch
+
     from compile.bundle import Wanted, compile_run
     from compile.program_file import write_program
     from compile.targets import host
@@ -364,11 +366,9 @@ def made_bundle(folder: Path, number: int) -> Path:
     run, made = folder / f"run{number}", folder / f"bundle{number}"
     write_bytes(run / "tree.json", encode_tree(tree))
     (run / "blocks").mkdir()
-    import torch
-
     torch.manual_seed(number)
     write_program(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
-    compile_run(run, made, Wanted(targets=[host()], batches=BATCHES), cache=default_cache() / "compiled")
+    compile_run(run, made, Wanted(targets=[host()], batches=batches), cache=default_cache() / "compiled")
     return made
 
 

@@ -72,17 +72,12 @@ def one_thread():
 
 
 @pytest.fixture
-def nas(monkeypatch, capsys, tmp_path):
+def nas(nas):
     """Run `nas` in this process; returns (status, lines on standard output, lines on standard error)."""
-    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out.splitlines(), told.err.splitlines()
+        status, printed, errors = nas(*words)
+        return status, printed.splitlines(), errors
 
     return call
 

@@ -17,13 +17,7 @@ from transforms import analyse, export
 from transforms.bottleneck import bottleneck, start_
 from transforms.quantise import quantised
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def quiet(done, total, text):

@@ -25,12 +25,7 @@ SHAPE = (3, 8, 8)
 CONFIG = TrainConfig(epochs=4, batch_size=64, lr=0.05, crop=False)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Block(nn.Module):
