@@ -24,7 +24,7 @@ from nas.jobs.machine import commit, processor, today
 from nas.report.pieces import charts
 from nas.report.pieces.colours import colours
 from nas.training.base_network import prepare
-from nas.training.teacher import lessons
+from nas.training.teacher import distillation_set
 
 BATCH = 250
 TUNED = 200
@@ -55,10 +55,10 @@ def main() -> None:
     fronts = {}
     if options.tune:
         with tempfile.TemporaryDirectory() as folder:
-            taught = lessons(prepared, Path(folder), 0, lambda *_: None)
+            examples = distillation_set(prepared, Path(folder), 0, lambda *_: None)
         for place in places[1:]:
             for width in options.tune:
-                fronts[place, width] = coding_aware(prepared.network, place, width, taught, steps=TUNED)
+                fronts[place, width] = coding_aware(prepared.network, place, width, examples, steps=TUNED)
     rows = list(coded_table(prepared.network, batches, places=places, bits=options.bits))
     if fronts:
         tuned = list(coded_table(prepared.network, batches, places=places[1:], bits=options.tune, fronts=fronts))
