@@ -267,8 +267,8 @@ def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) ->
     logits: dict[PlanPath, list[np.ndarray]] = {path: [] for path in forest.paths}
     with torch.no_grad():
         for batch in images.split(forest.at_once):
-            for path, found in forest.logits(batch):
-                logits[path].append(found.numpy())
+            for path, answers in forest.logits(batch):
+                logits[path].append(answers.numpy())
     joined = {path: np.concatenate(parts) for path, parts in logits.items()}
     for prefix in forest.thresholds:
         behind = [p for p in forest.paths if p[: len(prefix)] == prefix and p not in forest.thresholds]
@@ -285,9 +285,9 @@ def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray
     forest.device.eval()
     with torch.no_grad():
         for images, labels in batches:
-            found = {path: logits.numpy() for path, logits in forest.logits(images)}
-            leaves = {path: entropies_nats(found[path]) <= limit for path, limit in forest.thresholds.items()}
-            for path, logits in found.items():
+            exits = {path: logits.numpy() for path, logits in forest.logits(images)}
+            leaves = {path: entropies_nats(exits[path]) <= limit for path, limit in forest.thresholds.items()}
+            for path, logits in exits.items():
                 here = np.ones(len(labels), dtype=bool)
                 for depth in range(1, len(path)):
                     if path[:depth] in leaves:

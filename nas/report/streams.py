@@ -44,15 +44,15 @@ def render_stream(record: StreamRecord) -> str:
 def sentences(tallies: Sequence[StreamTally]) -> list[str]:
     """What it comes to."""
     best = max(tallies, key=lambda one: one.gain)
-    found = [
+    lines = [
         f"{best.policy} gains most: {best.gain:.2f} of {best.tasks} tasks, {best.in_time} in time, {best.late} late, "
         f"{best.dropped} dropped."
     ]
     for one in tallies:
         if one.predicted_gain:
             share = 100 * one.gain / one.predicted_gain
-            found.append(f"{one.policy}: {share:.1f} % of what the model foretells for the same arrivals.")
-    return found
+            lines.append(f"{one.policy}: {share:.1f} % of what the model foretells for the same arrivals.")
+    return lines
 
 
 def _compared(tallies: Sequence[StreamTally]) -> Markup:
@@ -85,11 +85,11 @@ def _bar(row: str, kind: str, begins_ms: float, ends_ms: float) -> dict[str, Any
 
 
 def _gantt(run: StreamRun) -> Markup:
-    found = list(gantt_rows(run.lines[:_SHOWN_TASKS]))
-    if not found:
+    bars = list(gantt_rows(run.lines[:_SHOWN_TASKS]))
+    if not bars:
         return Markup()
-    names = sorted({row["row"] for row in found}, key=lambda name: (name == "server", name.split()[0], name))
-    drawn = alt.Chart(charts.rows(found)).mark_bar(height=11, opacity=0.75, stroke="var(--paper)", strokeWidth=0.5)
+    names = sorted({row["row"] for row in bars}, key=lambda name: (name == "server", name.split()[0], name))
+    drawn = alt.Chart(charts.rows(bars)).mark_bar(height=11, opacity=0.75, stroke="var(--paper)", strokeWidth=0.5)
     picture = drawn.encode(
         x=alt.X("begins_s:Q").scale(zero=False, nice=False).title("seconds"), x2="ends_s:Q",
         y=alt.Y("row:N").sort(names).title(None),

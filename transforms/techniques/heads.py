@@ -15,8 +15,8 @@ from modeltree.errors import NotApplicable
 from transforms.graph.bodies import ATTENTION, Body
 from transforms.graph.lifting import aten
 from transforms.graph.network import Unit
-from transforms.techniques.least_squares import layer_inputs, refit_, watched
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of
+from transforms.techniques.least_squares import bias_of, layer_inputs, refit_, watched
+from transforms.techniques.technique import Samples, Technique, Variant
 
 _TOLERANCE = 1e-4
 _ATTENDS = aten.scaled_dot_product_attention.default

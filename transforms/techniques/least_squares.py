@@ -14,7 +14,6 @@ from torch import fx, nn
 from torch.nn import functional
 
 from transforms.graph.network import Unit
-from transforms.techniques.technique import bias_of
 
 _RIDGE = 1e-4
 _PULL = 1e-3  # of `refit_`, towards the weights that are there
@@ -24,6 +23,11 @@ _POSITIONS = 2**14
 _IMAGES = 128  # at least, so that no few images decide
 _ROWS_PER_UNKNOWN = 4  # with fewer, the solution describes the samples, not the layer
 _RECTIFIED_ROUNDS = 3
+
+
+def bias_of(layer: nn.Conv2d | nn.Linear) -> torch.Tensor:
+    """The layer's bias, zeros where it has none."""
+    return layer.bias.detach() if layer.bias is not None else layer.weight.new_zeros(layer.weight.shape[0])
 
 
 @contextlib.contextmanager
