@@ -119,53 +119,53 @@ def compare(name: str, decisions: Decisions, options: argparse.Namespace) -> Non
     print(f"## {name}: {len(decisions)} actions\n\n| agent | share of the exact reward a seed, % | mean | worst | "
           "training, s of CPU |\n|---|---|---|---|---|")  # fmt: skip
     for agent in TRAINED:
-        found = [trained(agent, decisions, seed, folder, options.steps) for seed in range(options.seeds)]
-        shares = np.array([100 * sweep(decisions, policy, swept).share for policy, _ in found])
-        shown[agent] = found[int(np.argsort(shares, kind="stable")[len(shares) // 2])][0]
+        agents = [trained(agent, decisions, seed, folder, options.steps) for seed in range(options.seeds)]
+        shares = np.array([100 * sweep(decisions, policy, swept).share for policy, _ in agents])
+        shown[agent] = agents[int(np.argsort(shares, kind="stable")[len(shares) // 2])][0]
         print(f"| {agent} | {', '.join(f'{share:.2f}' for share in shares)} | {shares.mean():.2f} | {shares.min():.2f} "
-              f"| {np.mean([spent for _, spent in found]):.0f} |", flush=True)  # fmt: skip
+              f"| {np.mean([spent for _, spent in agents]):.0f} |", flush=True)  # fmt: skip
     policies = contenders(decisions, shown)
-    seen = over_bandwidths(decisions, policies, swept)
+    sweeps = over_bandwidths(decisions, policies, swept)
     titles = ("policy", "share, %", "mean latency above 0 MB/s, ms", "mean accuracy, %", "decision, µs")
     print(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
-    for policy, one in seen.items():
+    for policy, one in sweeps.items():
         spent_us = 1000 * decision_ms(decisions, policies[policy], swept)
         latency_ms = one.latency_ms[1:].mean()
-        share = 100 * one.reward.sum() / seen["exact"].reward.sum()
+        share = 100 * one.reward.sum() / sweeps["exact"].reward.sum()
         print(f"| {policy} | {share:.2f} | {latency_ms:.1f} | {one.accuracy.mean():.2f} | {spent_us:.1f} |")
-    by_bandwidth(decisions.table, seen, options.every)
-    write_csv(folder / "sweep.csv", decisions.table, seen)
-    draw(folder, decisions.table, swept, seen)
+    by_bandwidth(decisions.table, sweeps, options.every)
+    write_csv(folder / "sweep.csv", decisions.table, sweeps)
+    draw(folder, decisions.table, swept, sweeps)
 
 
-def by_bandwidth(table: DecisionTable, seen: Mapping[str, Sweep], every: int) -> None:
+def by_bandwidth(table: DecisionTable, sweeps: Mapping[str, Sweep], every: int) -> None:
     """Print what each chose; `exit/cut/bits ms %`, with a dash for bits where nothing is sent."""
     print(f"\n`exit/cut/bits ms %`; speed-up: latency of all on the device over that of the exact rule and of sac.\n\n"
-          f"| MB/s | {' | '.join(seen)} | speed-up, exact | sac |\n{'|---' * (len(seen) + 3)}|")  # fmt: skip
-    alone_ms = seen["on_device"].latency_ms if "on_device" in seen else np.full(len(seen["exact"].mbps), np.nan)
-    faster = {name: alone_ms / seen[name].latency_ms for name in ("exact", "sac")}
+          f"| MB/s | {' | '.join(sweeps)} | speed-up, exact | sac |\n{'|---' * (len(sweeps) + 3)}|")  # fmt: skip
+    alone_ms = sweeps["on_device"].latency_ms if "on_device" in sweeps else np.full(len(sweeps["exact"].mbps), np.nan)
+    faster = {name: alone_ms / sweeps[name].latency_ms for name in ("exact", "sac")}
     for i in range(0, len(alone_ms), every):
         cells = []
-        for one in seen.values():
+        for one in sweeps.values():
             action = int(one.action[i])
             bits = table.bits[action] if table.sends[action] else "-"
             place = f"{table.exit[action]}/{table.cut[action]}/{bits}"
             cells.append(f"{place} {one.latency_ms[i]:.1f} {one.accuracy[i]:.1f}")
         ratios = " | ".join(f"{values[i]:.2f}" for values in faster.values())
-        print(f"| {seen['exact'].mbps[i] / MB_PER_S:.1f} | {' | '.join(cells)} | {ratios} |")
+        print(f"| {sweeps['exact'].mbps[i] / MB_PER_S:.1f} | {' | '.join(cells)} | {ratios} |")
     most = {name: f"{np.nanmax(values):.2f}" for name, values in faster.items()}
     print(f"\nLargest speed-up: exact {most['exact']}, sac {most['sac']}.\n")
 
 
-def draw(folder: Path, table: DecisionTable, at_mbps: np.ndarray, seen: Mapping[str, Sweep]) -> None:
+def draw(folder: Path, table: DecisionTable, at_mbps: np.ndarray, sweeps: Mapping[str, Sweep]) -> None:
     """One SVG each for latency, accuracy, reward and what is chosen."""
     drawn = {
-        "latency in ms": {name: one.latency_ms for name, one in seen.items()},
-        "accuracy in %": {name: one.accuracy for name, one in seen.items()},
-        "reward": {name: one.reward for name, one in seen.items()},
-        "exit": {name: table.exit[one.action] for name, one in seen.items()},
-        "cut": {name: table.cut[one.action] for name, one in seen.items()},
-        "bits": {name: np.where(table.sends, table.bits, np.nan)[one.action] for name, one in seen.items()},
+        "latency in ms": {name: one.latency_ms for name, one in sweeps.items()},
+        "accuracy in %": {name: one.accuracy for name, one in sweeps.items()},
+        "reward": {name: one.reward for name, one in sweeps.items()},
+        "exit": {name: table.exit[one.action] for name, one in sweeps.items()},
+        "cut": {name: table.cut[one.action] for name, one in sweeps.items()},
+        "bits": {name: np.where(table.sends, table.bits, np.nan)[one.action] for name, one in sweeps.items()},
     }
     for label, lines in drawn.items():
         picture = lines_chart(at_mbps / MB_PER_S, lines, x_title="bandwidth in MB/s", y_title=label)
