@@ -91,7 +91,7 @@ def costs(measured: Path, weights: Path | None, data: str | None) -> None:
     )
     made = stream_costs(
         stack,
-        profiled(network_layers, load_profile(DEVICE), SLOWDOWN),
+        profiled(stack, load_profile(DEVICE), SLOWDOWN),
         measurement["ms"],
         accuracies,
         name=COSTS,
