@@ -4,11 +4,11 @@
 
 The JSON holds {"networks": {NAME: [options of nas search]}, "devices": [...], "links": [names of traces], "rtt_ms":
 [numbers, or null for the trace's own]}. A cell is searched (`nas search`, valued as the runtime will meet the link),
-compiled (every method of METHODS that does not do the same as a simpler one) and played by `nas field` with the device slowed down to its profile, in the stretch
-of its trace that is most like the whole (benchmarks/field.py), all methods interleaved, so that what else the machine
-does meets them alike. Each step that has left its result is not done again, so that a grid goes on where it was
-stopped; cells are ordered so that every link comes once before any comes twice. How long a step took is printed.
-`--table` does nothing but print what is there, as Markdown.
+compiled (every method of METHODS that does not do the same as a simpler one) and played by `nas field` with the device
+slowed down to its profile, in the stretch of its trace that is most like the whole (benchmarks/field.py), all methods
+interleaved, so that what else the machine does meets them alike. Each step that has left its result is not done again,
+so that a grid goes on where it was stopped; cells are ordered so that every link comes once before any comes twice. How
+long a step took is printed. `--table` does nothing but print what is there, as Markdown.
 
 A row: mean reward of the tree less that of the best simple choice, and its name; mean latency of both and of the
 hindsight oracle; whether the tree hands over at some types and
