@@ -239,6 +239,7 @@ class _Device:
         self.estimator.add(reading)
         if reading.finished:
             self._breaker.succeeded()
+            self._surprises = self._surprises or int(late)
         else:
             self._breaker.failed(reading.time_s - reading.seconds, link=True)
 
