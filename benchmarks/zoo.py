@@ -1,0 +1,323 @@
+"""Networks that people deploy, through the whole compiler: lifted, compiled for four targets, checked, and timed.
+
+    python benchmarks/zoo.py --out FOLDER [--network resnet18 ...] [--step host ...] [--again]
+    python benchmarks/zoo.py --out FOLDER --table
+
+Every step of a network is a process of its own and leaves a JSON file in the folder; what is there is not made again
+(`--again`: what was refused is). Needs torchvision and timm. Weights are random and batch norms have the statistics of
+random images, so errors are those of arithmetic and accuracies mean nothing. Tiles are reckoned unless `--tune`, which
+goes for `host` alone. Seconds are of processor, so that other jobs on the machine do not count.
+
+Steps: `lift` (cuts, share of MACs that techniques apply to), `host` (compiled for one thread, run against torch),
+`pi4`, `pi5` and `phone` (compiled, their twins run against torch), `times` (in turns with the peers, one thread).
+"""
+
+import argparse
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from modeltree.files import write_bytes
+
+NETWORKS = {
+    **{name: f"torchvision:{name}" for name in (
+        "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
+        "squeezenet1_1", "shufflenet_v2_x1_0", "densenet121", "googlenet", "inception_v3", "regnet_y_400mf",
+        "mnasnet1_0", "convnext_tiny", "vgg16_bn", "alexnet", "vit_b_16", "swin_t",
+    )},
+    **{name: f"timm:{name}" for name in (
+        "efficientnet_lite0", "levit_128s", "edgenext_small", "efficientformer_l1", "mobilevit_s", "ghostnet_100",
+        "repvgg_a0", "mobileone_s0", "hrnet_w18_small", "dla34", "resnest14d",
+    )},
+    "deit_tiny": "timm:deit_tiny_patch16_224", "tiny_vit_5m": "timm:tiny_vit_5m_224",
+}  # fmt: skip
+TRANSFORMERS = (
+    "vit_b_16", "swin_t", "deit_tiny", "levit_128s", "edgenext_small", "efficientformer_l1", "mobilevit_s",
+    "tiny_vit_5m",
+)  # fmt: skip
+"""Those with attention; the others count as CNNs."""
+SIZES = {"inception_v3": 299}
+CLASSES = 1000
+CROSS = ("pi4", "pi5", "phone")
+STEPS = ("lift", "host", "times", *CROSS)
+PEERS = ("ort", "openvino")
+LIMIT_S = 3600
+ROUNDS, BURST_S = 5, 0.15
+
+
+class Lifted(msgspec.Struct, kw_only=True):
+    """What a network is. bytes : of its parameters and buffers as float32. share : % of MACs."""
+
+    macs: int
+    bytes: int
+    cuts: int
+    share: float
+
+
+class Compiled(msgspec.Struct, kw_only=True):
+    """One library. seconds : of processor, for compiling alone. peak_bytes : of the process, torch and network in it.
+
+    off : root mean square of the difference to torch over that of torch's answer. checked : what was run for it, the
+        library or its twin. kernels : how many there are of each name.
+    """
+
+    seconds: float
+    peak_bytes: int
+    library_bytes: int
+    weight_bytes: int
+    workspace_bytes: int
+    off: float
+    checked: str
+    kernels: dict[str, int]
+
+
+class Timed(msgspec.Struct, kw_only=True):
+    """Milliseconds of processor a call, a round each. off : largest difference to torch over torch's largest number."""
+
+    round_ms: dict[str, list[float]]
+    off: dict[str, float]
+    tuned: bool
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One step of one network: one of the three, or why there is none."""
+
+    network: str
+    step: str
+    date: str
+    commit: str
+    load: float
+    lifted: Lifted | None = None
+    compiled: Compiled | None = None
+    timed: Timed | None = None
+    refused: str = ""
+
+
+def lift(name: str, folder: Path) -> Lifted:
+    """Build, export and analyse; leaves the program, its ONNX form and torch's answer in `folder`."""
+    import torch
+    from applicable import share
+
+    from nas.bench.cases import case_of, random_network
+    from transforms import TECHNIQUES, analyse, export
+
+    torch.set_num_threads(1)
+    size = SIZES.get(name, 224)
+    model = random_network(NETWORKS.get(name, name), image_size=size, classes=CLASSES)
+    program = export(model, (3, size, size))
+    case = case_of(_file(name), program, folder)
+    np.savez(folder / f"{_file(name)}.npz", x=case.x, expected=case.expected)
+    network = analyse(program)
+    held = {one.data_ptr(): one for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()}
+    return Lifted(
+        macs=network.spec.macs(), bytes=sum(4 * one.numel() for one in held.values()),
+        cuts=len(network.spec.places) - 2, share=share(network, list(TECHNIQUES)),
+    )  # fmt: skip
+
+
+def compiled(name: str, step: str, folder: Path, tune: bool) -> Compiled:
+    """For one target, and checked here."""
+    import torch
+
+    from compile.pipeline import compile_block
+    from compile.program_file import read_program
+    from compile.targets import load_target
+    from compile.tuning import TuningCache
+    from compile.verify import verify_block
+    from compile.vouch import vouched
+
+    torch.set_num_threads(1)
+    program, target = read_program(folder / f"{_file(name)}.pt2"), load_target(step)
+    if step == "host":
+        target = msgspec.structs.replace(target, threads=1)
+    cache = TuningCache(folder / "tiles.json") if tune else None
+    began = time.process_time()
+    made = compile_block(program, target, cache=cache, tune=tune)
+    seconds, peak = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if cache is not None:
+        cache.save()
+    if step == "host":
+        path = folder / f"{_file(name)}_f32_1.so"
+        path.write_bytes(made.library)
+        deviation = verify_block(program, path)
+    else:
+        deviation = vouched(program, target, batch=1, weights="f32")
+    return Compiled(
+        seconds=seconds, peak_bytes=peak, library_bytes=len(made.library), weight_bytes=made.weight_bytes,
+        workspace_bytes=made.workspace_bytes, off=math.nan if deviation is None else deviation.relative,
+        checked="" if deviation is None else "library" if step == "host" else "twin", kernels=Counter(made.kernels),
+    )  # fmt: skip
+
+
+def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
+    """Ours and the peers in turns, one thread each."""
+    from nas.bench import OURS
+    from nas.bench.cases import Case
+    from nas.bench.engines import PEERS as KNOWN
+    from nas.bench.engines import Runner
+    from nas.bench.processes import Child
+
+    held = np.load(folder / f"{_file(name)}.npz")
+    case = Case(name=_file(name), folder=folder, x=held["x"], expected=held["expected"])
+    engines = {OURS["f32"].name: OURS["f32"], **{peer: KNOWN[peer] for peer in PEERS}}
+    children = {one: Child(Runner, one, 1, environment=engine.environment(1)) for one, engine in engines.items()}
+    largest = float(np.abs(case.expected).max())
+    off = {
+        one: float(np.abs(child.call("load", case) - case.expected).max()) / largest for one, child in children.items()
+    }
+    times: dict[str, list[float]] = {one: [] for one in children}
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for one in map(str, rng.permutation(list(children))):
+            times[one].append(1e3 * children[one].call("burst", BURST_S, True))
+    for child in children.values():
+        child.close()
+    return Timed(round_ms=times, off=off, tuned=tuned)
+
+
+def run_step(name: str, step: str, told: argparse.Namespace) -> None:
+    """In this process: the row of one step."""
+    from nas.jobs.machine import commit, load_average, today
+
+    row = Row(network=name, step=step, date=today(), commit=commit(), load=load_average())
+    folder = told.out / "work"
+    try:
+        if step == "lift":
+            row.lifted = lift(name, folder)
+        elif step == "times":
+            row.timed = timed(name, folder, told.rounds, told.tune)
+        else:
+            row.compiled = compiled(name, step, folder, told.tune and step == "host")
+    except Exception as error:  # a row says what went wrong, whatever it was
+        row.refused = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    _write(told.out, row)
+
+
+def drive(told: argparse.Namespace) -> None:
+    """Every step that is wanted and not there, each in its own process."""
+    (told.out / "work").mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1", "TVM_BIND_THREADS": "0"}
+    for step, name in _order(told):
+        row = _read(told.out, name, step)
+        if row is not None and not (told.again and row.refused):
+            continue
+        words = ["--out", str(told.out), "--one", "--network", name, "--step", step, "--rounds", str(told.rounds)]
+        words += ["--tune"] if told.tune else []
+        began = time.monotonic()
+        _path(told.out, name, step).unlink(missing_ok=True)
+        ended = subprocess.run([sys.executable, __file__, *words], env=environment, timeout=LIMIT_S, check=False)
+        row = _read(told.out, name, step)
+        if row is None:
+            row = Row(network=name, step=step, date="", commit="", load=0.0, refused=f"died with {ended.returncode}")
+            _write(told.out, row)
+        print(f"{name} {step} {time.monotonic() - began:.0f} s {row.refused}", flush=True)
+
+
+def _order(told: argparse.Namespace) -> list[tuple[str, str]]:
+    """This machine's steps network by network, then the other targets: what says most comes first."""
+    names, steps = told.network or list(NETWORKS), told.step or STEPS
+    here = [(step, name) for name in names for step in STEPS if step in steps and step not in CROSS]
+    return here + [(step, name) for step in CROSS if step in steps for name in names]
+
+
+def _file(name: str) -> str:
+    return name.replace(":", "-").replace("/", "-")
+
+
+def _path(out: Path, name: str, step: str) -> Path:
+    return out / f"{_file(name)}-{step}.json"
+
+
+def _write(out: Path, row: Row) -> None:
+    write_bytes(_path(out, row.network, row.step), msgspec.json.format(msgspec.json.encode(row), indent=1) + b"\n")
+
+
+def _read(out: Path, name: str, step: str) -> Row | None:
+    path = _path(out, name, step)
+    return msgspec.json.decode(path.read_bytes(), type=Row) if path.exists() else None
+
+
+def table(out: Path, names: list[str]) -> str:
+    """Markdown: a row a network, what was refused, and geometric means."""
+    head = [
+        "network", "MMACs", "cuts", "MACs %", "weights MB", "library over weights", "s host", "s pi4 / pi5 / phone",
+        "peak GB", "off torch", "off, pi4 / pi5 / phone", "ms", *(f"over {peer}" for peer in PEERS),
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head))]
+    ratios: dict[str, dict[str, float]] = {peer: {} for peer in PEERS}
+    refused = []
+    for name in names:
+        rows = {step: _read(out, name, step) for step in STEPS}
+        refused += [f"* {name}, {step}: {row.refused}" for step, row in rows.items() if row and row.refused]
+        lines.append("| " + " | ".join(_cells(name, rows, ratios)) + " |")
+    lines += ["", *refused, ""]
+    for kind, inside in (("CNNs", False), ("transformers", True)):
+        for peer, found in ratios.items():
+            mine = [ratio for name, ratio in found.items() if (name in TRANSFORMERS) == inside]
+            if mine:
+                mean = math.exp(sum(map(math.log, mine)) / len(mine))
+                lines.append(f"{len(mine)} {kind} over {peer}: geometric mean {mean:.2f}, worst {max(mine):.2f}.")
+    return "\n".join(lines)
+
+
+def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, float]]) -> list[str]:
+    network = rows["lift"].lifted if rows["lift"] else None
+    libraries = {step: row.compiled for step in ("host", *CROSS) if (row := rows[step]) and row.compiled}
+    times = rows["times"].timed if rows["times"] else None
+    cells = [name, *([""] * 4)]
+    if network:
+        cells = [
+            name,
+            f"{network.macs / 1e6:.0f}",
+            str(network.cuts),
+            f"{network.share:.1f}",
+            f"{network.bytes / 1e6:.1f}",
+        ]
+    sizes = [made.library_bytes / network.bytes for made in libraries.values()] if network else []
+    cells.append(f"{max(sizes):.3f}" if sizes else "")
+    host = libraries.get("host")
+    cross = [libraries.get(step) for step in CROSS]
+    cells.append(f"{host.seconds:.0f}" if host else "")
+    cells.append(" / ".join(f"{one.seconds:.0f}" if one else "-" for one in cross))
+    cells.append(f"{max((made.peak_bytes for made in libraries.values()), default=0) / 1e9:.1f}")
+    cells.append(f"{host.off:.0e}" if host else "")
+    cells.append(" / ".join(f"{one.off:.0e}" if one else "-" for one in cross))
+    if times is None:
+        return [*cells, "", *("" for _ in PEERS)]
+    ours = times.round_ms["nas-f32"]
+    for peer in PEERS:
+        ratios[peer][name] = float(np.median(np.divide(ours, times.round_ms[peer])))
+    return [*cells, f"{np.median(ours):.1f}", *(f"{ratios[peer][name]:.2f}" for peer in PEERS)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--network", action="append", help="of the list, or torchvision:NAME or timm:NAME; all unless said"
+    )
+    parser.add_argument("--step", action="append", choices=STEPS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.table:
+        print(table(told.out, told.network or list(NETWORKS)))
+    elif told.one:
+        run_step(told.network[0], told.step[0], told)
+    else:
+        drive(told)
+
+
+if __name__ == "__main__":
+    main()
