@@ -9,7 +9,8 @@ random images, so errors are those of arithmetic and accuracies mean nothing. Ti
 goes for `host` alone. Seconds are of processor, so that other jobs on the machine do not count.
 
 Steps: `lift` (cuts, share of MACs that techniques apply to), `host` (compiled for one thread, run against torch),
-`pi4`, `pi5` and `phone` (compiled, their twins run against torch), `times` (in turns with the peers, one thread).
+`cross` (compiled for `pi4`, `pi5` and `phone`, a file each; their twins run against torch), `times` (in turns with the
+peers, one thread).
 """
 
 import argparse
@@ -20,7 +21,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -47,7 +50,7 @@ TRANSFORMERS = (
 SIZES = {"inception_v3": 299}
 CLASSES = 1000
 CROSS = ("pi4", "pi5", "phone")
-STEPS = ("lift", "host", "times", *CROSS)
+STEPS = ("lift", "host", "times", "cross")
 PEERS = ("ort", "openvino")
 LIMIT_S = 3600
 ROUNDS, BURST_S = 5, 0.15
@@ -74,9 +77,9 @@ class Compiled(msgspec.Struct, kw_only=True):
     library_bytes: int
     weight_bytes: int
     workspace_bytes: int
-    off: float
-    checked: str
     kernels: dict[str, int]
+    off: float | None = None
+    checked: str = ""
 
 
 class Timed(msgspec.Struct, kw_only=True):
@@ -123,38 +126,52 @@ def lift(name: str, folder: Path) -> Lifted:
     )  # fmt: skip
 
 
-def compiled(name: str, step: str, folder: Path, tune: bool) -> Compiled:
-    """For one target, and checked here."""
+def compiled(name: str, step: str, folder: Path, tune: bool) -> dict[str, Compiled]:
+    """For this machine, or for all others; and checked here. Targets with the same twin have one run for them."""
     import torch
 
-    from compile.pipeline import compile_block
     from compile.program_file import read_program
     from compile.targets import load_target
     from compile.tuning import TuningCache
-    from compile.verify import verify_block
-    from compile.vouch import vouched
+    from compile.verify import Deviation, verify_block
+    from compile.vouch import twin_of, vouched
 
     torch.set_num_threads(1)
-    program, target = read_program(folder / f"{_file(name)}.pt2"), load_target(step)
+    program = read_program(folder / f"{_file(name)}.pt2")
     if step == "host":
-        target = msgspec.structs.replace(target, threads=1)
-    cache = TuningCache(folder / "tiles.json") if tune else None
+        cache = TuningCache(folder / "tiles.json") if tune else None
+        made, library = _library(program, msgspec.structs.replace(load_target("host"), threads=1), cache, tune)
+        path = folder / f"{_file(name)}_f32_1.so"
+        path.write_bytes(library)
+        made.off, made.checked = verify_block(program, path).relative, "library"
+        return {step: made}
+    found: dict[str, Compiled] = {}
+    known: dict[object, Deviation | None] = {}
+    for target in map(load_target, CROSS):
+        made, _ = _library(program, target, None, False)
+        twin = twin_of(target)
+        key = twin and msgspec.structs.replace(twin, name="")
+        if key not in known:
+            known[key] = vouched(program, target, batch=1, weights="f32")
+        if deviation := known[key]:
+            made.off, made.checked = deviation.relative, "twin"
+        found[target.name] = made
+    return found
+
+
+def _library(program: Any, target: Any, cache: Any, tune: bool) -> tuple[Compiled, bytes]:
+    from compile.pipeline import compile_block
+
     began = time.process_time()
     made = compile_block(program, target, cache=cache, tune=tune)
     seconds, peak = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if cache is not None:
         cache.save()
-    if step == "host":
-        path = folder / f"{_file(name)}_f32_1.so"
-        path.write_bytes(made.library)
-        deviation = verify_block(program, path)
-    else:
-        deviation = vouched(program, target, batch=1, weights="f32")
-    return Compiled(
+    facts = Compiled(
         seconds=seconds, peak_bytes=peak, library_bytes=len(made.library), weight_bytes=made.weight_bytes,
-        workspace_bytes=made.workspace_bytes, off=math.nan if deviation is None else deviation.relative,
-        checked="" if deviation is None else "library" if step == "host" else "twin", kernels=Counter(made.kernels),
+        workspace_bytes=made.workspace_bytes, kernels=Counter(made.kernels),
     )  # fmt: skip
+    return facts, made.library
 
 
 def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
@@ -187,18 +204,21 @@ def run_step(name: str, step: str, told: argparse.Namespace) -> None:
     """In this process: the row of one step."""
     from nas.jobs.machine import commit, load_average, today
 
-    row = Row(network=name, step=step, date=today(), commit=commit(), load=load_average())
+    made = partial(Row, network=name, date=today(), commit=commit(), load=load_average())
     folder = told.out / "work"
     try:
         if step == "lift":
-            row.lifted = lift(name, folder)
+            rows = [made(step=step, lifted=lift(name, folder))]
         elif step == "times":
-            row.timed = timed(name, folder, told.rounds, told.tune)
+            rows = [made(step=step, timed=timed(name, folder, told.rounds, told.tune))]
         else:
-            row.compiled = compiled(name, step, folder, told.tune and step == "host")
+            libraries = compiled(name, step, folder, told.tune)
+            rows = [made(step=target, compiled=library) for target, library in libraries.items()]
     except Exception as error:  # a row says what went wrong, whatever it was
-        row.refused = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-    _write(told.out, row)
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        rows = [made(step=one, refused=f"{type(error).__name__}: {reason}") for one in _parts(step)]
+    for row in rows:
+        _write(told.out, row)
 
 
 def drive(told: argparse.Namespace) -> None:
@@ -206,26 +226,33 @@ def drive(told: argparse.Namespace) -> None:
     (told.out / "work").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1", "TVM_BIND_THREADS": "0"}
     for step, name in _order(told):
-        row = _read(told.out, name, step)
-        if row is not None and not (told.again and row.refused):
+        rows = [_read(told.out, name, one) for one in _parts(step)]
+        if all(row is not None and not (told.again and row.refused) for row in rows):
             continue
         words = ["--out", str(told.out), "--one", "--network", name, "--step", step, "--rounds", str(told.rounds)]
         words += ["--tune"] if told.tune else []
         began = time.monotonic()
-        _path(told.out, name, step).unlink(missing_ok=True)
+        for one in _parts(step):
+            _path(told.out, name, one).unlink(missing_ok=True)
         ended = subprocess.run([sys.executable, __file__, *words], env=environment, timeout=LIMIT_S, check=False)
-        row = _read(told.out, name, step)
-        if row is None:
-            row = Row(network=name, step=step, date="", commit="", load=0.0, refused=f"died with {ended.returncode}")
-            _write(told.out, row)
-        print(f"{name} {step} {time.monotonic() - began:.0f} s {row.refused}", flush=True)
+        for one in _parts(step):
+            if not _path(told.out, name, one).exists():
+                why = f"its process ended with status {ended.returncode}"
+                _write(told.out, Row(network=name, step=one, date="", commit="", load=0.0, refused=why))
+        said = {row.refused for one in _parts(step) if (row := _read(told.out, name, one)) is not None}
+        print(f"{name} {step} {time.monotonic() - began:.0f} s {' '.join(sorted(said))}", flush=True)
+
+
+def _parts(step: str) -> tuple[str, ...]:
+    """What files a step leaves."""
+    return CROSS if step == "cross" else (step,)
 
 
 def _order(told: argparse.Namespace) -> list[tuple[str, str]]:
     """This machine's steps network by network, then the other targets: what says most comes first."""
     names, steps = told.network or list(NETWORKS), told.step or STEPS
-    here = [(step, name) for name in names for step in STEPS if step in steps and step not in CROSS]
-    return here + [(step, name) for step in CROSS if step in steps for name in names]
+    here = [(step, name) for name in names for step in STEPS if step in steps and step != "cross"]
+    return here + [("cross", name) for name in names if "cross" in steps]
 
 
 def _file(name: str) -> str:
@@ -255,7 +282,7 @@ def table(out: Path, names: list[str]) -> str:
     ratios: dict[str, dict[str, float]] = {peer: {} for peer in PEERS}
     refused = []
     for name in names:
-        rows = {step: _read(out, name, step) for step in STEPS}
+        rows = {one: _read(out, name, one) for step in STEPS for one in _parts(step)}
         refused += [f"* {name}, {step}: {row.refused}" for step, row in rows.items() if row and row.refused]
         lines.append("| " + " | ".join(_cells(name, rows, ratios)) + " |")
     lines += ["", *refused, ""]
@@ -287,15 +314,20 @@ def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, f
     cross = [libraries.get(step) for step in CROSS]
     cells.append(f"{host.seconds:.0f}" if host else "")
     cells.append(" / ".join(f"{one.seconds:.0f}" if one else "-" for one in cross))
-    cells.append(f"{max((made.peak_bytes for made in libraries.values()), default=0) / 1e9:.1f}")
-    cells.append(f"{host.off:.0e}" if host else "")
-    cells.append(" / ".join(f"{one.off:.0e}" if one else "-" for one in cross))
+    peaks = [made.peak_bytes for step, made in libraries.items() if step in ("host", CROSS[0])]
+    cells.append(f"{max(peaks) / 1e9:.1f}" if peaks else "")
+    cells.append(_error(host))
+    cells.append(" / ".join(map(_error, cross)))
     if times is None:
         return [*cells, "", *("" for _ in PEERS)]
     ours = times.round_ms["nas-f32"]
     for peer in PEERS:
         ratios[peer][name] = float(np.median(np.divide(ours, times.round_ms[peer])))
     return [*cells, f"{np.median(ours):.1f}", *(f"{ratios[peer][name]:.2f}" for peer in PEERS)]
+
+
+def _error(made: Compiled | None) -> str:
+    return "-" if made is None or made.off is None else f"{made.off:.0e}"
 
 
 def main() -> None:

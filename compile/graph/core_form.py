@@ -5,8 +5,10 @@ is torch's. Layers that we schedule ourselves stay whole (`WHOLE`). What does no
 torch here, once; expansions stay views, so a constant is held once however often it is read.
 """
 
+import contextlib
 import operator
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -67,13 +69,26 @@ def core_form(program: torch.export.ExportedProgram, batch: int) -> CoreForm:
     for kept in WHOLE:
         table.pop(kept, None)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _fixed_batch(program, batch):
             warnings.simplefilter("ignore")
             functional = program.run_decompositions(table)
     except Exception as error:  # torch raises many unrelated types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise GraphError(f"torch cannot bring the block into functional form: {reason}: simplify it") from error
     return _Specialising(functional, batch).run()
+
+
+@contextlib.contextmanager
+def _fixed_batch(program: torch.export.ExportedProgram, batch: int) -> Iterator[None]:
+    """The batch is a number while torch takes the program apart: reasoning about symbols took it twice as long."""
+    entering = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
+    dynamic = entering.meta["val"]
+    with dynamic.fake_mode:
+        entering.meta["val"] = torch.empty((batch, *dynamic.shape[1:]))
+    try:
+        yield
+    finally:
+        entering.meta["val"] = dynamic
 
 
 def _check_ends(program: torch.export.ExportedProgram, batch: int) -> None:
