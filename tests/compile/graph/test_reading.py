@@ -22,6 +22,15 @@ from compile.graph.stages import (
     Rows,
 )
 from modeltree.errors import GraphError
+from transforms import export
+
+
+def test_a_program_is_brought_into_core_form_for_one_batch_after_another():
+    program = export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval(), (3, 5, 5))
+    shapes = [tuple(core_form(program, batch).result.meta["val"].shape) for batch in (1, 3)]
+    assert shapes == [(1, 36), (3, 36)]
+    (entering,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    assert not isinstance(entering.meta["val"].shape[0], int)
 
 
 def test_a_convolution_is_read_with_all_its_numbers():
