@@ -8,9 +8,8 @@ Every step of a network is a process of its own and leaves a JSON file in the fo
 random images, so errors are those of arithmetic and accuracies mean nothing. Tiles are reckoned unless `--tune`, which
 goes for `host` alone. Seconds are of processor, so that other jobs on the machine do not count.
 
-Steps: `lift` (cuts, share of MACs that techniques apply to), `host` (compiled for one thread, run against torch),
-`cross` (compiled for `pi4`, `pi5` and `phone`, a file each; their twins run against torch), `times` (in turns with the
-peers, one thread).
+Steps: `here` (lifted: cuts, share of MACs that techniques apply to; compiled for one thread, run against torch),
+`cross` (compiled for `pi4`, `pi5` and `phone`; their twins run against torch), `times` (in turns with the peers, one thread).
 """
 
 import argparse
@@ -50,7 +49,8 @@ TRANSFORMERS = (
 SIZES = {"inception_v3": 299}
 CLASSES = 1000
 CROSS = ("pi4", "pi5", "phone")
-STEPS = ("lift", "host", "times", "cross")
+STEPS = {"here": ("lift", "host"), "times": ("times",), "cross": CROSS}
+"""And the parts that each leaves, a file a part."""
 PEERS = ("ort", "openvino")
 LIMIT_S = 3600
 ROUNDS, BURST_S = 5, 0.15
@@ -104,51 +104,46 @@ class Row(msgspec.Struct, kw_only=True):
     refused: str = ""
 
 
-def lift(name: str, folder: Path) -> Lifted:
-    """Build, export and analyse; leaves the program, its ONNX form and torch's answer in `folder`."""
-    import torch
+def here(name: str, folder: Path, tune: bool) -> dict[str, Lifted | Compiled]:
+    """Build, export, analyse, compile for this machine and check; leaves program, library and torch's answer there."""
     from applicable import share
 
+    from compile.targets import host
+    from compile.tuning import TuningCache
+    from compile.verify import verify_block
     from nas.bench.cases import case_of, random_network
     from transforms import TECHNIQUES, analyse, export
 
-    torch.set_num_threads(1)
     size = SIZES.get(name, 224)
     model = random_network(NETWORKS.get(name, name), image_size=size, classes=CLASSES)
     program = export(model, (3, size, size))
-    case = case_of(_file(name), program, folder)
+    case = case_of(_file(name), program, folder, onnx=False)
     np.savez(folder / f"{_file(name)}.npz", x=case.x, expected=case.expected)
     network = analyse(program)
     held = {one.data_ptr(): one for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()}
-    return Lifted(
+    lifted = Lifted(
         macs=network.spec.macs(), bytes=sum(4 * one.numel() for one in held.values()),
         cuts=len(network.spec.places) - 2, share=share(network, list(TECHNIQUES)),
     )  # fmt: skip
+    cache = TuningCache(folder / "tiles.json") if tune else None
+    made, library = _library(program, msgspec.structs.replace(host(), threads=1), cache)
+    case.library("f32", 1).write_bytes(library)
+    made.off, made.checked = verify_block(program, case.library("f32", 1)).relative, "library"
+    return {"lift": lifted, "host": made}
 
 
-def compiled(name: str, step: str, folder: Path, tune: bool) -> dict[str, Compiled]:
-    """For this machine, or for all others; and checked here. Targets with the same twin have one run for them."""
-    import torch
-
+def cross(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
+    """Compiled for all other targets, and checked here. Those with the same twin have one run for them."""
     from compile.program_file import read_program
     from compile.targets import load_target
-    from compile.tuning import TuningCache
-    from compile.verify import Deviation, verify_block
+    from compile.verify import Deviation
     from compile.vouch import twin_of, vouched
 
-    torch.set_num_threads(1)
     program = read_program(folder / f"{_file(name)}.pt2")
-    if step == "host":
-        cache = TuningCache(folder / "tiles.json") if tune else None
-        made, library = _library(program, msgspec.structs.replace(load_target("host"), threads=1), cache, tune)
-        path = folder / f"{_file(name)}_f32_1.so"
-        path.write_bytes(library)
-        made.off, made.checked = verify_block(program, path).relative, "library"
-        return {step: made}
-    found: dict[str, Compiled] = {}
+    found: dict[str, Lifted | Compiled] = {}
     known: dict[object, Deviation | None] = {}
     for target in map(load_target, CROSS):
-        made, _ = _library(program, target, None, False)
+        made, _ = _library(program, target, None)
         twin = twin_of(target)
         key = twin and msgspec.structs.replace(twin, name="")
         if key not in known:
@@ -159,11 +154,11 @@ def compiled(name: str, step: str, folder: Path, tune: bool) -> dict[str, Compil
     return found
 
 
-def _library(program: Any, target: Any, cache: Any, tune: bool) -> tuple[Compiled, bytes]:
+def _library(program: Any, target: Any, cache: Any) -> tuple[Compiled, bytes]:
     from compile.pipeline import compile_block
 
     began = time.process_time()
-    made = compile_block(program, target, cache=cache, tune=tune)
+    made = compile_block(program, target, cache=cache, tune=cache is not None)
     seconds, peak = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if cache is not None:
         cache.save()
@@ -176,6 +171,8 @@ def _library(program: Any, target: Any, cache: Any, tune: bool) -> tuple[Compile
 
 def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
     """Ours and the peers in turns, one thread each."""
+    from compile.bundle.onnx_form import onnx_form
+    from compile.program_file import read_program
     from nas.bench import OURS
     from nas.bench.cases import Case
     from nas.bench.engines import PEERS as KNOWN
@@ -184,6 +181,8 @@ def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
 
     held = np.load(folder / f"{_file(name)}.npz")
     case = Case(name=_file(name), folder=folder, x=held["x"], expected=held["expected"])
+    if not case.onnx.exists():
+        write_bytes(case.onnx, onnx_form(read_program(case.program), batch=1))
     engines = {OURS["f32"].name: OURS["f32"], **{peer: KNOWN[peer] for peer in PEERS}}
     children = {one: Child(Runner, one, 1, environment=engine.environment(1)) for one, engine in engines.items()}
     largest = float(np.abs(case.expected).max())
@@ -202,21 +201,25 @@ def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
 
 def run_step(name: str, step: str, told: argparse.Namespace) -> None:
     """In this process: the row of one step."""
+    import torch
+
     from nas.jobs.machine import commit, load_average, today
 
+    torch.set_num_threads(1)
     made = partial(Row, network=name, date=today(), commit=commit(), load=load_average())
     folder = told.out / "work"
     try:
-        if step == "lift":
-            rows = [made(step=step, lifted=lift(name, folder))]
-        elif step == "times":
+        if step == "times":
             rows = [made(step=step, timed=timed(name, folder, told.rounds, told.tune))]
         else:
-            libraries = compiled(name, step, folder, told.tune)
-            rows = [made(step=target, compiled=library) for target, library in libraries.items()]
+            found = here(name, folder, told.tune) if step == "here" else cross(name, folder)
+            rows = [
+                made(step=part, lifted=one) if isinstance(one, Lifted) else made(step=part, compiled=one)
+                for part, one in found.items()
+            ]
     except Exception as error:  # a row says what went wrong, whatever it was
         reason = (str(error).strip() or "no message").splitlines()[0]
-        rows = [made(step=one, refused=f"{type(error).__name__}: {reason}") for one in _parts(step)]
+        rows = [made(step=part, refused=f"{type(error).__name__}: {reason}") for part in STEPS[step]]
     for row in rows:
         _write(told.out, row)
 
@@ -226,33 +229,28 @@ def drive(told: argparse.Namespace) -> None:
     (told.out / "work").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1", "TVM_BIND_THREADS": "0"}
     for step, name in _order(told):
-        rows = [_read(told.out, name, one) for one in _parts(step)]
+        rows = [_read(told.out, name, one) for one in STEPS[step]]
         if all(row is not None and not (told.again and row.refused) for row in rows):
             continue
         words = ["--out", str(told.out), "--one", "--network", name, "--step", step, "--rounds", str(told.rounds)]
         words += ["--tune"] if told.tune else []
         began = time.monotonic()
-        for one in _parts(step):
+        for one in STEPS[step]:
             _path(told.out, name, one).unlink(missing_ok=True)
         ended = subprocess.run([sys.executable, __file__, *words], env=environment, timeout=LIMIT_S, check=False)
-        for one in _parts(step):
+        for one in STEPS[step]:
             if not _path(told.out, name, one).exists():
                 why = f"its process ended with status {ended.returncode}"
                 _write(told.out, Row(network=name, step=one, date="", commit="", load=0.0, refused=why))
-        said = {row.refused for one in _parts(step) if (row := _read(told.out, name, one)) is not None}
+        said = {row.refused for one in STEPS[step] if (row := _read(told.out, name, one)) is not None}
         print(f"{name} {step} {time.monotonic() - began:.0f} s {' '.join(sorted(said))}", flush=True)
-
-
-def _parts(step: str) -> tuple[str, ...]:
-    """What files a step leaves."""
-    return CROSS if step == "cross" else (step,)
 
 
 def _order(told: argparse.Namespace) -> list[tuple[str, str]]:
     """This machine's steps network by network, then the other targets: what says most comes first."""
     names, steps = told.network or list(NETWORKS), told.step or STEPS
-    here = [(step, name) for name in names for step in STEPS if step in steps and step != "cross"]
-    return here + [("cross", name) for name in names if "cross" in steps]
+    first = [(step, name) for name in names for step in STEPS if step in steps and step != "cross"]
+    return first + [("cross", name) for name in names if "cross" in steps]
 
 
 def _file(name: str) -> str:
@@ -282,7 +280,7 @@ def table(out: Path, names: list[str]) -> str:
     ratios: dict[str, dict[str, float]] = {peer: {} for peer in PEERS}
     refused = []
     for name in names:
-        rows = {one: _read(out, name, one) for step in STEPS for one in _parts(step)}
+        rows = {one: _read(out, name, one) for parts in STEPS.values() for one in parts}
         refused += [f"* {name}, {step}: {row.refused}" for step, row in rows.items() if row and row.refused]
         lines.append("| " + " | ".join(_cells(name, rows, ratios)) + " |")
     lines += ["", *refused, ""]

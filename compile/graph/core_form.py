@@ -68,7 +68,7 @@ def core_form(program: torch.export.ExportedProgram, batch: int) -> CoreForm:
     for kept in WHOLE:
         table.pop(kept, None)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _fixed_batch(program, batch):
+        with warnings.catch_warnings(), torch.no_grad(), fixed_batch(program, batch):
             warnings.simplefilter("ignore")
             functional = program.run_decompositions(table)
     except Exception as error:  # torch raises many unrelated types
@@ -78,7 +78,7 @@ def core_form(program: torch.export.ExportedProgram, batch: int) -> CoreForm:
 
 
 @contextlib.contextmanager
-def _fixed_batch(program: torch.export.ExportedProgram, batch: int) -> Iterator[None]:
+def fixed_batch(program: torch.export.ExportedProgram, batch: int) -> Iterator[None]:
     """The batch is a number while torch takes the program apart: reasoning about symbols took it twice as long."""
     entering = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
     dynamic = entering.meta["val"]

@@ -144,7 +144,7 @@ def case_of(name: str, program: "ExportedProgram", folder: Path, *, onnx: bool =
     case = Case(name=name, folder=folder, x=x, expected=expected)
     write_bytes(case.program, program_bytes(program))
     if onnx:
-        write_bytes(case.onnx, onnx_form(program))
+        write_bytes(case.onnx, onnx_form(program, batch=1))
     return case
 
 
