@@ -9,7 +9,8 @@ random images, so errors are those of arithmetic and accuracies mean nothing. Ti
 goes for `host` alone. Seconds are of processor, so that other jobs on the machine do not count.
 
 Steps: `here` (lifted: cuts, share of MACs that techniques apply to; compiled for one thread, run against torch),
-`cross` (compiled for `pi4`, `pi5` and `phone`; their twins run against torch), `times` (in turns with the peers, one thread).
+`cross` (compiled for `pi4`, `pi5` and `phone`; their twins run against torch), `times` (in turns with
+the peers, one thread).
 """
 
 import argparse
