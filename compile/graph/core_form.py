@@ -8,6 +8,7 @@ torch here, once; expansions stay views, so a constant is held once however ofte
 import contextlib
 import operator
 import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -57,12 +58,24 @@ class CoreForm:
 
 
 def core_form(program: torch.export.ExportedProgram, batch: int) -> CoreForm:
-    """The program in core operators for a fixed batch.
+    """The program in core operators for a fixed batch; kept while the program lives.
+
+    A block is compiled for several targets and number formats, and their twins, from one form.
 
     Raises
     ------
     GraphError : several inputs or outputs, another fixed batch, or an operator that draws random numbers.
     """
+    forms = _FORMS.setdefault(program, {})
+    if batch not in forms:
+        forms[batch] = _taken_apart(program, batch)
+    return forms[batch]
+
+
+_FORMS: "weakref.WeakKeyDictionary[torch.export.ExportedProgram, dict[int, CoreForm]]" = weakref.WeakKeyDictionary()
+
+
+def _taken_apart(program: torch.export.ExportedProgram, batch: int) -> CoreForm:
     _check_ends(program, batch)
     table = torch.export.default_decompositions()
     for kept in WHOLE:
