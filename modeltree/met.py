@@ -11,17 +11,28 @@ import msgspec
 
 from modeltree.errors import DataError, FormatError
 from modeltree.files import write_bytes
+from modeltree.layers import LayerSpec
 from modeltree.tree import Handover, ModelTree
 
 MET_FORMAT, MET_VERSION = "nas-met", 1
 
 
+NOTHING_MS = 0.2
+"""A part that was predicted, and met, to take less is left out: its error in percent would say nothing."""
+
+
 class Timed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something that was predicted to take a time, and took another, on the median of `count` times."""
+    """Something that was predicted to take a time, and took another, on the median of `count` times.
+
+    spread : half of the range that the middle half of the times lies in; 0: not known.
+    layers : what it is made of, where the search that it comes from was at hand (`nas refit --run`).
+    """
 
     predicted_ms: float
     ms: float
     count: int
+    spread: float = 0.0
+    layers: tuple[LayerSpec, ...] = ()
 
 
 class Encoded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +54,8 @@ class Crossed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     predicted_ms : what the link should have taken, ms : what it took, the round trip in both.
     rtt_ms : the link's usual round trip. extra_ms : what it took beyond that and its bytes' time.
     message_bytes : what was sent beyond the bytes that the tree says cross.
+    error, mended_error : of single hand-overs, the median of |met - predicted| over met, and what is left of it where
+        `extra_ms` and the bytes that were sent are reckoned with; None: not known.
     """
 
     predicted_ms: float
@@ -51,6 +64,8 @@ class Crossed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     extra_ms: float
     message_bytes: float
     count: int
+    error: float | None = None
+    mended_error: float | None = None
 
 
 class Estimated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -83,9 +83,11 @@ class Meter:
             return None
         foreseen, carried, took, above = zip(*self._crossed, strict=True)
         extra = [b - a for a, b in zip(carried, took, strict=True)]
+        usual = statistics.median(extra)
         return Crossed(
             predicted_ms=statistics.median(foreseen), ms=statistics.median(took), rtt_ms=rtt_ms,
-            extra_ms=statistics.median(extra), message_bytes=statistics.median(above), count=len(took),
+            extra_ms=usual, message_bytes=statistics.median(above), count=len(took),
+            error=_error(foreseen, took), mended_error=_error([a + max(0.0, usual) for a in carried], took),
         )  # fmt: skip
 
     def _estimations(self) -> Estimated | None:
@@ -96,4 +98,11 @@ class Meter:
 
 
 def _timed(known_ms: float, times: Sequence[float]) -> Timed:
-    return Timed(predicted_ms=known_ms, ms=statistics.median(times), count=len(times))
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else (times[0],) * 3
+    return Timed(predicted_ms=known_ms, ms=middle, count=len(times), spread=(high - low) / 2)
+
+
+def _error(said_ms: Sequence[float], took_ms: Sequence[float]) -> float | None:
+    """Median of |said - took| over took; None where nothing took time."""
+    errors = [abs(said / took - 1) for said, took in zip(said_ms, took_ms, strict=True) if took > 0]
+    return statistics.median(errors) if errors else None

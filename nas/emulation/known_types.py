@@ -4,10 +4,10 @@ A tree that is valued as if the type were known trades sure gains for gambles: w
 seven times in ten. Here the runtime's own estimator and switch say which type they would take, all along the trace.
 """
 
-from modeltree.emulate import spread_starts
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.traces import Trace
 from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node
+from modeltree.tree.emulate import spread_starts
 from nas.emulation.estimated import emulate_estimated
 from nas.treesearch.options.scenario import MetLink
 
@@ -29,7 +29,7 @@ def _listening(trace: Trace, types: BandwidthTypes) -> ModelTree:
         Node(
             id=kind, level=0, parent=None, fork=BandwidthFork(types=(kind,)), partition=0, segments=1, actions=(),
             device_ms=0.0,
-            handover=Handover(place=0, shape=(3, 1, 1), bytes=_SENT_BYTES, bits=8) if kind else None,
+            handover=Handover(place=0, shape=(3, 1, 1), bytes=_SENT_BYTES, bits=8, device_ms=1.0) if kind else None,
             leaf=Leaf(chance=types.initial[kind], latency_ms=0.0, accuracy=0.0, accuracy_origin="predicted"),
         )
         for kind in range(types.count)

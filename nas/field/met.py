@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from modeltree.emulate import link_ms
 from modeltree.link.traces import Trace
+from modeltree.met import NOTHING_MS
 from modeltree.tree import ModelTree, Node
+from modeltree.tree.emulate import link_ms
 from modeltree.units import mbps, s_from_ms
 from nas.field.record import MethodRun, Shot
 from nas.field.replay import Measured
 from runtime.meter import Meter
 
 PREDICTED = ("device", "encode", "transfer", "server")
-NOTHING_MS = 0.2
-"""A part that was predicted, and met, to take less is left out: its error in percent would say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

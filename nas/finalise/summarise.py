@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modeltree.emulate import emulate, oracle, spread_starts
 from modeltree.link.traces import Trace
+from modeltree.tree.emulate import emulate, oracle, spread_starts
 from nas.compression.predictor import Quality
 from nas.config import SearchConfig
 from nas.finalise.select import Concluded

@@ -31,7 +31,8 @@ def test_what_ran_is_a_median_beside_what_the_tree_says_of_it():
     meter = Meter(tree())
     meter.ran([(BLOCK, 5.0), (BLOCK, 7.0), (BLOCK, 60.0), (REST, 44.0), ("c" * 20, 1.0)])
     met = meter.met("session", "a test", rtt_ms=RTT_MS)
-    assert met.blocks[BLOCK] == Timed(predicted_ms=4.0 - 0.5, ms=7.0, count=3)  # coding is no part of the block
+    wanted = Timed(predicted_ms=4.0 - 0.5, ms=7.0, count=3, spread=(33.5 - 6.0) / 2)  # coding is no part of the block
+    assert met.blocks[BLOCK] == wanted
     assert met.blocks[REST].predicted_ms == 40
     assert met.blocks["c" * 20].predicted_ms == 0
     assert (met.device, met.cloud, met.crossed, met.estimates) == ("pi4", "gpu", None, None)
@@ -45,6 +46,15 @@ def test_a_hand_over_tells_coding_server_and_what_it_took_beside_its_bytes():
     assert met.rests == {f"{REST} 32 bits": Timed(predicted_ms=0.5, ms=3.0, count=2)}
     assert [(one.code, one.units, one.predicted_ms, one.ms) for one in met.encodings] == [("32 bits", 1000, 0.5, 1.0)]
     assert (met.crossed.extra_ms, met.crossed.message_bytes, met.crossed.rtt_ms) == (7.5, 200, RTT_MS)
+
+
+def test_the_error_of_single_hand_overs_is_told_and_what_is_left_of_it():
+    meter = Meter(tree())
+    for carried, took in ((10, 15), (20, 26), (40, 45)):
+        crossed(meter, transfer_ms=took, carried_ms=carried, predicted_ms=carried)
+    found = meter.met("session", "a test", rtt_ms=RTT_MS).crossed
+    assert found.error == pytest.approx(6 / 26)  # of 5/15, 6/26 and 5/45
+    assert found.mended_error == pytest.approx(0)  # 5 ms more: 0, 1/26 and 0
 
 
 def test_only_the_latest_count():

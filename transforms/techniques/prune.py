@@ -13,7 +13,8 @@ from torch import nn
 
 from modeltree.errors import NotApplicable
 from transforms.graph.network import Unit
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, like, must_save
+from transforms.techniques.least_squares import bias_of
+from transforms.techniques.technique import Samples, Technique, Variant, like, must_save
 
 _RIDGE = 1e-4
 
@@ -22,6 +23,7 @@ class FilterPruning(Technique):
     """Convolution with n filters -> the most significant share of them. The rate is the share kept."""
 
     id, name, rates = "W1", "prune", (0.75, 0.5, 0.25, 0.125)
+    solved = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = unit.op

@@ -4,13 +4,15 @@ import torch
 from torch import nn
 
 from transforms.graph.network import Unit
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, linear_layer, must_save
+from transforms.techniques.least_squares import bias_of
+from transforms.techniques.technique import Samples, Technique, Variant, linear_layer, must_save
 
 
 class SVD(Technique):
     """m x n weight -> m x k and k x n, k << m. The rate is k as a share of min(m, n)."""
 
     id, name, rates = "F1", "svd", (0.25, 0.125)
+    solved = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         layer = linear_layer(unit, self.name)

@@ -12,8 +12,8 @@ from tensorly.tenalg import mode_dot, multi_mode_dot
 from torch import nn
 
 from transforms.graph.network import Unit
-from transforms.techniques.least_squares import enough_of, root_of_moments, rows_of
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, dense_convolution, like, must_save
+from transforms.techniques.least_squares import bias_of, enough_of, root_of_moments, rows_of
+from transforms.techniques.technique import Samples, Technique, Variant, dense_convolution, like, must_save
 
 _ROUNDS = 3
 
@@ -22,6 +22,7 @@ class Tucker2(Technique):
     """k x k convolution -> 1x1 to r_in, k x k from r_in to r_out, 1x1 to out. The rate is r as a share of channels."""
 
     id, name, rates = "T2", "tucker2", (0.5, 0.25)
+    solved = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = dense_convolution(unit, self.name)

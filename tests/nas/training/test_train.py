@@ -16,13 +16,7 @@ from nas.data import Dataset, ImageSet, load_dataset
 from nas.jobs.checkpoint import load_state, save_state
 from nas.training.train import TrainConfig, accuracy, augment, device_named, one_cycle, recipe, train
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +59,22 @@ def test_the_same_seed_gives_the_same_bits_whatever_ran_before(digits, network):
     train(network, digits, config)
     assert torch.equal(torch.rand(7), expected), "training must not move the caller's generator"
     assert len(drawn) == 7
+
+
+class Viewing(nn.Module):
+    """A network that takes it that the pixels of a channel lie side by side in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 8 * 8, 10)
+
+    def forward(self, images):
+        return self.last(torch.relu(self.maps(images)).view(len(images), -1))
+
+
+def test_a_network_that_views_its_maps_is_trained_all_the_same(digits):
+    trained = train(Viewing(), digits, CONFIG)
+    assert accuracy(trained, digits.test, digits) > 60
 
 
 def test_products_of_16_bits_learn_as_well_and_leave_plain_weights(digits, network):
