@@ -138,6 +138,8 @@ def print_run(folder: Path, summary: dict[str, Any], tree: "ModelTree") -> None:
 
     print(render_text(tree))
     console.print(_comparison(summary))
+    if summary.get("link_states"):
+        console.print(_link_states(summary["link_states"]))
     for sentence in verdict(summary, tree):
         print(f"* {sentence}")
     quality, exact, tuned = summary["predictor"], summary["exact"], summary["finetuning"]
@@ -177,6 +179,23 @@ def print_savings(summary: dict[str, Any]) -> None:
         f"ms: predicted by the profile of {device}; measured: saved on the machine that searched; points: alone"
     )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _link_states(states: list[dict[str, Any]]) -> Any:
+    """Which leaf serves which state of the link, and what each method takes there."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    names = list(states[0]["latency_ms"])
+    for title in ("state of the link", "ms", "leaf", *names):
+        table.add_column(title, justify="left" if title == "state of the link" else "right", no_wrap=True)
+    for one in states:
+        took = (f"{one['latency_ms'][name]:.2f}" for name in names)
+        table.add_row(one["range"], f"{one['rtt_ms']:.3g}", str(one["leaf"]), *took)
+    paths = "; ".join(f"leaf {leaf}: {path}" for leaf, path in {one["leaf"]: one["path"] for one in states}.items())
+    table.caption = f"ms: round trip, then predicted while the link stays so; {paths}"
+    return table
 
 
 def _comparison(summary: dict[str, Any]) -> Any:

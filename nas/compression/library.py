@@ -30,7 +30,7 @@ from nas.compression.budget import (
     unit_images,
     waves,
 )
-from nas.compression.candidates import LANES, Choice, Record, candidates, covered, outdone, slower
+from nas.compression.candidates import LANES, Choice, Record, candidates, covered, needless, outdone, quickest, slower
 from nas.compression.distillation import DistilConfig, distil, relative_error
 from nas.compression.features import Features, write_features
 from nas.jobs.batches import images_at_once
@@ -118,8 +118,9 @@ def build_library(
 ) -> Library:  # fmt: skip
     """Make what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
-    Every variant begins with what a closed form gives. Steps of gradient follow only where the network still suffers,
-    and where no other variant of the unit is as fast and does no harm.
+    Every variant begins with what a closed form gives, the fastest of each unit first: slower ones are made only where
+    those do harm. Steps of gradient follow only where the network still suffers, and where no other variant of the unit
+    is as fast and does no harm.
 
     Parameters
     ----------
@@ -140,12 +141,21 @@ def build_library(
     def told(done: int) -> None:
         progress(done, len(wanted), "variants")
 
-    missing = [key for key in wanted if key not in records]
+    def start(keys: Sequence[tuple[int, Choice]]) -> None:
+        for key, record in builder.run(_start_one, [key for key in keys if key not in records]):
+            records[key] = record
+            if record.settled:
+                told(sum(one.settled for one in records.values()))
+
     told(sum(one.settled for one in records.values()))
-    for key, record in builder.run(_start_one, missing):
-        records[key] = record
-        if record.settled:
-            told(sum(one.settled for one in records.values()))
+    first = quickest(network, wanted, device) if device else wanted
+    start(first)
+    later = [key for key in wanted if key not in first]
+    spared = needless(network, later, {key: records[key] for key in first}, device, config.enough) if device else {}
+    declined |= spared
+    wanted = [key for key in wanted if key not in spared]
+    records = {key: record for key, record in records.items() if key not in spared}
+    start(wanted)
     alone = {key: one for key, one in records.items() if covered(network.units[key[0]], key[1]) == (key[0],)}
     beaten = outdone(alone, device, config.enough) if device else {}
     if beaten:
