@@ -35,7 +35,7 @@ def learnt(told: argparse.Namespace) -> Iterator[tuple[str, SearchConfig, Prepar
     """Per base: its name, a config, and what is known of it (from the cache, where a search left it)."""
     for base in told.bases:
         weights = str(Path(told.weights) / f"{base}_cifar10_jpeg.safetensors")
-        config = SearchConfig(base=base, data=told.data, weights=weights)
+        config = SearchConfig(base=base, data=told.data, weights=weights, device="phone")
         with tempfile.TemporaryDirectory() as scratch:
             prepared = prepare(config, Path(scratch), told.cache, lambda *_: None)
             library, predictor, _, _ = knowledge(config, prepared, told.cache)

@@ -1,10 +1,12 @@
 """Which leaf serves which state of the link, and what every other choice would take there."""
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from nas.names import TITLES, UNFORKED
 from nas.report.pieces import cells
-from nas.report.pieces.blocks import section, tag
+from nas.report.pieces.blocks import Text, section, tag
 from nas.report.pieces.table import Cell, table
 from nas.results.summary import Summary
 
@@ -21,7 +23,7 @@ def link_states_section(summary: Summary) -> Markup:
         return Markup()
     names = list(states[0].latency_ms)
     titles = {UNFORKED: "Best path without forks"} | TITLES
-    rows = []
+    rows: list[Sequence[Text | Cell]] = []
     for state in states:
         least = min(state.latency_ms.values())
         took = [

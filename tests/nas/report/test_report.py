@@ -321,7 +321,7 @@ def test_the_page_says_which_leaf_serves_which_state_and_what_others_take(tmp_pa
         "state 0",
         "leaf 1: way 1",
         "Best path without forks",
-        "55.0 ms",
+        "55 ms",
         "2 blocks here",
     ):
         assert said in text
