@@ -5,8 +5,9 @@
 The JSON holds {"networks": {NAME: [options of nas search]}, "devices": [...], "links": [names of traces], "rtt_ms":
 [numbers, or null for the trace's own]}. A cell is searched (`nas search`, valued as the runtime will meet the link),
 compiled (every method of METHODS) and played by `nas field` with the device slowed down to its profile, in the stretch
-of its trace that is most like the whole (benchmarks/field.py). Each step that has left its result is not done again, so
-that a grid goes on where it was stopped; cells are ordered so that every link comes once before any comes twice.
+of its trace that is most like the whole (benchmarks/field.py), all methods interleaved, so that what else the machine
+does meets them alike. Each step that has left its result is not done again, so that a grid goes on where it was
+stopped; cells are ordered so that every link comes once before any comes twice. How long a step took is printed.
 `--table` does nothing but print what is there, as Markdown.
 
 A row: mean reward of the tree less that of the best simple choice, and its name; mean latency of both and of the
@@ -20,6 +21,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,10 +91,12 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
             ["search", *options, "--trace", str(trace), "--device", cell.device, "--measure", "estimated", *rtt, *cache,
              "--method", "surgery", "--method", "branch", "--method", "tree", "--out", str(run), "--json", *resume]
         )  # fmt: skip
-    for method in METHODS:
-        if not (bundles / method / "manifest.json").exists():
-            kept = [] if told.cache is None else ["--cache", str(told.cache / "compiled")]
-            steps.append(["compile", str(run), "--method", method, "--out", str(bundles / method), *kept])
+    missing = [method for method in METHODS if not (bundles / method / "manifest.json").exists()]
+    if missing:
+        kept = [] if told.cache is None else ["--cache", str(told.cache / "compiled")]
+        named = [word for method in missing for word in ("--method", method)]
+        where = bundles if len(missing) > 1 else bundles / missing[0]
+        steps.append(["compile", str(run), *named, "--out", str(where), *kept])
     for words in steps:
         if not nas(cell, words):
             return
@@ -102,17 +106,19 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
     nas(
         cell,
         ["field", str(bundles), "--trace", str(trace), *rtt, "--slowdown", "profile", "--count", str(told.count),
-         "--every-ms", str(told.every_ms), "--offset-s", str(offset_s), "--link", "relay", "--threads", "1", "--quiet",
-         *shown, "--out", str(folder / "field")],
+         "--every-ms", str(told.every_ms), "--offset-s", str(offset_s), "--link", "relay", "--interleaved",
+         "--threads", "1", "--quiet", *shown, "--out", str(folder / "field")],
     )  # fmt: skip
 
 
 def nas(cell: Cell, words: list[str]) -> bool:
     """Run a verb; whether it ended well."""
+    began_s = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", "from nas.cli import main; main()", *words], stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    print(f"{cell.name}: {words[0]} took {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
     if done.returncode:
         print(f"{cell.name}: {words[0]} failed: {done.stderr[-300:]}", file=sys.stderr, flush=True)
     return not done.returncode

@@ -73,7 +73,7 @@ def met(tree: ModelTree, rtt_ms: float, slower: float, later_ms: float) -> Model
 def pair(tree: ModelTree, trace: Trace) -> tuple[tuple[float, float], tuple[float, float]]:
     """((reward, reward), (ms, ms)) of the switch and of who weighs."""
     starts_s = np.arange(STARTS) * APART_S
-    both = [emulate_estimated(tree, trace, starts_s=starts_s, reweighs=reweighs) for reweighs in (False, True)]
+    both = [emulate_estimated(tree, trace, starts_s=starts_s, policy=policy) for policy in ("switch", "measured")]
     rewards = tuple(float(Reward().of(one.accuracy, one.latency_ms).mean()) for one in both)
     return (rewards[0], rewards[1]), (float(both[0].latency_ms.mean()), float(both[1].latency_ms.mean()))
 

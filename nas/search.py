@@ -44,6 +44,7 @@ from nas.finalise.select import conclude
 from nas.finalise.summarise import Findings, summarise
 from nas.jobs.executors import executor
 from nas.jobs.machine import processor
+from nas.jobs.memory import keep_freed_memory
 from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.jobs.threads import torch_threads
 from nas.names import FIXED, PLAIN_TREE
@@ -105,6 +106,7 @@ def search(
     """
     began = time.perf_counter()
     torch.set_num_threads(config.workers)
+    keep_freed_memory()
     trace = link_of(config)
     scenario = scenario_of(config, trace)
     run = Run.start(out, config, resume=resume)

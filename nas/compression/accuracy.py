@@ -10,7 +10,7 @@ from torch import nn
 
 from compile.program_file import read_program
 from nas.compression.library import Choice, Library
-from nas.jobs.batches import images_at_once
+from nas.jobs.batches import channels_together, images_at_once
 from nas.jobs.executors import Executor
 from nas.jobs.progress import Progress, silent
 from nas.quality.measure import TOP1, Measure, percent
@@ -67,4 +67,4 @@ def _setup(context: _Context) -> tuple[_Context, Network]:
 def _measure(state: tuple[_Context, Network], plan: dict[int, Choice]) -> float:
     context, network = state
     whole = compose(network, 0, len(network.spec.segments), context.library.variants(network, plan))
-    return top1(whole, context.images, context.labels, images_at_once(network.spec), context.measure)
+    return top1(whole, channels_together(context.images), context.labels, images_at_once(network.spec), context.measure)

@@ -9,12 +9,16 @@ from torch import nn
 from modeltree.errors import NotApplicable
 from modeltree.layers import LayerSpec
 from modeltree.profiles import DeviceProfile
-from transforms import TECHNIQUES, Network, Unit, technique
+from transforms import TECHNIQUES, Network, Unit, Variant, technique
+from transforms.compose import is_foldable
 from transforms.graph.describe import module_specs
 
 LANES = 16
 """Numbers in the widest vectors that we compile for: a multiple of it is one of the vectors of every target."""
 
+
+HOPELESS_ALONE = 25.0
+"""Points of accuracy that a closed form may lose alone and still be trained."""
 
 _FIRST = 2
 """Of a unit's variants so many are made before it is looked whether others are needed."""
@@ -85,14 +89,36 @@ def candidates(
     applies, declined = [], {}
     for unit in network.units:
         for name in names:
+            known: dict[tuple[tuple[int, ...], ...], Choice] = {}  # what it is made of -> at which rate
             for rate in technique(name).rates_for(unit, lanes):
-                key = (unit.index, Choice(name, rate))
+                choice = Choice(name, rate)
                 try:
-                    technique(name).structure(unit, rate)
-                    applies.append(key)
+                    variant = technique(name).structure(unit, rate)
+                    _restored_for_a_reader(network, unit, variant)
                 except NotApplicable as reason:
-                    declined[key] = str(reason)
+                    declined[unit.index, choice] = str(reason)
+                    continue
+                made = known.setdefault(tuple(tuple(p.shape) for p in variant.parameters()), choice)
+                if made == choice:
+                    applies.append((unit.index, choice))
+                else:
+                    declined[unit.index, choice] = f"is the same network as {made}"
     return applies, declined
+
+
+def _restored_for_a_reader(network: Network, unit: Unit, variant: Variant) -> None:
+    """Refuse channels left out of a 1x1 convolution that have to be restored at once: that is a map of low rank whose
+    one half is not free, as fast as `low_rank` and further off.
+
+    Raises
+    ------
+    NotApplicable : no layer behind can read the kept channels.
+    """
+    if isinstance(variant.restore, nn.Identity) or unit.op.kernel_size != (1, 1):
+        return
+    follower = None if unit.following is None else network.units[unit.following]
+    if follower is None or not is_foldable(Variant(follower, follower.op), follower):
+        raise NotApplicable(f"no dense layer alone reads {unit.name}: its channels would be restored at once")
 
 
 def slower(
@@ -151,6 +177,15 @@ def _alone_ms(
         if len(covered(unit, choice)) == 1 and isinstance(variant.restore, nn.Identity):
             found[index, choice] = device.compute_ms(module_specs(variant, unit.in_shape))
     return found
+
+
+def hopeless(records: Mapping[tuple[int, Choice], Record]) -> dict[tuple[int, Choice], str]:
+    """Variants whose closed form loses so much that no steps of gradient would make them worth offering."""
+    return {
+        key: f"its closed form alone loses {record.drop:.1f} points"
+        for key, record in records.items()
+        if not record.settled and record.drop > HOPELESS_ALONE and TECHNIQUES[record.technique].solved
+    }
 
 
 def outdone(

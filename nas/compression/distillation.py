@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nas.jobs.batches import channels_together
 from nas.training.train import one_cycle
 from transforms import Variant
 
@@ -42,7 +43,7 @@ def relative_error(variant: Variant, inputs: torch.Tensor, targets: torch.Tensor
     with torch.no_grad():
         at_once = max(1, min(128, _AT_ONCE // max(inputs[0].numel(), targets[0].numel())))
         parts = zip(inputs.split(at_once), targets.split(at_once))
-        error = sum(float((variant(x) - y).double().square().sum()) for x, y in parts)
+        error = sum(float((variant(channels_together(x)) - y).double().square().sum()) for x, y in parts)
     return error / max(float(targets.double().var()) * targets.numel(), 1e-30)
 
 
@@ -99,4 +100,4 @@ def _batches(
         order = torch.randperm(len(inputs), generator=rng)
         for chosen in order.split(size)[: max(1, len(order) // size)]:
             positions = chosen.sort().values
-            yield inputs[positions], targets[positions], scale
+            yield channels_together(inputs[positions]), channels_together(targets[positions]), scale

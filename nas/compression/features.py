@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from modeltree.errors import DataError
-from nas.jobs.batches import images_at_once
+from nas.jobs.batches import channels_together, images_at_once
 from transforms import Network
 
 
@@ -40,7 +40,7 @@ def write_features(
         with torch.no_grad():
             for start in range(0, max(wanted.values(), default=0), at_once):
                 here = {name for name, count in wanted.items() if count > start}
-                for name, value in _recorded(network.graph, images[start : start + at_once], here):
+                for name, value in _recorded(network.graph, channels_together(images[start : start + at_once]), here):
                     if name not in files:
                         files[name] = _new_file(folder / f"{name}.npy", (wanted[name], *value.shape[1:]))
                     files[name][start : start + len(value)] = value[: wanted[name] - start].numpy()

@@ -30,11 +30,23 @@ from nas.compression.budget import (
     unit_images,
     waves,
 )
-from nas.compression.candidates import LANES, Choice, Record, candidates, covered, needless, outdone, quickest, slower
+from nas.compression.candidates import (
+    LANES,
+    Choice,
+    Record,
+    candidates,
+    covered,
+    hopeless,
+    needless,
+    outdone,
+    quickest,
+    slower,
+)
 from nas.compression.distillation import DistilConfig, distil, relative_error
 from nas.compression.features import Features, write_features
-from nas.jobs.batches import images_at_once
+from nas.jobs.batches import channels_together, images_at_once
 from nas.jobs.executors import Executor
+from nas.jobs.memory import give_back
 from nas.jobs.progress import Progress, silent
 from nas.quality.measure import TOP1, Measure
 from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, technique
@@ -138,33 +150,30 @@ def build_library(
     count = probe_count(network.spec, len(probe[0]))
     builder = _Builder(network, program, folder, fit, (probe[0][:count], probe[1][:count]), executor, config, measure)
 
-    def told(done: int) -> None:
-        progress(done, len(wanted), "variants")
-
     def start(keys: Sequence[tuple[int, Choice]]) -> None:
-        for key, record in builder.run(_start_one, [key for key in keys if key not in records]):
+        missing = [key for key in keys if key not in records]
+        if missing:
+            progress(len(records), len(wanted), "closed forms")
+        for key, record in builder.run(_start_one, missing):
             records[key] = record
-            if record.settled:
-                told(sum(one.settled for one in records.values()))
+            progress(len(records), len(wanted), "closed forms")
 
-    told(sum(one.settled for one in records.values()))
     first = quickest(network, wanted, device) if device else wanted
     start(first)
     later = [key for key in wanted if key not in first]
     spared = needless(network, later, {key: records[key] for key in first}, device, config.enough) if device else {}
-    declined |= spared
     wanted = [key for key in wanted if key not in spared]
     records = {key: record for key, record in records.items() if key not in spared}
     start(wanted)
     alone = {key: one for key, one in records.items() if covered(network.units[key[0]], key[1]) == (key[0],)}
-    beaten = outdone(alone, device, config.enough) if device else {}
-    if beaten:
-        told(len(beaten) + sum(one.settled for one in records.values()))
-    for key, record in builder.run(_distil_one, [k for k in wanted if not records[k].settled and k not in beaten]):
+    left_out = hopeless(records) | (outdone(alone, device, config.enough) if device else {})
+    unsettled = [key for key in wanted if not records[key].settled and key not in left_out]
+    progress(len(wanted) - len(unsettled), len(wanted), "variants")
+    for done, (key, record) in enumerate(builder.run(_distil_one, unsettled), 1):
         records[key] = record
-        told(len(beaten) + sum(one.settled for one in records.values()))
+        progress(len(wanted) - len(unsettled) + done, len(wanted), "variants")
     ordered = {key: records[key] for key in wanted if records[key].settled}
-    return Library(folder=folder, records=ordered, declined=declined | beaten)
+    return Library(folder=folder, records=ordered, declined=declined | spared | left_out)
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,7 @@ class _Builder:
                     self.network, self.program, self.folder, self.fit, self.probe, Path(scratch), wave, self.config
                 )
                 context = replace(context, measure=self.measure)
+                give_back()  # the workers need memory now
                 for index, record in self.executor.run(_setup, work, context, wave):
                     yield wave[index], record
 
@@ -302,7 +312,8 @@ def _effect(
     rest = compose(network, place, len(spec.segments), {index: variant})
     base = probe[spec.places[-1].after]
     with torch.no_grad():
-        logits = torch.cat([rest(x) for x in probe[spec.places[place].after].split(images_at_once(spec))])
+        parts = probe[spec.places[place].after].split(images_at_once(spec))
+        logits = torch.cat([rest(channels_together(part)) for part in parts])
     error = float((logits - base).square().mean() / base.var().clamp_min(1e-12))
     own, there = (context.measure.scores(answers, context.labels) for answers in (base, logits))
     return error, 100.0 * float(own.mean() - there.mean())

@@ -29,7 +29,7 @@ def _listening(trace: Trace, types: BandwidthTypes) -> ModelTree:
         Node(
             id=kind, level=0, parent=None, fork=BandwidthFork(types=(kind,)), partition=0, segments=1, actions=(),
             device_ms=0.0,
-            handover=Handover(place=0, shape=(3, 1, 1), bytes=_SENT_BYTES, bits=8) if kind else None,
+            handover=Handover(place=0, shape=(3, 1, 1), bytes=_SENT_BYTES, bits=8, device_ms=1.0) if kind else None,
             leaf=Leaf(chance=types.initial[kind], latency_ms=0.0, accuracy=0.0, accuracy_origin="predicted"),
         )
         for kind in range(types.count)

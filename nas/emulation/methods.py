@@ -20,6 +20,7 @@ from modeltree.tree import ExitFork, ModelTree, Node
 from nas.emulation.estimated import emulate_estimated
 from nas.results.summary import MethodRow, ScenarioSummary, Summary
 from nas.results.verdict import best_choice, verdict_of
+from runtime.selection.branch_selection import SWITCH, on_known_links
 
 STARTS = 200
 MEASURES = ("perfect", "estimated")
@@ -82,13 +83,14 @@ class EmulatedLink(Comparison):
 
     trace: Trace
     measure: str
+    policy: str
     starts_s: np.ndarray
     latency_ms: Mapping[str, np.ndarray]
 
 
 def emulate_methods(
     trees: Mapping[str, ModelTree], trace: Trace, *, starts: int = STARTS, measure: str = "perfect",
-    reward: Reward | None = None,
+    reward: Reward | None = None, policy: str = SWITCH,
 ) -> EmulatedLink:  # fmt: skip
     """Run every tree from moments all along a link.
 
@@ -97,10 +99,11 @@ def emulate_methods(
     trees : by method. starts : how many inferences, spread evenly over the trace.
     measure : `perfect` or `estimated` (`nas.emulation.estimated`). The oracle needs no measuring.
     reward : what accuracy and latency are worth; the search's unless given.
+    policy : what takes the forks, as for a session: `switch`, `measured` (what is met are the tree's times), `exact`.
 
     Raises
     ------
-    ConfigError : no tree, fewer than one start, or an unknown `measure`.
+    ConfigError : no tree, fewer than one start, an unknown `measure` or policy.
     """
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
@@ -108,15 +111,18 @@ def emulate_methods(
         raise ConfigError("there are 0 trees to emulate: pass at least one")
     reward, starts_s = reward or Reward(), spread_starts(trace, starts)
     here = {name: msgspec.structs.replace(tree, rtt_ms=trace.rtt_ms) for name, tree in trees.items()}
-    perfect = {name: emulate(tree, trace, starts_s=starts_s) for name, tree in here.items()}
+    perfect = {
+        name: emulate(tree, trace, starts_s=starts_s, choose=on_known_links(tree, policy))
+        for name, tree in here.items()
+    }
     seen = perfect
     if measure == "estimated":
-        seen = {name: emulate_estimated(tree, trace, starts_s=starts_s) for name, tree in here.items()}
+        seen = {name: emulate_estimated(tree, trace, starts_s=starts_s, policy=policy) for name, tree in here.items()}
     bound = oracle(list(here.values()), trace, starts_s, reward)
     walked = list(here.values())
     ends = [walked[tree].nodes[leaf] for tree, leaf in zip(bound.tree, bound.leaf, strict=True)]
     return EmulatedLink(
-        trace=trace, measure=measure, starts_s=starts_s,
+        trace=trace, measure=measure, policy=policy, starts_s=starts_s,
         rows=tuple(_row(name, here[name], run, perfect[name], reward) for name, run in seen.items()),
         oracle=EmulatedRow(
             method=ORACLE, latency_ms=float(bound.latency_ms.mean()), accuracy=float(bound.accuracy.mean()),

@@ -66,5 +66,5 @@ def _right(prepared: Prepared, images: torch.Tensor, truth: np.ndarray) -> float
     with torch.no_grad():
         for start in range(0, len(truth), _BATCH):
             part = slice(start, start + _BATCH)
-            right += float(prepared.measure.scores(prepared.model(images[part]), truth[part]).sum())
+            right += float(prepared.measure.scores(prepared.answers(images[part]), truth[part]).sum())
     return right

@@ -28,6 +28,7 @@ class FieldConfig:
     slowdown : `none`; `profile` for what the tree predicts of the device; a number makes every block take so many times
         what it takes here.
     target, weights, threads, mode, policy, deadline_ms : of the session on the device.
+    interleaved : all methods at once, their inferences alternating, instead of one method after the other.
     check : run directory whose exported blocks every answer is compared with; None compares nothing.
     """
 
@@ -45,12 +46,15 @@ class FieldConfig:
     mode: str = "prefer-cloud"
     policy: str = MEASURED
     deadline_ms: float | None = None
+    interleaved: bool = False
     check: Path | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.link not in LINKS:
             raise unknown("link", self.link, LINKS)
+        if self.interleaved and self.link != "relay":
+            raise ConfigError(f"link is {self.link}: interleaved methods need a relay each, pass --link relay")
         if self.count < 1:
             raise ConfigError(f"count is {self.count}: it must be at least 1")
         if self.every_ms is not None and not 0 <= self.every_ms < math.inf:

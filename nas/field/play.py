@@ -1,7 +1,7 @@
-"""A field run: every method in turn over the same stretch of the same link."""
+"""A field run: every method over the same stretch of the same link, in turn or interleaved."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from nas.field.images import FieldImages, field_images
 from nas.field.met import noted
 from nas.field.methods import FieldMethod, find_methods, slowdown_text, subject_of
 from nas.field.processes.links import chosen_link
-from nas.field.processes.turn import play_turn
+from nas.field.processes.turn import play_interleaved, play_turn
 from nas.field.record import FieldRun, MethodRun, Shot, encode_field
 from nas.field.replay import Measured, method_run
 from nas.jobs.machine import commit, load_average, processor, today
@@ -68,27 +68,20 @@ def prepared(config: FieldConfig) -> Played:
 
 
 def play_(played: Played, progress: StageProgress) -> None:
-    """Play every method, one after the other, and add what each brought.
+    """Play every method, one after the other or interleaved, and add what each brought.
 
     Raises
     ------
     NasError : a process failed, with its last words; methods that were finished before are kept.
     """
-    config = played.config
-    checker = None
+    config, checker = played.config, None
     if config.check is not None:
         from nas.field.checking import Checker
 
         checker = Checker(config.check)
     with tempfile.TemporaryDirectory(prefix="nas-field-") as folder:
-        for method in played.methods:
-
-            def told(done: int, name: str = method.name) -> None:
-                progress(name, done, config.count, "measured")
-
-            progress(method.name, 0, config.count, "starting")
-            measured = play_turn(method, config, played.link, played.images, Path(folder), told)
-            measured = noted(played.meter, method.tree, measured, config.trace)
+        for method, brought in zip(played.methods, _brought(played, Path(folder), progress), strict=True):
+            measured = noted(played.meter, method.tree, brought, config.trace)
             if checker is not None:
                 from nas.field.checking import checked
 
@@ -100,6 +93,21 @@ def play_(played: Played, progress: StageProgress) -> None:
             )
             played.runs.append(run)
             played.replayed.append(replayed)
+
+
+def _brought(played: Played, folder: Path, progress: StageProgress) -> Iterator[Measured]:
+    """What every method brought, in order; each is played when it is asked for, unless they are interleaved."""
+    config = played.config
+
+    def told(name: str) -> Callable[[int], None]:
+        progress(name, 0, config.count, "starting")
+        return lambda done: progress(name, done, config.count, "measured")
+
+    if config.interleaved:
+        yield from play_interleaved(played.methods, config, played.link, played.images, folder, told("all methods"))
+        return
+    for method in played.methods:
+        yield play_turn(method, config, played.link, played.images, folder, told(method.name))
 
 
 def field_run(played: Played) -> FieldRun:
@@ -123,7 +131,7 @@ def field_run(played: Played) -> FieldRun:
         deadline_ms=config.deadline_ms, base=tree.base, machine=f"{processor()}, load average {played.load:.1f} before",
         commit=commit(), date=today(), trace_time_s=tuple(config.offset_s + at_s for at_s, _ in steps),
         trace_mbps=tuple(mbps for _, mbps in steps), methods=tuple(played.runs), oracle_ms=tuple(best),
-        policy=config.policy,
+        policy=config.policy, interleaved=config.interleaved,
         met=played.meter.met("field", f"field run over {trace.name}", rtt_ms=trace.rtt_ms),
     )  # fmt: skip
 

@@ -95,7 +95,8 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         and the true trace (computed). trace_time_s, trace_mbps : the link, for drawing.
     every_ms : from one inference's start to the next. counts: shots a method.
     met : what all methods met together, for `nas refit` and `nas search --measured`.
-    policy : what drove the sessions: `switch`, `exact` or the file of a trained one.
+    policy : what drove the sessions: `measured`, `switch`, `exact` or the file of a trained one.
+    interleaved : whether all methods were played at once, their inferences alternating.
     """
 
     version: int = FIELD_VERSION
@@ -119,6 +120,7 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     methods: tuple[MethodRun, ...]
     oracle_ms: tuple[float, ...]
     policy: str = "switch"
+    interleaved: bool = False
     met: Met | None = None
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.emulate import Choose, emulate, link_ms
+from modeltree.emulate import emulate, link_ms
 from modeltree.link.traces import Trace
 from modeltree.manifest import Manifest
 from modeltree.render import path_text
 from modeltree.tree import BitsFork, ExitFork, ModelTree, Node
 from modeltree.units import s_from_ms
 from nas.field.record import Leaf, MethodRun, Shot
-from runtime.selection.branch_selection import SWITCH, LinkState, open_driver
+from runtime.selection.branch_selection import SWITCH, on_known_links
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +43,7 @@ def method_run(
     replayed = replayed_tree(tree, measured, trace)
     starts_s = np.array([shot.start_s for shot in measured.shots])
     emulated, again = (
-        emulate(one, trace, starts_s=starts_s, choose=_chooser(one, policy)).latency_ms.tolist()
+        emulate(one, trace, starts_s=starts_s, choose=on_known_links(one, policy)).latency_ms.tolist()
         for one in (tree, replayed)
     )
     run = MethodRun(
@@ -120,20 +120,6 @@ def _leaf(tree: ModelTree, end: Node, shots: Sequence[Shot], trace: Trace) -> Le
         exit=end.fork.exit if isinstance(end.fork, ExitFork) else end.handover.exit or None if end.handover else None,
         bits=end.fork.bits if isinstance(end.fork, BitsFork) else None,
     )  # fmt: skip
-
-
-def _chooser(tree: ModelTree, policy: str) -> Choose:
-    """A driver as an emulation asks it: the bandwidth is known, and the cloud is always to be asked."""
-    driver = open_driver(tree, policy)
-
-    def choose(here: int | None, mbps: float) -> Node:
-        seen = LinkState(type=tree.types.match(mbps), mbps=mbps, asks=True)
-        node = driver.child(here, seen)
-        if node.leaf is not None:
-            driver.answered(node.id, seen, 0.0, 0.0)
-        return node
-
-    return choose
 
 
 def _scale(pairs: Iterable[tuple[float, float]]) -> float:

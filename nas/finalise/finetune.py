@@ -21,7 +21,7 @@ from nas.compression.library import Choice, Library
 from nas.compression.number_formats import SIGNED
 from nas.exits.pictures import sent
 from nas.exits.thresholds import LOST_BY_CONFIDENCE, largest_threshold
-from nas.jobs.batches import images_at_once
+from nas.jobs.batches import channels_together, images_at_once
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress, silent
 from nas.quality.losses import distillation_loss
@@ -129,7 +129,7 @@ class Forest(nn.Module):
         self, images: torch.Tensor, paths: Collection[PlanPath] | None = None
     ) -> Iterator[tuple[PlanPath, torch.Tensor]]:  # fmt: skip
         """(path, logits) for some paths (all unless said); shared first parts are computed once."""
-        known: dict[PlanPath, torch.Tensor] = {(): images}
+        known: dict[PlanPath, torch.Tensor] = {(): channels_together(images)}
         received: dict[str, torch.Tensor] = {}
         for path in self.paths if paths is None else paths:
             for depth in range(1, len(path) + 1):

@@ -90,4 +90,4 @@ def _with_progress(batches: Iterator[Batch], total: int, progress: Progress) -> 
 
 def _top1(prepared: Prepared, batches: Iterable[Batch]) -> float:
     with torch.no_grad():
-        return percent([prepared.measure.scores(prepared.model(images), truth) for images, truth in batches])
+        return percent([prepared.measure.scores(prepared.answers(images), truth) for images, truth in batches])

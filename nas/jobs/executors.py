@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from modeltree.errors import ConfigError, unknown
+from nas.jobs.memory import keep_freed_memory
 from nas.jobs.threads import torch_threads
 from nas.names import EXECUTORS
 
@@ -87,6 +88,7 @@ def _start_worker(setup: Any, work: Any, context: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends the pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    keep_freed_memory()
     _worker.update(work=work, state=setup(context))
 
 

@@ -18,6 +18,7 @@ from nas.bases import build, fingerprint, load_weights_, save_weights
 from nas.config import SearchConfig
 from nas.data import Dataset, ImageSet, class_names, load_dataset
 from nas.data.split import stratified
+from nas.jobs.batches import channels_together
 from nas.jobs.progress import Progress
 from nas.quality.measure import TOP1, Measure
 from nas.quality.own_metric import own_metric
@@ -70,6 +71,10 @@ class Prepared:
     def small(self) -> bool:
         """Whether there are so few training images that fewer steps do."""
         return len(self.dataset.fit) < _SMALL
+
+    def answers(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, *answer_shape) of the base network to normalised images (n, c, h, w)."""
+        return torch.as_tensor(self.network.graph(channels_together(images)))
 
     def fit_images(self, seed: int) -> torch.Tensor:
         """Normalised images to distil on, drawn from the training part."""

@@ -72,7 +72,7 @@ def lessons(
             for start in range(0, len(chosen), at_once):
                 part = chosen[start : start + at_once]
                 images = _images(prepared, part, way, seed)
-                answers[way, start : start + len(part)] = prepared.model(images).numpy()
+                answers[way, start : start + len(part)] = prepared.answers(images).numpy()
                 done += len(part)
                 progress(done, total, "answers of the base network")
     if not np.isfinite(answers).all():

@@ -19,12 +19,16 @@ from torch import nn
 from modeltree.errors import ConfigError, DataError, unknown
 from nas.bases.weights import fingerprint
 from nas.data.dataset import Dataset, ImageSet
+from nas.jobs.batches import channels_together
 from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress
 from nas.training.statistics import calibration_batches, recalibrate_
 
 Criterion = Callable[[Any, torch.Tensor], torch.Tensor]
 """The loss of what a model returns for a batch, given its labels (n,)."""
+
+Layout = Callable[[torch.Tensor], torch.Tensor]
+"""The same images, (n, channels, height, width), otherwise in memory."""
 
 OPTIMISERS = ("sgd", "adamw")
 
@@ -174,11 +178,12 @@ def train(
     if config.bf16:  # the layout in which 16 bits are multiplied fastest
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = new_optimiser(student, config)
+    layout = _layout(student, dataset) if place.type == "cpu" else _as_it_is
     run = {**asdict(config), "data": dataset.fingerprint, "start": fingerprint(model)}
     first = _resume_(student, optimiser, run, checkpoint) if checkpoint and checkpoint.exists() else 0
     for epoch in range(first, config.epochs):
         with _seeded(config.seed, epoch, place):
-            _epoch_(student, optimiser, dataset, config, epoch, criterion or cross_entropy(config), progress)
+            _epoch_(student, optimiser, dataset, config, epoch, criterion or cross_entropy(config), layout, progress)
         if checkpoint:
             state = {"run": run, "epochs_done": epoch + 1}
             save_state(checkpoint, {**state, "model": student.state_dict(), "optimiser": optimiser.state_dict()})
@@ -204,6 +209,24 @@ def _resume_(student: nn.Module, optimiser: torch.optim.Optimizer, run: dict[str
         raise DataError(f"{checkpoint} is not a checkpoint of a training: delete it to start afresh") from error
 
 
+def _layout(student: nn.Module, dataset: Dataset) -> Layout:
+    """How a network likes its images: channels together, unless it looks at the memory (`x.view`) and refuses that."""
+    images = channels_together(dataset.normalise(dataset.fit.images[:2]))
+    was_training = student.training
+    try:
+        with torch.no_grad():
+            student.eval()(images)
+    except RuntimeError:
+        return _as_it_is
+    finally:
+        student.train(was_training)
+    return channels_together
+
+
+def _as_it_is(images: torch.Tensor) -> torch.Tensor:
+    return images
+
+
 def cross_entropy(config: TrainConfig) -> Criterion:
     """Of logits, smoothed as a config asks for."""
     return lambda logits, labels: nn.functional.cross_entropy(
@@ -226,6 +249,7 @@ def _epoch_(
     config: TrainConfig,
     epoch: int,
     criterion: Criterion,
+    layout: Layout,
     progress: Progress | None,
 ) -> None:
     place = next(student.parameters()).device
@@ -241,7 +265,7 @@ def _epoch_(
         images = augment(dataset.fit.images[chosen], rng, flip=config.flip, crop=config.crop)
         labels = torch.from_numpy(dataset.fit.labels[chosen]).to(place)
         with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda" or config.bf16):
-            output = student(dataset.normalise(torch.from_numpy(images).to(place)))
+            output = student(layout(dataset.normalise(torch.from_numpy(images).to(place))))
         loss = criterion(output, labels)
         optimiser.zero_grad()
         loss.backward()

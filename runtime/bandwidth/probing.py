@@ -28,7 +28,7 @@ class ProbePolicy:
     least_bytes: int = 2000
     most_bytes: int = 65_536
     first_bytes: int = 4096
-    young_s: float = 2.0
+    young_s: float = 1.0
     old_s: float = 15.0
     confidence: float = 0.5
     asleep_s: float = 60.0

@@ -17,6 +17,7 @@ import numpy as np
 from modeltree.errors import NasError
 from modeltree.image_codes import image_code
 from modeltree.tree import Handover
+from modeltree.units import bytes_per_ms, s_from_ms
 from runtime.execution.device import Device
 from runtime.images import Entry, can_code, coded, tensor_of
 from runtime.inference.inference_state import Walk
@@ -85,12 +86,16 @@ class Hedge:
         timeout_s = min(self._options.timeout_s, left_s if race else spare_s)
         call = self._call(handover, x, pixels, walk, timeout_s)
         hurry = self._options.hedge and not way.leaves
-        due_s = self._cloud.expected_s(handover.block, call.size_bytes) if hurry else None
+        due_s = None
+        if hurry:
+            due_s = self._cloud.expected_s(handover.block, call.size_bytes) or _foretold_s(walk, call.size_bytes)
         alone_s = min(timeout_s, spare_s, math.inf if due_s is None else LATE * due_s)
         try:
             return _taken(call.future.result(max(0.0, alone_s)), handover, walk)
         except NotYet:
             if race and alone_s < timeout_s:
+                if due_s is not None and alone_s == LATE * due_s:
+                    self._cloud.overdue(call)
                 return self._first(call, handover, way, walk)
             self._cloud.give_up(call)
             raise NasError(f"no answer within {1e3 * timeout_s:.0f} ms") from None
@@ -190,6 +195,13 @@ def ran(device: Device, blocks: Sequence[str], x: np.ndarray | Entry, clock: Cal
         y = device.run(block, y)
         blocks_ms.append((block, 1e3 * (clock() - began_s)))
     return Ran(y, blocks_ms)
+
+
+def _foretold_s(walk: Walk, size_bytes: int) -> float:
+    """Seconds until an answer of a server that was not met yet, as the tree has it on its slowest link."""
+    tree = walk.tree
+    carry_ms = size_bytes / bytes_per_ms(tree.types.representative_mbps[0])
+    return s_from_ms(tree.rtt_ms + tree.extra_ms + carry_ms + tree.nodes[walk.nodes[-1]].cloud_ms)
 
 
 def _cloud_first(cloud: Future, local: Future) -> bool:

@@ -54,6 +54,7 @@ class Call:
         self.future: Future[Reply]
         self.urgent = False
         self.settled = False
+        self.overdue = False
 
 
 class Cloud:
@@ -75,7 +76,7 @@ class Cloud:
         self._served_s: dict[str, float] = {}  # when a model last answered
         self._usual_s: dict[str, float] = {}  # from sending to the answer, of calls that were answered
         self._threads = Workers(CALLS_IN_FLIGHT, "nas-handover")
-        self._in_flight: set[Future[Reply]] = set()
+        self._in_flight: set[Call] = set()
         self._lock = threading.Lock()
         self._hurried = 0
 
@@ -87,13 +88,16 @@ class Cloud:
             return "the link failed, and no probe has passed since"
         if self.calls >= CALLS_IN_FLIGHT:
             return f"{CALLS_IN_FLIGHT} calls to the server are still unanswered"
+        with self._lock:
+            if any(call.overdue for call in self._in_flight):
+                return "an answer of the server is overdue"
         return None
 
     @property
     def calls(self) -> int:
         """How many are under way."""
         with self._lock:
-            self._in_flight = {call for call in self._in_flight if not call.done()}
+            self._in_flight = {call for call in self._in_flight if not call.future.done()}
             return len(self._in_flight)
 
     def expected_s(self, model: str, size_bytes: int) -> float | None:
@@ -127,8 +131,13 @@ class Cloud:
         call.urgent = urgent
         call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
         with self._lock:
-            self._in_flight.add(call.future)
+            self._in_flight.add(call)
         return call
+
+    def overdue(self, call: Call) -> None:
+        """It should have been answered: until it is, or is given up, the server is not asked again."""
+        with self._lock:
+            call.overdue = True
 
     def give_up(self, call: Call) -> None:
         """Nobody waits for it any more; that is the server's or the link's fault, unless there was too little time."""

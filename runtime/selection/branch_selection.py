@@ -23,7 +23,7 @@ from runtime.selection.reweighing import AsPredicted, ByMeasured
 
 __all__ = [
     "EXACT", "MEASURED", "SWITCH", "UNKNOWN_LINK", "ByMeasured", "ByPolicy", "BySwitch", "Charge", "Driver",
-    "LinkState", "open_driver", "planned_s",
+    "LinkState", "on_known_links", "open_driver", "planned_s",
 ]  # fmt: skip
 
 SWITCH, EXACT, MEASURED = "switch", "exact", "measured"
@@ -124,6 +124,25 @@ class ByPolicy:
 
     def _state(self, mbps: float) -> State:
         return self._decisions.start(mbps) if self._last is None else self._decisions.after(*self._last, mbps)
+
+
+def on_known_links(tree: ModelTree, policy: str | Path = SWITCH) -> Callable[[int | None, float], Node]:
+    """A driver as an emulation asks it (`modeltree.emulate.Choose`): the bandwidth is known, the cloud always asked.
+
+    Raises
+    ------
+    DataError, FormatError, ConfigError : as for `open_driver`.
+    """
+    driver = open_driver(tree, policy)
+
+    def choose(here: int | None, mbps: float) -> Node:
+        seen = LinkState(type=tree.types.match(mbps), mbps=mbps, asks=True)
+        node = driver.child(here, seen)
+        if node.leaf is not None:
+            driver.answered(node.id, seen, 0.0, 0.0)
+        return node
+
+    return choose
 
 
 class Charge(NamedTuple):

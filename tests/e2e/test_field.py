@@ -10,21 +10,25 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from forked_run import FAST_MBPS, SLOW_MBPS, compiled
 
 from modeltree.errors import ConfigError
-from modeltree.link.traces import Trace, write_trace
+from modeltree.link.traces import Trace, read_trace, write_trace
+from modeltree.manifest import MANIFEST_NAME, decode_manifest, encode_manifest
 from modeltree.met import read_met
 from nas.cli import main
+from nas.field.config import FieldConfig
+from nas.field.play import play_, prepared
 from nas.field.record import decode_field
 from runtime.link import NamespaceLink
 
 STEPS_S, END_S, EVERY_MS = (0.0, 2.5, 9.5), 14.0, 100.0
 COUNT = int(END_S * 1e3 / EVERY_MS)
 SURE_S = ((0.5, 2.5), (7.0, 9.5), (12.5, 14.0))
-"""When the device has had the time to learn of each step: while it hands nothing over it probes every two seconds."""
+"""When the device has had the time to learn of each step: while it hands nothing over it probes every second."""
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +121,25 @@ def test_over_the_relay_the_path_follows_the_link_and_every_answer_is_the_paths(
     met = read_met(tmp_path / "out")
     assert (met.kind, met.crossed.count, met.crossed.rtt_ms) == ("field", len(crossed), 30.0)
     assert sum(one.count for one in met.blocks.values()) == sum(len(shot.nodes) for shot in run.shots) - len(crossed)
+
+
+def test_interleaved_methods_play_the_same_moments_of_the_trace_each_on_a_link_of_its_own(folder, tmp_path):
+    other = Path(shutil.copytree(folder / "bundle", tmp_path / "surgery"))
+    manifest = decode_manifest((other / MANIFEST_NAME).read_bytes(), "manifest")
+    provenance = msgspec.structs.replace(manifest.provenance, method="surgery")
+    (other / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, provenance=provenance)))
+    played = prepared(
+        FieldConfig(
+            bundles=(folder / "bundle", other), trace=read_trace(folder / "steps.csv"), link="relay", count=8,
+            every_ms=200.0, threads=1, policy="switch", interleaved=True,
+        )
+    )  # fmt: skip
+    play_(played, lambda *told: None)
+    record = played.record
+    assert [(run.name, len(run.shots)) for run in record.methods] == [("surgery", 8), ("tree", 8)]
+    for run in record.methods:
+        assert [shot.link_mbps for shot in run.shots] == [SLOW_MBPS] * 8
+        assert all(shot.start_s >= 0.2 * i for i, shot in enumerate(run.shots))
 
 
 @pytest.mark.netns

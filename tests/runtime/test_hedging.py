@@ -161,6 +161,30 @@ def test_an_answer_that_is_overdue_starts_the_rest_here_without_any_deadline():
         assert "no answer within" in result.why
 
 
+def test_while_an_answer_is_overdue_the_server_is_not_asked_again():
+    session, _, link, transport = opened()
+    late = transport.gates[1] = threading.Event()
+    with session:
+        session.infer(IMAGE_)
+        link.expected = 1e-3
+        assert "no answer within" in session.infer(IMAGE_).why
+        link.expected = AGES_S
+        result = session.infer(IMAGE_)
+        assert (result.answered_by, len(transport.asked)) == ("device", 2)
+        assert result.why.endswith("an answer of the server is overdue")
+        late.set()
+        settled(session)
+        assert session.infer(IMAGE_).answered_by == "cloud"
+
+
+def test_of_a_server_that_never_answered_the_tree_says_when_it_is_overdue():
+    session, device, _, transport = opened()
+    transport.go.clear()
+    with session:
+        assert session.infer(IMAGE_).answered_by == "device"
+        assert device.ran == [FROM_IMAGE]
+
+
 def test_an_answer_that_is_not_overdue_yet_is_waited_for():
     session, device, link, _ = opened()
     with session:

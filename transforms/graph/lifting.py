@@ -198,6 +198,8 @@ class _Lifting:
                 if isinstance(conv, nn.Conv2d) and _fold_batch_norm_(conv, node, self.constants):
                     return producer
         target = _functional(node) if _is_mutating(node) else node.target
+        if target is aten.view.default:  # which refuses maps whose channels lie together
+            target = aten.reshape.default
         local = _own_batch_size(node, self.graph, self.copies)
         args = fx.node.map_arg(node.args, lambda n: local[n] if n in local else self._known(n))
         kwargs = fx.node.map_arg(node.kwargs, lambda n: local[n] if n in local else self._known(n))

@@ -24,6 +24,7 @@ class LowRank(Technique):
     """
 
     id, name, rates = "T3", "low_rank", (0.375, 0.25)
+    solved = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         m, n = _matrix(unit, self.name).shape

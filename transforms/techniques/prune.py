@@ -22,6 +22,7 @@ class FilterPruning(Technique):
     """Convolution with n filters -> the most significant share of them. The rate is the share kept."""
 
     id, name, rates = "W1", "prune", (0.75, 0.5, 0.25, 0.125)
+    solved = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = unit.op

@@ -11,6 +11,7 @@ class SVD(Technique):
     """m x n weight -> m x k and k x n, k << m. The rate is k as a share of min(m, n)."""
 
     id, name, rates = "F1", "svd", (0.25, 0.125)
+    solved = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         layer = linear_layer(unit, self.name)

@@ -22,6 +22,7 @@ class Tucker2(Technique):
     """k x k convolution -> 1x1 to r_in, k x k from r_in to r_out, 1x1 to out. The rate is r as a share of channels."""
 
     id, name, rates = "T2", "tucker2", (0.5, 0.25)
+    solved = True
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = dense_convolution(unit, self.name)

@@ -26,6 +26,9 @@ def emulate(
     measure: Annotated[
         str, typer.Option(help="perfect (the bandwidth is known, as in the paper) or estimated (as the runtime does)")
     ] = "perfect",
+    policy: Annotated[
+        str, typer.Option(help="What chooses the forks: switch (the bandwidth's type), measured, exact, or a file")
+    ] = "switch",
     seed: Annotated[int | None, typer.Option(min=0, help="Of a scene; 0, or the search's, unless said")] = None,
     out: Annotated[Path | None, typer.Option(help="Write a page, report.html say, with a chart for each link")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
@@ -43,7 +46,7 @@ def emulate(
         traces = [load_trace(name, seed=seed or 0, rtt_ms=rtt_ms) for name in trace]
     else:
         traces = searched_links(found, seed=seed, rtt_ms=rtt_ms)
-    links = [emulate_methods(found.trees, one, starts=starts, measure=measure) for one in traces]
+    links = [emulate_methods(found.trees, one, starts=starts, measure=measure, policy=policy) for one in traces]
     whole = mean_over(links) if len(links) > 1 else links[0]
     said = verdicts(whole, found.trees)
     if out is not None:
@@ -75,7 +78,10 @@ def _print(links: "Sequence[EmulatedLink]", whole: "Comparison", trees: "Mapping
         print(f"Mean over {len(links)} links")
         console.print(_table(whole, estimated=measure == "estimated"))
     known = "known at every fork" if measure == "perfect" else "as the runtime estimates it"
-    print(f"Emulated: predicted compute, exact transfer; the bandwidth is {known}, for the oracle beforehand.")
+    print(
+        f"Emulated: predicted compute, exact transfer; the bandwidth is {known}, for the oracle beforehand; forks by "
+        f"policy {links[0].policy}."
+    )
 
 
 def _table(seen: "Comparison", *, estimated: bool) -> Any:
@@ -110,6 +116,7 @@ def _plain(links: "Sequence[EmulatedLink]", whole: "Comparison", said: Sequence[
     return {
         "origin": "emulated",
         "measure": links[0].measure,
+        "policy": links[0].policy,
         "links": [
             {"trace": link.trace.name, "trace_origin": link.trace.origin, "mean_mbps": link.trace.mean_mbps,
              "rtt_ms": link.trace.rtt_ms, "starts": link.starts_s.size} | _rows(link)

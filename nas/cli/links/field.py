@@ -45,6 +45,9 @@ def field(
             help="What chooses the forks: measured (times met of late), switch (the bandwidth's type), exact, or a file"
         ),
     ] = "measured",
+    interleaved: Annotated[
+        bool, typer.Option("--interleaved", help="All methods at once, alternating, instead of one after the other")
+    ] = False,
     target: Annotated[str | None, typer.Option(help="Of the bundles, on the device")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a block; all processors unless said")] = None,
     weights: Annotated[str, typer.Option(help="Kind of weights, one that the bundles were compiled with")] = "f32",
@@ -70,7 +73,8 @@ def field(
     config = FieldConfig(
         bundles=tuple(bundles), trace=load_trace(trace, seed=seed, rtt_ms=rtt_ms), link=link, count=count,
         every_ms=every_ms, offset_s=offset_s, images=images, slowdown=slowdown, target=target, weights=weights,
-        threads=threads, mode=mode, policy=policy, deadline_ms=deadline_ms, check=check, seed=seed,
+        threads=threads, mode=mode, policy=policy, deadline_ms=deadline_ms, interleaved=interleaved, check=check,
+        seed=seed,
     )  # fmt: skip
     check_writable(out / "field.json")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends our processes as Ctrl-C does
@@ -117,6 +121,8 @@ def _print(record: "FieldRun", origin: str) -> None:
         f"{record.trace} over {record.link}: {_mean(record.trace_mbps):.2f} Mbit/s on average, round trip "
         f"{record.rtt_ms:.4g} ms, {shots} inferences a method, one every {record.every_ms:.4g} ms, {origin}"
     )
+    if record.interleaved:
+        print("All methods at once, their inferences alternating.")
     if record.policy != "measured":
         print(f"Driven by {record.policy}.")
     print(f"Device: {record.slowdown or 'this machine as it is'}. Cloud: {record.cloud}.")
@@ -166,7 +172,8 @@ def _plain(record: "FieldRun") -> dict[str, Any]:
     found = tallies(record)
     return {
         "origin": "measured", "trace": record.trace, "link": record.link, "rtt_ms": record.rtt_ms,
-        "slowdown": record.slowdown, "policy": record.policy, "every_ms": record.every_ms,
+        "slowdown": record.slowdown, "policy": record.policy, "interleaved": record.interleaved,
+        "every_ms": record.every_ms,
         "methods": [_finite({
             "method": one.name, "shots": len(one.run.shots), "measured_mean_ms": one.mean_ms,
             "measured_median_ms": one.median_ms, "measured_p95_ms": one.p95_ms,

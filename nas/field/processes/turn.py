@@ -1,9 +1,11 @@
-"""One method's turn over the trace: a server, a link and a device are started, play, and are ended in every case."""
+"""Methods over the trace, in turns or interleaved: a server, a link and a device each are started, play, and are ended
+in every case."""
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import msgspec
 import numpy as np
@@ -26,45 +28,97 @@ _SLOWEST_S = 60.0
 """Longest time for one inference: twice what a session waits for a server and then goes on alone, and much more."""
 
 
-def play_turn(
-    method: FieldMethod, config: FieldConfig, link: str, images: FieldImages, folder: Path, told: Callable[[int], None]
-) -> Measured:
-    """Play the trace to one method; one that hands nothing over gets no server, and nothing crosses its link.
+class Turn:
+    """One method's server, link and device, started and waiting for the trace to begin; a context manager.
+
+    One that hands nothing over gets no server, and nothing crosses its link.
 
     Parameters
     ----------
-    link : `relay` or `namespaces`. folder : for temporary files. told : called after every inference with how many.
+    link : `relay` or `namespaces`. folder : for temporary files.
 
     Raises
     ------
-    NasError : a process failed; with its last words.
+    NasError : a process failed; with its last words. So of every method.
     """
-    pixels = folder / "images.npy"
-    if not pixels.exists():
-        np.save(pixels, images.images, allow_pickle=False)
-    with contextlib.ExitStack() as stack:
-        laid = stack.enter_context(opened_link(link, config.trace, config.offset_s))
-        url, server = None, None
-        if any(node.handover for node in method.tree.nodes):
-            words = ("serve", str(method.folder), "--listen", f"grpc://{laid.host}:0", "--weights", config.weights)
-            server = Child("server", "nas.cli:main", *words, "--workers", "1", "--drain-s", "1", within=laid.server)
-            stack.enter_context(server)
-            url = laid.lay(port_of(server.line(START_S)))
-        device = stack.enter_context(Child("device", "nas.field.processes.device:main", within=laid.device))
-        device.say(msgspec.to_builtins(_task(method, config, url, pixels, images.files)))
-        device.heard(START_S)
-        begins_s = time.monotonic() + _LEAD_S
-        device.say(begins_s)
-        laid.begin(begins_s, config.count * max(s_from_ms(config.apart_ms), 1.0) + _SLOWEST_S)
-        lines = []
+
+    def __init__(self, method: FieldMethod, config: FieldConfig, link: str, images: FieldImages, folder: Path) -> None:
+        self._config, self._images = config, images
+        self._lines: list[Line] = []
+        with contextlib.ExitStack() as stack:
+            self._link = stack.enter_context(opened_link(link, config.trace, config.offset_s))
+            self._server, url = None, None
+            if any(node.handover for node in method.tree.nodes):
+                words = ("serve", str(method.folder), "--listen", f"grpc://{self._link.host}:0")
+                more = ("--weights", config.weights, "--workers", "1", "--drain-s", "1")
+                self._server = Child("server", "nas.cli:main", *words, *more, within=self._link.server)
+                stack.enter_context(self._server)
+                url = self._link.lay(port_of(self._server.line(START_S)))
+            self._device = Child("device", "nas.field.processes.device:main", within=self._link.device)
+            stack.enter_context(self._device)
+            pixels = folder / "images.npy"
+            if not pixels.exists():
+                np.save(pixels, images.images, allow_pickle=False)
+            self._device.say(msgspec.to_builtins(_task(method, config, url, pixels, images.files)))
+            self._device.heard(START_S)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Turn":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def begin(self, at_s: float) -> None:
+        """Let the trace begin at a moment of CLOCK_MONOTONIC; waits until it has."""
+        config = self._config
+        self._device.say(at_s)
+        self._link.begin(at_s, config.count * max(s_from_ms(config.apart_ms), 1.0) + _SLOWEST_S)
+
+    def go_on(self) -> None:
+        """Wait for the next inference."""
+        text = self._device.line(_SLOWEST_S + s_from_ms(self._config.apart_ms))
+        self._lines.append(msgspec.json.decode(text, type=Line))
+        self._link.must_run()
+        if self._server is not None:
+            self._server.must_run()
+
+    @property
+    def measured(self) -> Measured:
+        """What it brought up to now."""
+        return measured_of(self._lines, self._config.trace, self._config.offset_s, self._images)
+
+
+def play_turn(
+    method: FieldMethod, config: FieldConfig, link: str, images: FieldImages, folder: Path, told: Callable[[int], None]
+) -> Measured:
+    """Play the trace to one method. told : called after every inference with how many."""
+    with Turn(method, config, link, images, folder) as turn:
+        turn.begin(time.monotonic() + _LEAD_S)
         for i in range(config.count):
-            text = device.line(_SLOWEST_S + s_from_ms(config.apart_ms))
-            lines.append(msgspec.json.decode(text, type=Line))
-            laid.must_run()
-            if server is not None:
-                server.must_run()
+            turn.go_on()
             told(i + 1)
-    return measured_of(lines, config.trace, config.offset_s, images)
+        return turn.measured
+
+
+def play_interleaved(
+    methods: Sequence[FieldMethod], config: FieldConfig, link: str, images: FieldImages, folder: Path,
+    told: Callable[[int], None],
+) -> list[Measured]:  # fmt: skip
+    """Play the trace to all methods at once, each on a link and with a server of its own, which begins a little later
+    than the one before: so their inferences alternate, and what else the machine does meets all of them alike."""
+    with contextlib.ExitStack() as stack:
+        turns = [stack.enter_context(Turn(method, config, link, images, folder)) for method in methods]
+        begins_s = time.monotonic() + _LEAD_S
+        for number, turn in enumerate(turns):
+            turn.begin(begins_s + s_from_ms(config.apart_ms) * number / len(turns))
+        for i in range(config.count):
+            for turn in turns:
+                turn.go_on()
+            told(i + 1)
+        return [turn.measured for turn in turns]
 
 
 def measured_of(lines: list[Line], trace: Trace, offset_s: float, images: FieldImages) -> Measured:

@@ -136,7 +136,8 @@ def _methods(field: FieldRun, found: Sequence[Tally]) -> Markup:
         chosen=best_of(found) if len(rows) > 1 else None,
         bounds=[bound("Bound: hindsight oracle", BOUND, oracle)] if rows and math.isfinite(bound_ms) else [],
     )  # fmt: skip
-    return section("Methods, in turns over the trace", shown, note=_NOTE)
+    way = "interleaved" if field.interleaved else "in turns"
+    return section(f"Methods, {way} over the trace", shown, note=_NOTE)
 
 
 def _along(field: FieldRun, found: Sequence[Tally], subject: Tally) -> Markup:

@@ -40,18 +40,20 @@ class EndingOptions:
     def at(self, place: int) -> tuple[Ending, ...]:
         """Ways in which a path may end at a place: a plain hand-over, coded ones, an exit."""
         spec, scenario = self._network.spec, self._scenario
-        cloud_ms = scenario.cloud.call_ms + scenario.cloud.compute_ms(spec.layers(place, len(spec.segments)))
+        rest = spec.layers(place, len(spec.segments))
+        cloud_ms = scenario.cloud.call_ms + scenario.cloud.compute_ms(rest)
+        rest_ms = scenario.device.call_ms + scenario.device.compute_ms(rest)
         plain = spec.places[place].bytes
         packing_ms = scenario.device.frame_ms(plain)
         endings = [
             Ending(
-                kind=HAND, device_ms=packing_ms, encode_ms=packing_ms, transfer_ms=scenario.transfer_ms(plain),
-                cloud_ms=cloud_ms, bytes=plain,
+                kind=HAND, device_ms=packing_ms, encode_ms=packing_ms,
+                transfer_ms=scenario.transfer_ms(plain, rest_ms), cloud_ms=cloud_ms, bytes=plain,
             )
         ]  # fmt: skip
         if place == 0:
-            endings += worth_sending([self._pictured(picture, cloud_ms) for picture in self._known.pictures])
-        endings += [self._coded(code, cloud_ms) for code in self._known.codes_at(place)]
+            endings += worth_sending([self._pictured(picture, cloud_ms, rest_ms) for picture in self._known.pictures])
+        endings += [self._coded(code, cloud_ms, rest_ms) for code in self._known.codes_at(place)]
         if (leaves := self._known.exit_at(place)) is not None:
             endings.append(
                 Ending(
@@ -82,7 +84,7 @@ class EndingOptions:
             )
         return tuple(endings)
 
-    def _pictured(self, known: KnownPicture, cloud_ms: float) -> Ending:
+    def _pictured(self, known: KnownPicture, cloud_ms: float, rest_ms: float) -> Ending:
         device, cloud, code = self._scenario.device, self._scenario.cloud, image_code(known.code)
         pixels = round(known.pixels)
         coding_ms = 0.0 if code.kind == "came" else device.encode_ms(code.kind, pixels)
@@ -90,21 +92,21 @@ class EndingOptions:
             kind=HAND,
             device_ms=coding_ms,
             encode_ms=coding_ms,
-            transfer_ms=self._scenario.transfer_ms(round(known.bytes)),
+            transfer_ms=self._scenario.transfer_ms(round(known.bytes), rest_ms),
             cloud_ms=cloud_ms + cloud.decode_ms(code.kind, pixels),
             damage=self._predictor.damage_of(known.drop),
             bytes=round(known.bytes),
             picture=known.code,
         )
 
-    def _coded(self, code: KnownCode, cloud_ms: float) -> Ending:
+    def _coded(self, code: KnownCode, cloud_ms: float, rest_ms: float) -> Ending:
         device, cloud = self._scenario.device, self._scenario.cloud
         numbers = math.prod(code.shape)
         return Ending(
             kind=HAND,
             device_ms=device.compute_ms(code.encoder) + device.codec_ms(numbers),
             encode_ms=device.codec_ms(numbers),
-            transfer_ms=self._scenario.transfer_ms(round(code.bytes)),
+            transfer_ms=self._scenario.transfer_ms(round(code.bytes), rest_ms),
             cloud_ms=cloud_ms + cloud.compute_ms(code.decoder) + cloud.codec_ms(numbers),
             damage=self._predictor.damage_of(code.drop),
             bits=code.bits,

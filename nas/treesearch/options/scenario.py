@@ -10,6 +10,7 @@ from modeltree.link.traces import Trace
 from modeltree.link.transfer_time import TransferModel
 from modeltree.profiles import DeviceProfile
 from modeltree.reward import Reward
+from runtime.selection.reweighing import LATE
 
 PATIENCE_MS = 2000.0
 """A device waits so long for an answer, then it has gone on alone."""
@@ -22,14 +23,17 @@ class MetLink:
     trace: Trace
     starts_s: tuple[np.ndarray, ...]
 
-    def transfer_ms(self, kind: int, size_bytes: int) -> float | None:
+    def transfer_ms(self, kind: int, size_bytes: int, rest_ms: float) -> float | None:
         """What so many bytes take on average when the type is taken to be `kind`, the round trip included.
 
-        None where it never is.
+        An answer that is overdue costs what a session then does: waiting until then, and the rest here. None where it
+        never is of that type.
         """
         starts_s, trace = self.starts_s[kind].tolist(), self.trace
-        times = [trace.rtt_at(start_s) + trace.transfer_ms(size_bytes, start_s) for start_s in starts_s]
-        return float(np.minimum(np.array(times), PATIENCE_MS).mean()) if times else None
+        times = np.array([trace.rtt_at(start_s) + trace.transfer_ms(size_bytes, start_s) for start_s in starts_s])
+        if not times.size:
+            return None
+        return float(np.minimum(times, min(LATE * float(np.median(times)), PATIENCE_MS) + rest_ms).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +54,16 @@ class Scenario:
     extra_ms: float = 0.0
     message_bytes: int = 0
 
-    def transfer_ms(self, size_bytes: int) -> np.ndarray:
-        """What a hand-over of so many bytes takes at each bandwidth type: (types,), the round trip included."""
-        sent_bytes = size_bytes + self.message_bytes
-        return self.extra_ms + np.array([self._transfer_ms(kind, sent_bytes) for kind in range(self.types.count)])
+    def transfer_ms(self, size_bytes: int, rest_ms: float = 0.0) -> np.ndarray:
+        """What a hand-over of so many bytes takes at each bandwidth type: (types,), the round trip included.
 
-    def _transfer_ms(self, kind: int, size_bytes: int) -> float:
-        met_ms = None if self.met is None else self.met.transfer_ms(kind, size_bytes)
+        rest_ms : what the device takes alone from there, where the answer is overdue.
+        """
+        sent_bytes, kinds = size_bytes + self.message_bytes, range(self.types.count)
+        return self.extra_ms + np.array([self._transfer_ms(kind, sent_bytes, rest_ms) for kind in kinds])
+
+    def _transfer_ms(self, kind: int, size_bytes: int, rest_ms: float) -> float:
+        met_ms = None if self.met is None else self.met.transfer_ms(kind, size_bytes, rest_ms)
         if met_ms is not None:
             return met_ms
         transfer = self.transfer

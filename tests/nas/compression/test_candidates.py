@@ -1,21 +1,23 @@
 """Which variants are not worth making on a device."""
 
 import msgspec
+import torch
 from networks import made_library, tiny
+from torch import nn
 
 from modeltree.layers import LayerSpec
 from modeltree.profiles import load_profile
-from nas.compression.candidates import Choice, Record, needless, outdone, quickest, slower
-from transforms import technique
+from nas.compression.candidates import Choice, Record, candidates, hopeless, needless, outdone, quickest, slower
+from transforms import analyse, export, technique
 from transforms.graph.describe import module_specs
 
 PHONE = load_profile("phone")
 
 
-def record(name, channels, logit_error, *, settled, kept=0):
+def record(name, channels, logit_error, *, settled, kept=0, drop=0.0):
     layer = LayerSpec(op="conv", in_channels=channels, out_channels=8, out_height=4, out_width=4)
     return Record(
-        unit=0, technique=name, rate=0.5, error=0.0, logit_error=logit_error, drop=0.0, seconds=0.0, layers=(layer,),
+        unit=0, technique=name, rate=0.5, error=0.0, logit_error=logit_error, drop=drop, seconds=0.0, layers=(layer,),
         kept=kept, foldable=False, settled=settled,
     )  # fmt: skip
 
@@ -33,6 +35,45 @@ def test_a_variant_that_needs_training_yields_to_one_as_fast_that_is_ready():
     fire = record("fire", 8, 0.3, settled=False)
     told = outdone({(0, ready.choice): ready, (0, fire.choice): fire}, PHONE, 2e-3)
     assert "tucker2@0.5 is as fast" in told[0, fire.choice]
+
+
+def test_a_closed_form_that_loses_too_much_is_not_trained():
+    lost = [
+        (record("low_rank", 8, 0.9, settled=False, drop=40.0), True),
+        (record("low_rank", 8, 0.9, settled=False, drop=20.0), False),
+        (record("low_rank", 8, 0.9, settled=True, drop=40.0), False),  # what is ready is judged by others
+        (record("fire", 8, 0.9, settled=False, drop=40.0), False),  # starts far from where training ends
+    ]
+    for one, left_out in lost:
+        assert (list(hopeless({(0, one.choice): one}).values()) == ["its closed form alone loses 40.0 points"]) == (
+            left_out
+        )
+
+
+def test_two_rates_that_come_to_the_same_network_are_one_variant():
+    layers = nn.Conv2d(3, 80, 3), nn.ReLU(), nn.Conv2d(80, 80, 1), nn.Flatten(), nn.Linear(80 * 36, 10)
+    network = analyse(export(nn.Sequential(*layers), (3, 8, 8)))
+    applies, declined = candidates(network, ("low_rank",))  # 30 and 20 of 80 channels: 16 in whole vectors
+    assert applies == [(1, Choice("low_rank", 0.375))]
+    assert declined[1, Choice("low_rank", 0.25)] == "is the same network as low_rank@0.375"
+
+
+def test_channels_of_a_pointwise_layer_are_left_out_only_where_a_dense_layer_reads_the_rest():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.first, self.second = nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 1)
+            self.head = nn.Linear(64 * 36, 10)
+
+        def forward(self, x):
+            x = torch.relu(self.stem(x))
+            x = x + self.second(torch.relu(self.first(x)))
+            return self.head(torch.flatten(x, 1))
+
+    applies, declined = candidates(analyse(export(Residual(), (3, 8, 8))), ("prune",))
+    assert (1, Choice("prune", 0.25)) in applies
+    assert (2, Choice("prune", 0.25)) not in applies
+    assert "no dense layer alone reads" in declined[2, Choice("prune", 0.25)]
 
 
 def test_nothing_yields_to_a_variant_that_does_harm_or_is_of_another_unit():

@@ -243,3 +243,40 @@ def test_types_that_a_tree_never_saw_still_have_a_fork():
         nodes=(msgspec.structs.replace(device_only().nodes[0], fork=BandwidthFork(types=(0,))),),
     )
     assert emulate_estimated(alone, trace_of([0.0, 9.0]), starts_s=np.arange(5.0)).leaf.tolist() == [0] * 5
+
+
+def sends(rest_ms):
+    """One path: the image crosses, and the rest would take so long here."""
+    first = msgspec.structs.replace(here().nodes[1], id=0, fork=BandwidthFork(types=(0, 1)))
+    handover = msgspec.structs.replace(first.handover, device_ms=rest_ms)
+    leaf = msgspec.structs.replace(first.leaf, chance=1.0)
+    return msgspec.structs.replace(here(), nodes=(msgspec.structs.replace(first, handover=handover, leaf=leaf),))
+
+
+def test_an_outage_is_not_waited_out_but_once_and_then_the_server_is_left_alone_until_it_answered():
+    """Out from 50 s to 51: the first hand-over waits until overdue, those behind it do not wait at all."""
+    out = Trace(
+        name="out", origin="test", time_s=np.array([0.0, 50.0, 51.0]), bandwidth_mbps=np.array([8.0, 0.0, 8.0]),
+        end_s=100.0, rtt_ms=RTT_MS,
+    )  # fmt: skip
+    starts_s = 40.05 + 0.25 * np.arange(80)
+    ms = emulate_estimated(sends(30.0), out, starts_s=starts_s).latency_ms
+    before, during, after = ms[starts_s < 50], ms[(starts_s > 50) & (starts_s < 51)], ms[starts_s > 51.5]
+    np.testing.assert_allclose(before, FAST_MS)
+    assert FAST_MS + 30 < during[0] < 200
+    np.testing.assert_allclose(during[1:], 30.0)
+    np.testing.assert_allclose(after, FAST_MS)
+    waits = emulate_estimated(sends(0.0), out, starts_s=starts_s).latency_ms  # who cannot go on alone
+    assert waits[(starts_s > 50) & (starts_s < 51)][0] > 900
+
+
+@pytest.mark.parametrize("measure", ["perfect", "estimated"])
+def test_forks_are_taken_as_the_policy_says(measure):
+    """At 4 Mbit/s the switch stays, as the type is the slow one; who weighs hands over, for that is faster."""
+    trees, link = {"tree": here()}, trace_of([4.0])
+    switch, measured = (
+        emulate_methods(trees, link, starts=20, measure=measure, policy=policy) for policy in ("switch", "measured")
+    )
+    assert switch.row("tree").handed_over < 0.1
+    assert measured.row("tree").handed_over > 0.9
+    assert (switch.policy, measured.policy) == ("switch", "measured")

@@ -45,6 +45,13 @@ def test_a_type_that_is_never_taken_is_as_its_representative_and_an_outage_costs
     assert scenario.transfer_ms(1000)[1] == pytest.approx(10 + 1000 / (125 * scenario.types.representative_mbps[1]))
 
 
+def test_an_outage_that_is_rare_costs_what_a_session_makes_of_it():
+    """8 Mbit/s carry 1000 bytes in 1 ms: an answer is overdue after 3 x 11 ms, and the rest takes 40 here."""
+    trace = link([8.0, 0.0], 100.0)
+    met = MetLink(trace=trace, starts_s=(np.array([]), np.array([10.0, 20.0, 30.0, 150.0])))
+    assert on(trace, met).transfer_ms(1000, rest_ms=40.0)[1] == pytest.approx((3 * 11 + 33 + 40) / 4)
+
+
 def test_one_type_alone_keeps_its_moments():
     trace = link([1.0, 8.0], 100.0)
     scenario = on(trace, MetLink(trace=trace, starts_s=(np.array([10.0, 110.0]), np.array([120.0]))))

@@ -63,7 +63,7 @@ def test_inferences_are_spread_over_a_short_trace_and_never_further_apart_than_l
     ("bad", "said"),
     [({"link": "radio"}, "known are"), ({"count": 0}, "count"), ({"every_ms": -1.0}, "every_ms"),
      ({"offset_s": math.inf}, "offset_s"), ({"slowdown": "half"}, "slowdown"), ({"slowdown": "0.5"}, "from 1 on"),
-     ({"seed": -1}, "seed")],
+     ({"seed": -1}, "seed"), ({"interleaved": True}, "pass --link relay")],
 )  # fmt: skip
 def test_what_cannot_be_played_is_refused_with_what_must_be(bad, said):
     with pytest.raises(ConfigError, match=said):

@@ -32,9 +32,8 @@ def prepared(*, flip=False, model=None, count=COUNT):
         name="x", classes=tuple("abcde"), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3),
         fit=part, search=part, test=part, flip=flip,
     )  # fmt: skip
-    return Prepared(
-        dataset=dataset, model=model or tiny().graph.eval(), network=tiny(), program=Path("nowhere"), key=("a", "b")
-    )
+    network = tiny() if model is None else dataclasses.replace(tiny(), graph=model)
+    return Prepared(dataset=dataset, model=network.graph, network=network, program=Path("nowhere"), key=("a", "b"))
 
 
 class Silent(torch.nn.Module):
@@ -136,7 +135,12 @@ def test_the_network_is_asked_once_and_its_answers_are_kept(tmp_path):
     assert told == [(COUNT, 2 * COUNT), (2 * COUNT, 2 * COUNT)]
     (kept,) = tmp_path.iterdir()
     before = kept.stat().st_mtime_ns
-    again = lessons(dataclasses.replace(given, model=Silent()), tmp_path, 0, lambda *_: told.append(_))
+    again = lessons(
+        dataclasses.replace(given, network=dataclasses.replace(tiny(), graph=Silent())),
+        tmp_path,
+        0,
+        lambda *_: told.append(_),
+    )
     assert same(everything(again), everything(taught))
     assert len(told) == 2
     assert kept.stat().st_mtime_ns == before

@@ -67,6 +67,22 @@ def test_the_same_seed_gives_the_same_bits_whatever_ran_before(digits, network):
     assert len(drawn) == 7
 
 
+class Viewing(nn.Module):
+    """A network that takes it that the pixels of a channel lie side by side in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 8 * 8, 10)
+
+    def forward(self, images):
+        return self.last(torch.relu(self.maps(images)).view(len(images), -1))
+
+
+def test_a_network_that_views_its_maps_is_trained_all_the_same(digits):
+    trained = train(Viewing(), digits, CONFIG)
+    assert accuracy(trained, digits.test, digits) > 60
+
+
 def test_products_of_16_bits_learn_as_well_and_leave_plain_weights(digits, network):
     trained = train(network, digits, dataclasses.replace(CONFIG, bf16=True))
     assert accuracy(trained, digits.test, digits) > 90

@@ -176,7 +176,7 @@ def test_no_probe_while_busy_young_known_well_asleep_or_just_sent():
     assert probe_due(100.0, old, policy, last_inference_s=99.0, busy=True) == 0
     assert probe_due(100.0, old, policy, last_inference_s=0.0) == 0
     assert probe_due(100.0, old, policy, last_inference_s=99.0, last_probe_s=99.5) == 0
-    assert probe_due(100.0, estimate_of(age_s=1, confidence=0), policy, last_inference_s=99.0) == 0
+    assert probe_due(100.0, estimate_of(age_s=0.9, confidence=0), policy, last_inference_s=99.0) == 0
     assert probe_due(100.0, estimate_of(age_s=5, confidence=0.9), policy, last_inference_s=99.0) == 0
     assert probe_due(100.0, estimate_of(age_s=5, confidence=0.1), policy, last_inference_s=99.0) > 0
 

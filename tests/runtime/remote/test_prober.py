@@ -11,7 +11,7 @@ from modeltree.link.bandwidth import BandwidthTypes
 from runtime.bandwidth import ProbePolicy
 from runtime.remote.circuit_breaker import Breaker
 from runtime.remote.link_monitor import LinkWatch
-from runtime.remote.offload_client import Cloud
+from runtime.remote.offload_client import Call, Cloud
 from runtime.remote.prober import PING_BYTES, PINGS, SURPRISES, Prober
 from runtime.wire.transports import BusyError, Exchange, TimedOut
 
@@ -106,10 +106,11 @@ def test_a_probe_that_is_not_due_sends_nothing(watch, wire, cloud, prober):
     assert prober.look()
     assert prober.look() is None  # the estimate is young
     wire.now_s += POLICY.old_s + 1
-    under_way = Future()
+    under_way = Call("model", 100, 0.0)
+    under_way.future = Future()
     cloud._in_flight.add(under_way)
     assert prober.look() is None  # a transfer will tell for free
-    under_way.set_result(None)
+    under_way.future.set_result(None)
     assert prober.look()
 
 

@@ -271,3 +271,17 @@ def test_one_output_in_a_tuple_is_as_good_as_one_output():
     module = Calls(lambda m, x: (m.conv(x),), conv=nn.Conv2d(3, 4, 1))
     with torch.no_grad():
         torch.testing.assert_close(lifted(module)(images()), module(images())[0])
+
+
+def test_a_view_does_not_mind_how_maps_lie_in_memory():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 5)
+
+        def forward(self, x):
+            return self.last(self.maps(x).view(x.shape[0], -1))
+
+    network, x = Views(), torch.rand(2, 3, 8, 8)
+    graph = lift(export(network, (3, 8, 8)))
+    torch.testing.assert_close(graph(x.contiguous(memory_format=torch.channels_last)), network(x))
