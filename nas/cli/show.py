@@ -140,6 +140,8 @@ def print_run(folder: Path, summary: dict[str, Any], tree: "ModelTree") -> None:
     console.print(_comparison(summary))
     if summary.get("link_states"):
         console.print(_link_states(summary["link_states"]))
+        for leaf, path in {one["leaf"]: one["path"] for one in summary["link_states"]}.items():
+            print(f"  leaf {leaf}: {path}")
     for sentence in verdict(summary, tree):
         print(f"* {sentence}")
     quality, exact, tuned = summary["predictor"], summary["exact"], summary["finetuning"]
@@ -182,19 +184,19 @@ def print_savings(summary: dict[str, Any]) -> None:
 
 
 def _link_states(states: list[dict[str, Any]]) -> Any:
-    """Which leaf serves which state of the link, and what each method takes there."""
+    """Which leaf serves which state of the link, and what each method takes there: a column a state."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    names = list(states[0]["latency_ms"])
-    for title in ("state of the link", "ms", "leaf", *names):
-        table.add_column(title, justify="left" if title == "state of the link" else "right", no_wrap=True)
+    table.add_column("ms while the link is", no_wrap=True)
     for one in states:
-        took = (f"{one['latency_ms'][name]:.2f}" for name in names)
-        table.add_row(one["range"], f"{one['rtt_ms']:.3g}", str(one["leaf"]), *took)
-    paths = "; ".join(f"leaf {leaf}: {path}" for leaf, path in {one["leaf"]: one["path"] for one in states}.items())
-    table.caption = f"ms: round trip, then predicted while the link stays so; {paths}"
+        table.add_column(one["range"], justify="right")
+    for name in states[0]["latency_ms"]:
+        table.add_row(name, *(f"{one['latency_ms'][name]:.2f}" for one in states))
+    table.add_row("the tree's leaf", *(str(one["leaf"]) for one in states))
+    table.add_row("round trip", *(f"{one['rtt_ms']:.2f}" for one in states))
+    table.caption = "predicted; unforked: the best path that is the same in all states"
     return table
 
 

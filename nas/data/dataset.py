@@ -70,7 +70,6 @@ class Dataset:
     test : for the final report alone.
     flip : whether a mirrored image keeps its label (digits do not).
     picture : how a picture becomes an image like these.
-    epochs : of training that do; 0: the usual number for so many images.
     files : what the images were that a device will see, where they came as files that can be sent on; else None.
     """
 
@@ -84,7 +83,6 @@ class Dataset:
     flip: bool
     picture: PictureRule = field(default_factory=PictureRule)
     files: FileFacts | None = None
-    epochs: int = 0
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -10,8 +10,6 @@ from runtime.images import pixels_of
 
 CLASSES = tuple("0123456789")
 
-_EPOCHS = 4
-
 
 def load(*, size: ImageSize, seed: int, rule: PictureRule) -> Dataset:
     """Ten digits, 8x8 grey, cut and scaled (bicubic) to `size` by the rule, repeated over its channels.
@@ -41,5 +39,4 @@ def load(*, size: ImageSize, seed: int, rule: PictureRule) -> Dataset:
         test=ImageSet(images=images[test], labels=labels[test]),
         flip=False,
         picture=rule,
-        epochs=_EPOCHS,
     )

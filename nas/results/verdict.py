@@ -147,16 +147,16 @@ def _price(subject: MethodRow, found: Mapping[str, MethodRow], single: Unforked 
     """How much faster and less accurate a method is than the ones a reader would try first, and than the best path that
     is the same whatever the link is like."""
     others: list[tuple[str, MethodRow | Unforked]] = [
-        (phrase(name), found[name])
+        (f"{phrase(name)} ({ms_text(found[name].latency_ms)})", found[name])
         for name in ("device_only", "surgery", "cloud_jpeg")
         if name in found and name != subject.method
     ]
     if single is not None:
-        others.append((f"the best path without forks, {single.path}", single))
+        others.append((f"the best path without forks ({ms_text(single.latency_ms)}: {single.path})", single))
     parts: list[str] = []
     for known, other in others:
         who = "" if parts else f"{phrase(subject.method)} has "
-        parts.append(f"compared with {known} ({ms_text(other.latency_ms)}), {who}{_against(subject, other)}")
+        parts.append(f"compared with {known}, {who}{_against(subject, other)}")
     return _sentence(parts)
 
 

@@ -102,7 +102,7 @@ def recipe(
             lr=3e-3 if small else 1e-3, weight_decay=0.05, flip=dataset.flip, seed=seed, optimiser="adamw",
         )  # fmt: skip
     return TrainConfig(
-        epochs=epochs if epochs is not None else dataset.epochs or (6 if small else 24),
+        epochs=epochs if epochs is not None else 6 if small else 24,
         batch_size=64 if small else 128,
         lr=0.05 if small else 0.1,
         flip=dataset.flip,
