@@ -137,7 +137,7 @@ def handover_text(handover: Handover) -> str:
 
 def path_text(path: Sequence[Node]) -> str:
     """What a path does, in a few words."""
-    own = sum(1 for node in path if node.block)
+    own = sum(1 for node in path if node.partition)
     changed = sum(action.technique not in ("keep", "absorbed") for node in path for action in node.actions)
     end = path[-1].handover
     here = f"{own} block{'s' * (own != 1)} here" if own else ""
