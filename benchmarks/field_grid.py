@@ -4,11 +4,11 @@
 
 The JSON holds {"networks": {NAME: [options of nas search]}, "devices": [...], "links": [names of traces], "rtt_ms":
 [numbers, or null for the trace's own]}. A cell is searched (`nas search`, valued as the runtime will meet the link),
-compiled (every method of METHODS) and played by `nas field` with the device slowed down to its profile, in the stretch
-of its trace that is most like the whole (benchmarks/field.py), all methods interleaved, so that what else the machine
-does meets them alike. Each step that has left its result is not done again, so that a grid goes on where it was
-stopped; cells are ordered so that every link comes once before any comes twice. How long a step took is printed.
-`--table` does nothing but print what is there, as Markdown.
+compiled (every method of METHODS that does not do the same as a simpler one) and played by `nas field` with the device
+slowed down to its profile, in the stretch of its trace that is most like the whole (benchmarks/field.py), all methods
+interleaved, so that what else the machine does meets them alike. Each step that has left its result is not done again,
+so that a grid goes on where it was stopped; cells are ordered so that every link comes once before any comes twice. How
+long a step took is printed. `--table` does nothing but print what is there, as Markdown.
 
 A row: mean reward of the tree less that of the best simple choice, and its name; mean latency of both and of the
 hindsight oracle; whether the tree hands over at some types and
@@ -30,7 +30,7 @@ from field import like_the_whole
 
 from modeltree.link.traces import read_trace
 from modeltree.reward import Reward
-from modeltree.tree import decode_tree
+from modeltree.tree import Node, decode_tree
 from nas.field.record import MethodRun, decode_field
 
 METHODS = ("device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "tree")
@@ -91,14 +91,14 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
             ["search", *options, "--trace", str(trace), "--device", cell.device, "--measure", "estimated", *rtt, *cache,
              "--method", "surgery", "--method", "branch", "--method", "tree", "--out", str(run), "--json", *resume]
         )  # fmt: skip
-    missing = [method for method in METHODS if not (bundles / method / "manifest.json").exists()]
+    if steps and not nas(cell, steps[0]):
+        return
+    missing = [method for method in different(run) if not (bundles / method / "manifest.json").exists()]
     if missing:
         kept = [] if told.cache is None else ["--cache", str(told.cache / "compiled")]
         named = [word for method in missing for word in ("--method", method)]
         where = bundles if len(missing) > 1 else bundles / missing[0]
-        steps.append(["compile", str(run), *named, "--out", str(where), *kept])
-    for words in steps:
-        if not nas(cell, words):
+        if not nas(cell, ["compile", str(run), *named, "--out", str(where), *kept]):
             return
     tree = decode_tree((run / "tree.json").read_bytes(), cell.name)
     offset_s = like_the_whole(tree, read_trace(trace), told.count * told.every_ms / 1e3)
@@ -109,6 +109,16 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
          "--every-ms", str(told.every_ms), "--offset-s", str(offset_s), "--link", "relay", "--interleaved",
          "--threads", "1", "--quiet", *shown, "--out", str(folder / "field")],
     )  # fmt: skip
+
+
+def different(run: Path) -> list[str]:
+    """The methods of a run, less those whose nodes are those of one before; the tree in any case."""
+    found: dict[str, tuple[Node, ...]] = {}
+    for method in METHODS:
+        nodes = decode_tree((run / "methods" / f"{method}.json").read_bytes(), method).nodes
+        if method == TREE or nodes not in found.values():
+            found[method] = nodes
+    return list(found)
 
 
 def nas(cell: Cell, words: list[str]) -> bool:

@@ -40,7 +40,7 @@ def show(
     if as_json:
         print(json.dumps(summary))
     elif dot:
-        from modeltree.render import render_dot
+        from modeltree.tree.render import render_dot
 
         print(render_dot(tree))
     elif actions:
@@ -51,7 +51,7 @@ def show(
 
 def _show_bundle(folder: Path, *, as_json: bool, dot: bool, verify: bool) -> None:
     from modeltree.manifest import encode_manifest
-    from modeltree.render import render_dot, render_text
+    from modeltree.tree.render import render_dot, render_text
     from runtime.execution.bundle import Bundle
 
     bundle = Bundle.open(folder)
@@ -106,7 +106,7 @@ def _checked(library: "LibraryEntry") -> str:
 
 def _titles(tree: "ModelTree") -> dict[str, str]:
     """What each block is, by hash, in the order of the tree; the rests last."""
-    from modeltree.render import block_text
+    from modeltree.tree.render import block_text
 
     device: dict[str, str] = {}
     rests: dict[str, str] = {}
@@ -134,7 +134,7 @@ def print_run(folder: Path, summary: dict[str, Any], tree: "ModelTree") -> None:
     from nas.results.verdict import verdict
 
     console = Console()
-    from modeltree.render import render_text
+    from modeltree.tree.render import render_text
 
     print(render_text(tree))
     console.print(_comparison(summary))

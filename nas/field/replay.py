@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.emulate import emulate, link_ms
 from modeltree.link.traces import Trace
 from modeltree.manifest import Manifest
-from modeltree.render import path_text
 from modeltree.tree import BitsFork, ExitFork, ModelTree, Node
+from modeltree.tree.emulate import emulate, link_ms
+from modeltree.tree.render import path_text
 from modeltree.units import s_from_ms
 from nas.field.record import Leaf, MethodRun, Shot
 from runtime.selection.branch_selection import SWITCH, on_known_links

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modeltree.render import path_text, range_text
 from modeltree.tree import ModelTree, Node
+from modeltree.tree.render import path_text, range_text
 from nas.treesearch.space import Scenario
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modeltree.emulate import emulate, oracle, spread_starts
 from modeltree.link.traces import Trace
-from modeltree.render import path_text
+from modeltree.tree.emulate import emulate, oracle, spread_starts
+from modeltree.tree.render import path_text
 from nas.compression.predictor import Quality
 from nas.config import SearchConfig
 from nas.finalise.finetune import complete_paths

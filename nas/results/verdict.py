@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from modeltree.render import ms_text
 from modeltree.tree import ExitFork, ModelTree
+from modeltree.tree.render import ms_text
 from nas.names import METHOD_TABLE, STRATEGIES, phrase
 from nas.results.summary import Exact, MethodRow, Summary, Unforked, read_summary
 
@@ -31,21 +31,21 @@ def verdict(summary: Mapping[str, Any], tree: ModelTree | None = None) -> list[s
 
 def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
     """`verdict` of a summary that is already checked."""
-    found = {
+    by_name = {
         name: method
         for name in STRATEGIES
         if (method := summary.method(name)) is not None and math.isfinite(method.reward)
     }
-    if not found:
+    if not by_name:
         return ["No method was compared, so there is no verdict.", _origin(summary)]
     best = best_choice(summary)
     assert best is not None
     sentences = [
         _measure(summary),
-        _headline(best, found, summary, tree),
-        _caveats(best, found),
-        _energy(found.get("tree", best), summary),
-        _price(found.get("tree", best), found, summary.unforked),
+        _headline(best, by_name, summary, tree),
+        _caveats(best, by_name),
+        _energy(by_name.get("tree", best), summary),
+        _price(by_name.get("tree", best), by_name, summary.unforked),
         _search(summary.exact, summary),
     ]
     return [sentence for sentence in (*sentences, _origin(summary)) if sentence]
@@ -59,7 +59,7 @@ def best_choice(summary: Summary) -> MethodRow | None:
     return next((method for method in usable if method.reward >= top - TIE_REWARD), None)
 
 
-def _headline(best: MethodRow, found: Mapping[str, MethodRow], summary: Summary, tree: ModelTree | None) -> str:
+def _headline(best: MethodRow, by_name: Mapping[str, MethodRow], summary: Summary, tree: ModelTree | None) -> str:
     worth = f"{ms_text(best.latency_ms)} at {best.accuracy:.1f} % accuracy (reward {best.reward:.1f})"
     match best.method:
         case "device_only":
@@ -71,14 +71,14 @@ def _headline(best: MethodRow, found: Mapping[str, MethodRow], summary: Summary,
         case "surgery":
             return f"Cutting the network without compressing it (surgery) is the best choice: {worth}."
         case "branch":
-            return _tie_or_win(best, found.get("tree"), summary, worth, tree)
+            return _tie_or_win(best, by_name.get("tree"), summary, worth, tree)
     return f"The model tree is the best choice: {worth}{_without_split(tree)}."
 
 
 def _tie_or_win(
-    branch: MethodRow, found: MethodRow | None, summary: Summary, worth: str, tree: ModelTree | None
+    branch: MethodRow, rival: MethodRow | None, summary: Summary, worth: str, tree: ModelTree | None
 ) -> str:  # fmt: skip
-    if found is None or found.reward < branch.reward - TIE_REWARD:
+    if rival is None or rival.reward < branch.reward - TIE_REWARD:
         return f"The branch, chosen once at the start, is the best choice: {worth}."
     if tree is not None and all(node.handover is None for node in tree.nodes):
         return f"Splitting does not help here: a compressed network that stays on the device is best, {worth}."
@@ -126,15 +126,15 @@ def _energy(tree: MethodRow, summary: Summary) -> str:
     return f"An inference takes {taken:.3g} mJ on average, more than the {limit:g} mJ that were allowed."
 
 
-def _caveats(best: MethodRow, found: Mapping[str, MethodRow]) -> str:
+def _caveats(best: MethodRow, by_name: Mapping[str, MethodRow]) -> str:
     """What the headline leaves out: a JPEG that beats the tree, another order along the trace."""
     said = []
-    tree, jpeg = found.get("tree"), found.get("cloud_jpeg")
+    tree, jpeg = by_name.get("tree"), by_name.get("cloud_jpeg")
     if tree and jpeg and best.method not in ("cloud_jpeg", "tree") and jpeg.reward > tree.reward + TIE_REWARD:
         said.append(f"sending a JPEG to the cloud also beats the tree (reward {jpeg.reward:.1f} to {tree.reward:.1f})")
     if tree and best.reward > tree.reward + TIE_REWARD:
         said.append(f"the tree reaches {ms_text(tree.latency_ms)} at {tree.accuracy:.1f} % (reward {tree.reward:.1f})")
-    along = {name: method.along_trace for name, method in found.items() if method.along_trace is not None}
+    along = {name: method.along_trace for name, method in by_name.items() if method.along_trace is not None}
     if best.method in along:
         ahead = max(along, key=lambda name: along[name].reward)
         lead = along[ahead].reward - along[best.method].reward
@@ -143,13 +143,13 @@ def _caveats(best: MethodRow, found: Mapping[str, MethodRow]) -> str:
     return _sentence(said)
 
 
-def _price(subject: MethodRow, found: Mapping[str, MethodRow], single: Unforked | None) -> str:
+def _price(subject: MethodRow, by_name: Mapping[str, MethodRow], single: Unforked | None) -> str:
     """How much faster and less accurate a method is than the ones a reader would try first, and than the best path that
     is the same whatever the link is like."""
     others: list[tuple[str, MethodRow | Unforked]] = [
-        (f"{phrase(name)} ({ms_text(found[name].latency_ms)})", found[name])
+        (f"{phrase(name)} ({ms_text(by_name[name].latency_ms)})", by_name[name])
         for name in ("device_only", "surgery", "cloud_jpeg")
-        if name in found and name != subject.method
+        if name in by_name and name != subject.method
     ]
     if single is not None:
         others.append((f"the best path without forks ({ms_text(single.latency_ms)}: {single.path})", single))

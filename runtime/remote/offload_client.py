@@ -79,6 +79,7 @@ class Cloud:
         self._in_flight: set[Call] = set()
         self._lock = threading.Lock()
         self._hurried = 0
+        self._came_late = False
 
     def why_not(self) -> str | None:
         """Why it is not asked just now; None where it may be."""
@@ -139,6 +140,12 @@ class Cloud:
         with self._lock:
             call.overdue = True
 
+    def answered_late(self) -> bool:
+        """Whether an overdue answer has come since this was last asked: its time was the outage's, which is over."""
+        with self._lock:
+            came, self._came_late = self._came_late, False
+            return came
+
     def give_up(self, call: Call) -> None:
         """Nobody waits for it any more; that is the server's or the link's fault, unless there was too little time."""
         self._settle(call, None, TimedOut("given up"))
@@ -170,6 +177,7 @@ class Cloud:
             call.settled = True
         if reply is not None:
             with self._lock:
+                self._came_late |= call.overdue
                 self._served_s[call.model] = self.clock()
                 for means, new_s in ((self._server_s, reply.server_s), (self._usual_s, reply.seconds)):
                     before_s = means.get(call.model, new_s)

@@ -55,11 +55,14 @@ class Prober:
         return self._probe(now=True) if self._cloud.breaker.closed else None
 
     def look(self) -> bool | None:
-        """Probe if that is due, or if the link failed last; whether it was answered, None where nothing was sent."""
+        """Probe if that is due, or if the link failed last, or was out until just now; whether it was answered.
+
+        None where nothing was sent.
+        """
         breaker = self._cloud.breaker
         if not breaker.closed or self._link.clock() - self._link.asked_s > self._policy.asleep_s:
             return None
-        return self._probe(now=breaker.doubted or self._surprises > 0)
+        return self._probe(now=self._cloud.answered_late() or breaker.doubted or self._surprises > 0)
 
     def _run(self) -> None:
         while not self._stop.wait(_LOOK_S):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from operators import Of
+from operator_cases import Of
 from stage_programs import kinds, read_from
 from torch import nn
 

@@ -14,7 +14,7 @@ from bundles import FEATURES, FIRST, FROM_FOUR, FROM_IMAGE, IMAGE, SECOND, manif
 from modeltree.errors import ConfigError, NasError
 from modeltree.link.traces import Trace
 from modeltree.manifest import encode_manifest
-from modeltree.render import path_text
+from modeltree.tree.render import path_text
 from nas.cli.links.field import over_surgery
 from nas.field.config import FieldConfig, factor_of
 from nas.field.images import FieldImages, field_images

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from modeltree.link.bandwidth import BandwidthTypes
@@ -13,7 +14,7 @@ from runtime.remote.circuit_breaker import Breaker
 from runtime.remote.link_monitor import LinkWatch
 from runtime.remote.offload_client import Call, Cloud
 from runtime.remote.prober import PING_BYTES, PINGS, SURPRISES, Prober
-from runtime.wire.transports import BusyError, Exchange, TimedOut
+from runtime.wire.transports import BusyError, Exchange, Reply, TimedOut
 
 HALF = (0.5, 0.5)
 TYPES = BandwidthTypes(
@@ -112,6 +113,20 @@ def test_a_probe_that_is_not_due_sends_nothing(watch, wire, cloud, prober):
     assert prober.look() is None  # a transfer will tell for free
     under_way.future.set_result(None)
     assert prober.look()
+
+
+def test_after_an_answer_that_was_overdue_the_link_is_probed_at_once(watch, wire, cloud, prober):
+    watch.bandwidth_type()
+    assert prober.look()
+    late = Call("model", 100, 0.0)
+    cloud.overdue(late)
+    assert prober.look() is None  # it is not there yet, and the estimate is young
+    exchange = Reply(
+        output=np.zeros((1, 4), np.float32), encode_s=0.0, sent_bytes=5000, received_bytes=10, seconds=1.0, server_s=0.0
+    )
+    cloud._settle(late, exchange, None)
+    assert prober.look()
+    assert watch.estimate().mbps > 1.0  # the outage's 0.04 Mbit/s are not what is held
 
 
 def test_a_probe_that_fails_says_so_and_only_a_time_out_says_that_the_link_is_slow(watch, wire, prober):

@@ -4,9 +4,9 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from modeltree.emulate import leaving_share
 from modeltree.image_codes import image_code
 from modeltree.tree import Action, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, by_confidence
+from modeltree.tree.emulate import leaving_share
 
 KEEP = "keep"
 
