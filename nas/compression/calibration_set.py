@@ -14,8 +14,8 @@ from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from transforms import Network
 
-COMPOSITIONS, SMALL_COMPOSITIONS = 64, 40
-"""How many random compositions the predictor is taught on; the second where there are few images to measure them on."""
+COMPOSITIONS = 64
+"""How many random compositions the predictor is taught on."""
 
 WORST_ALONE = 10.0
 """Points of accuracy: a variant that alone loses more is not offered to any search."""
@@ -64,7 +64,7 @@ def calibrate(
     Returns the plans, their accuracies in percent, and the base network's on the same images.
     """
     rng = np.random.default_rng([seed, 1])
-    plans = random_plans(prepared.network, library, SMALL_COMPOSITIONS if prepared.small else COMPOSITIONS, rng)
+    plans = random_plans(prepared.network, library, COMPOSITIONS, rng)
     tag = hashlib.sha256(repr([sorted(plan.items()) for plan in plans]).encode()).hexdigest()[:12]
     path = library.folder / f"calibration_{tag}.json"
     if path.exists():
