@@ -36,16 +36,16 @@ VARIANTS = {
 
 def main() -> None:
     """Print both tables."""
-    told = arguments(__doc__, seeds=5, budget=2000, episodes=12, every=4)
+    options = arguments(__doc__, seeds=5, budget=2000, episodes=12, every=4)
     torch.set_num_threads(1)
     shares: dict[str, list[float]] = {name: [] for name in VARIANTS}
     evaluations: dict[str, list[int]] = {name: [] for name in VARIANTS}
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _, _, _, spaces in itertools.islice(benches(told), 0, None, told.every):
+    for _, _, _, spaces in itertools.islice(benches(options), 0, None, options.every):
         exact = run_exact(spaces)["valued"]
         for name, changes in VARIANTS.items():
-            for seed in range(told.seeds):
-                config = SearchConfig(seed=seed, budget=told.budget, **changes)
+            for seed in range(options.seeds):
+                config = SearchConfig(seed=seed, budget=options.budget, **changes)
                 began = time.perf_counter()
                 branch = run_branch(spaces, config, lambda *_: None) if config.boosting else None
                 tree = run_tree(spaces, config, branch, lambda *_: None)
@@ -58,24 +58,24 @@ def main() -> None:
             f"| {name} | {statistics.mean(shares[name]):.2f} | {min(shares[name]):.2f} "
             f"| {statistics.median(evaluations[name]):.0f} | {statistics.median(seconds[name]):.1f} |"
         )
-    print(f"({len(shares['all']) // told.seeds} instances, {told.seeds} seeds, {told.budget} episodes)\n")
-    distillation(told)
+    print(f"({len(shares['all']) // options.seeds} instances, {options.seeds} seeds, {options.budget} episodes)\n")
+    distillation(options)
 
 
-def distillation(told: object) -> None:
+def distillation(options: object) -> None:
     """Block-wise against per-branch distillation, on one instance."""
     torch.set_num_threads(2)
-    told.bases = ["alexnet"]  # type: ignore[attr-defined]
-    _, config, prepared, library, predictor = next(iter(learnt(told)))  # type: ignore[arg-type]
-    trace = load_trace(sorted(Path(told.traces).glob("*.csv"))[0], seed=0)  # type: ignore[attr-defined]
+    options.bases = ["alexnet"]  # type: ignore[attr-defined]
+    _, config, prepared, library, predictor = next(iter(learnt(options)))  # type: ignore[arg-type]
+    trace = load_trace(sorted(Path(options.traces).glob("*.csv"))[0], seed=0)  # type: ignore[attr-defined]
     cuts = slice_blocks(prepared.network.spec, config.N)
     spaces = build_search_spaces(
-        prepared.network, library, predictor, scenario_of(SearchConfig(), trace), cuts,
+        prepared.network, library, predictor, scenario_of(SearchConfig(device="phone"), trace), cuts,
         single_root=False, max_loss=SearchConfig().max_loss,
     )  # fmt: skip
     print("| distillation | episodes | networks evaluated | s | reward found | accuracy %, measured | latency ms |")
     print("|---|---|---|---|---|---|---|")
-    for mode, episodes in (("block", told.budget), ("branch", told.episodes)):  # type: ignore[attr-defined]
+    for mode, episodes in (("block", options.budget), ("branch", options.episodes)):  # type: ignore[attr-defined]
         with tempfile.TemporaryDirectory() as scratch:
             changed = SearchConfig(distillation=mode, budget=episodes, data=config.data, weights=config.weights)
             oracle = BranchOracle(prepared, changed, Path(scratch) / "known.json", library.folder)

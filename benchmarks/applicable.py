@@ -32,12 +32,12 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--without", action="append", default=[])
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    names = [name for name in TECHNIQUES if name not in told.without]
-    for base in told.bases:
-        model = build(base, num_classes=told.classes, image_size=told.image_size)
-        network = analyse(export(model, (3, told.image_size, told.image_size)))
+    names = [name for name in TECHNIQUES if name not in options.without]
+    for base in options.bases:
+        model = build(base, num_classes=options.classes, image_size=options.image_size)
+        network = analyse(export(model, (3, options.image_size, options.image_size)))
         print(f"{base}: {share(network, names):.1f} % of {network.spec.macs() / 1e6:.0f} million MACs")
 
 

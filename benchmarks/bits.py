@@ -24,7 +24,7 @@ from nas.jobs.machine import commit, processor, today
 from nas.report.pieces import charts
 from nas.report.pieces.colours import colours
 from nas.training.base_network import prepare
-from nas.training.teacher import lessons
+from nas.training.teacher import distillation_set
 
 BATCH = 250
 TUNED = 200
@@ -42,31 +42,31 @@ def main() -> None:
     parser.add_argument("--tune", type=int, nargs="*", default=[])
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--cache", type=Path, default=default_cache())
-    told = parser.parse_args()
-    config = SearchConfig(base=told.base, data=told.data, weights=told.weights)
+    options = parser.parse_args()
+    config = SearchConfig(base=options.base, data=options.data, weights=options.weights)
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(config, Path(folder), told.cache, lambda *_: None)
+        prepared = prepare(config, Path(folder), options.cache, lambda *_: None)
     test = prepared.dataset.test
-    chosen = np.sort(np.random.default_rng(0).permutation(len(test))[: told.images])  # of all classes
+    chosen = np.sort(np.random.default_rng(0).permutation(len(test))[: options.images])  # of all classes
     parts = [chosen[first : first + BATCH] for first in range(0, len(chosen), BATCH)]
     batches = [(prepared.dataset.normalise(test.images[part]), test.labels[part]) for part in parts]
     places = range(len(prepared.network.spec.segments))
     plain = next(coded_table(prepared.network, batches, places=[0], bits=[32])).accuracy
     fronts = {}
-    if told.tune:
+    if options.tune:
         with tempfile.TemporaryDirectory() as folder:
-            taught = lessons(prepared, Path(folder), 0, lambda *_: None)
+            examples = distillation_set(prepared, Path(folder), 0, lambda *_: None)
         for place in places[1:]:
-            for width in told.tune:
-                fronts[place, width] = coding_aware(prepared.network, place, width, taught, steps=TUNED)
-    rows = list(coded_table(prepared.network, batches, places=places, bits=told.bits))
+            for width in options.tune:
+                fronts[place, width] = coding_aware(prepared.network, place, width, examples, steps=TUNED)
+    rows = list(coded_table(prepared.network, batches, places=places, bits=options.bits))
     if fronts:
-        tuned = list(coded_table(prepared.network, batches, places=places[1:], bits=told.tune, fronts=fronts))
+        tuned = list(coded_table(prepared.network, batches, places=places[1:], bits=options.tune, fronts=fronts))
         rows += [replace(row, bits=-row.bits) for row in tuned]  # beside the plain one of the same width
-    shown = [*told.bits, *(-width for width in told.tune)]
-    if told.plot:
-        draw(rows, plain, told.plot)
-    print(f"{told.base}, {rows[0].images} test images at {plain:.1f} % without coding; {processor()}, {today()}, "
+    shown = [*options.bits, *(-width for width in options.tune)]
+    if options.plot:
+        draw(rows, plain, options.plot)
+    print(f"{options.base}, {rows[0].images} test images at {plain:.1f} % without coding; {processor()}, {today()}, "
           f"commit {commit()}\n")  # fmt: skip
     names = [f"{abs(width)} bits{' tuned' * (width < 0)}" for width in shown]
     print(f"| place | after | shape | float32 | {' | '.join(names)} |")

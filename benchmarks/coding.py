@@ -15,7 +15,7 @@ from torch import nn
 from modeltree.errors import ConfigError
 from modeltree.network import FLOAT_BYTES
 from nas.finalise.finetune import FinetuneConfig, distil_whole_
-from nas.training.teacher import Lessons
+from nas.training.teacher import DistillationSet
 from runtime.wire.codec import FLOAT_BITS
 from runtime.wire.frames import decode, encode
 from transforms.graph.network import Network
@@ -77,15 +77,15 @@ def coded_table(
 
 
 def coding_aware(
-    network: Network, place: int, bits: int, taught: Lessons, *, steps: int, lr: float = 1e-4
+    network: Network, place: int, bits: int, examples: DistillationSet, *, steps: int, lr: float = 1e-4
 ) -> nn.Module:  # fmt: skip
     """The part in front of a cut, trained so that the rest, which stays, answers as before when it is coded.
 
-    Quantisation-aware fine-tuning: straight through the codes, on the network's own logits for `taught`.
+    Quantisation-aware fine-tuning: straight through the codes, on the network's own logits for `examples`.
     """
     front = copy.deepcopy(network.between(0, place)).requires_grad_(True)
     rest = network.between(place, len(network.spec.segments)).eval().requires_grad_(False)
-    distil_whole_(_Coded(front, bits, rest), taught, FinetuneConfig(steps=steps, lr=lr))
+    distil_whole_(_Coded(front, bits, rest), examples, FinetuneConfig(steps=steps, lr=lr))
     return front
 
 

@@ -56,21 +56,21 @@ def main() -> int:
             if module is None:
                 print(f"{base} {name}: no layer takes it", flush=True)
                 continue
-            started, told = time.perf_counter(), []
+            started, cells = time.perf_counter(), []
             program = export(module.eval(), IMAGE)
             for target in targets:
                 try:
                     made = compile_block(program, target)
-                    told.append(target.name)
+                    cells.append(target.name)
                     if target.runs_here:
                         with tempfile.TemporaryDirectory() as folder:
                             path = Path(folder) / f"{base}-{name}-{target.name}.so"
                             path.write_bytes(made.library)
-                            told[-1] += f" (off by {verify_block(program, path).largest:.1e})"
+                            cells[-1] += f" (off by {verify_block(program, path).largest:.1e})"
                 except NasError as error:
                     bad += 1
-                    told.append(f"{target.name} FAILED: {error}")
-            print(f"{base} {name}: {', '.join(told)}; {time.perf_counter() - started:.1f} s", flush=True)
+                    cells.append(f"{target.name} FAILED: {error}")
+            print(f"{base} {name}: {', '.join(cells)}; {time.perf_counter() - started:.1f} s", flush=True)
     return 1 if bad else 0
 
 

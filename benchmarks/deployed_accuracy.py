@@ -87,21 +87,22 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
-    run = told.run or told.out / "run"
-    if told.run is not None:
+    options = parser.parse_args()
+    run = options.run or options.out / "run"
+    if options.run is not None:
         config = decode_config((run / "config.json").read_bytes(), str(run))
     else:
         config = SearchConfig(
-            base=told.base, data=told.data, weights=told.weights, image_size=told.image_size, seed=told.seed
+            base=options.base, data=options.data, weights=options.weights, image_size=options.image_size,
+            seed=options.seed,
         )  # fmt: skip
         run.mkdir(parents=True, exist_ok=True)
-        unsearched(prepare(config, run, told.out / "cache", lambda *_: None), config, run)
-    bundle = told.out / "bundle"
+        unsearched(prepare(config, run, options.out / "cache", lambda *_: None), config, run)
+    bundle = options.out / "bundle"
     if not bundle.exists():
         compile_run(run, bundle, Wanted(targets=[host()], cloud_targets=[host()]))
-    count = linked_test_images(config, told.out / "test")
-    words = [sys.executable, "-c", "from nas.cli import main; main()", "run", str(bundle), str(told.out / "test")]
+    count = linked_test_images(config, options.out / "test")
+    words = [sys.executable, "-c", "from nas.cli import main; main()", "run", str(bundle), str(options.out / "test")]
     lines = subprocess.run(
         [*words, "--labels", "--json", "--threads", "1"], capture_output=True, text=True, check=True, env=os.environ
     ).stdout.splitlines()  # fmt: skip
@@ -111,7 +112,7 @@ def main() -> None:
         f"{found['report']:.3f} %, difference {found['top1'] - found['report']:+.3f} points; {processor()}, commit "
         f"{commit()}, {today()}, load {load_average():.1f}"
     )
-    write_bytes(told.out / "found.json", msgspec.json.encode(found))
+    write_bytes(options.out / "found.json", msgspec.json.encode(found))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from server_load import made_bundle
+
 ROOT = Path(__file__).resolve().parents[1]
 NO_PACKAGES = 3
 _CLOUD = ("grpcio", "protobuf")
@@ -41,23 +43,23 @@ def memory():
     lines = dict(line.split(":") for line in open("/proc/self/status", encoding="ascii"))
     return {name: int(lines[name].split()[0]) for name in FIELDS}
 
-told = {"imported_s": imported_s, "memory": {"imported": memory()}}
+report = {"imported_s": imported_s, "memory": {"imported": memory()}}
 with Session.open(BUNDLE, server=SERVER) as session:
-    told["memory"]["opened"] = memory()
+    report["memory"]["opened"] = memory()
     rng = np.random.default_rng(0)
     shape = session.device.manifest.tree.input_shape
     results = [session.infer(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(IMAGES)]
-    told["memory"]["inferred"] = memory()
-told["answered_by"] = sorted({one.answered_by for one in results})
-told["finite"] = all(bool(np.isfinite(one.output).all()) for one in results)
-told["forbidden"] = sorted(set(FORBIDDEN) & set(sys.modules))
-print(json.dumps(told))
+    report["memory"]["inferred"] = memory()
+report["answered_by"] = sorted({one.answered_by for one in results})
+report["finite"] = all(bool(np.isfinite(one.output).all()) for one in results)
+report["forbidden"] = sorted(set(FORBIDDEN) & set(sys.modules))
+print(json.dumps(report))
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What one process told. memory : kB by field, after importing, opening and inferring. errors : standard error."""
+class Report:
+    """What one process says. memory : kB by field, after importing, opening and inferring. errors : standard error."""
 
     imported_s: float
     memory: dict[str, dict[str, int]]
@@ -69,39 +71,40 @@ class Told:
 
 def main() -> None:
     """Print a line for every process; the last of each kind is the one to quote."""
-    told = arguments()
+    options = arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = told.bundle or made_bundle(folder / "bundle")
-        plain = environment(told.venvs / "device", dependencies())
-        coded = environment(told.venvs / "device-grpc", dependencies() + dependencies("cloud", _CLOUD))
+        bundle = options.bundle or made_bundle(folder, 0, batches=(1,))
+        plain = environment(options.venvs / "device", dependencies())
+        coded = environment(options.venvs / "device-grpc", dependencies() + dependencies("cloud", _CLOUD))
         packages = seen(folder / "packages")
         print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
-        found: dict[str, list[Told]] = {}
+        found: dict[str, list[Report]] = {}
         with Serving(bundle) as serving:
             kinds = {"no server": (plain, None), "rest": (plain, serving.rest), "grpc": (coded, serving.grpc)}
-            for _ in range(told.rounds):
+            for _ in range(options.rounds):
                 for kind, (python, server) in kinds.items():
-                    found.setdefault(kind, []).append(process(python, packages, bundle, server, told.images))
+                    found.setdefault(kind, []).append(process(python, packages, bundle, server, options.images))
                     print(line(kind, found[kind][-1]), flush=True)
-        if told.json:
-            told.json.write_text(json.dumps({kind: [asdict(one) for one in all_] for kind, all_ in found.items()}))
+        if options.json:
+            options.json.write_text(json.dumps({kind: [asdict(one) for one in all_] for kind, all_ in found.items()}))
 
 
-def line(kind: str, told: Told) -> str:
+def line(kind: str, report: Report) -> str:
     """One process, in MB of 10^6 bytes."""
     steps = []
-    for step, kb in told.memory.items():
+    for step, kb in report.memory.items():
         mb = {name: kb[name] * 1024 / 1e6 for name in _FIELDS[:4]}
         steps.append(
             f"{step} {mb['VmRSS']:.1f} (own {mb['RssAnon']:.1f}, of files {mb['RssFile']:.1f}, most {mb['VmHWM']:.1f})"
         )
-    threads = told.memory["inferred"]["Threads"]
-    said = f"{len(told.errors)} bytes on standard error, {threads} threads, answered by {'/'.join(told.answered_by)}"
-    return f"{kind:9}  import {told.imported_s:.3f} s; MB: {'; '.join(steps)}; {said}"
+    threads = report.memory["inferred"]["Threads"]
+    answered = f"{threads} threads, answered by {'/'.join(report.answered_by)}"
+    errors = f"{len(report.errors)} bytes on standard error"
+    return f"{kind:9}  import {report.imported_s:.3f} s; MB: {'; '.join(steps)}; {errors}, {answered}"
 
 
-def process(python: Path, packages: Path, bundle: Path, server: str | None, images: int) -> Told:
+def process(python: Path, packages: Path, bundle: Path, server: str | None, images: int) -> Report:
     """Open the bundle and infer, in an environment."""
     given = {"BUNDLE": str(bundle), "SERVER": server, "IMAGES": images, "FIELDS": _FIELDS, "FORBIDDEN": _FORBIDDEN}
     program = "".join(f"{name} = {value!r}\n" for name, value in given.items()) + DEVICE
@@ -111,7 +114,7 @@ def process(python: Path, packages: Path, bundle: Path, server: str | None, imag
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"the device failed with status {done.returncode}:\n{done.stderr}")
-    return Told(errors=done.stderr, **json.loads(done.stdout))
+    return Report(errors=done.stderr, **json.loads(done.stdout))
 
 
 def environment(folder: Path, packages: list[str]) -> Path:
@@ -143,39 +146,6 @@ def seen(folder: Path) -> Path:
     folder.mkdir()
     for name in ("runtime", "modeltree"):
         (folder / name).symlink_to(ROOT / name)
-    return folder
-
-
-def made_bundle(folder: Path) -> Path:
-    """VGG11 with random weights: one node, which hands the image over; the device has the network too."""
-    import torch
-
-    from compile.bundle import Wanted, compile_run
-    from compile.program_file import write_program
-    from compile.targets import host
-    from modeltree.files import write_bytes
-    from modeltree.link.bandwidth import BandwidthTypes
-    from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node, encode_tree
-    from nas.bases import build
-    from nas.cli.search import default_cache
-    from transforms import export
-
-    shape, block, run = (3, 32, 32), "0" * 20, folder.parent / "run"
-    types = BandwidthTypes(representative_mbps=(8.0,), edges_mbps=(), transition=((1.0,),), initial=(1.0,))
-    node = Node(
-        id=0, level=0, parent=None, fork=BandwidthFork(types=(0,)), partition=0, segments=1, device_ms=0.0, actions=(),
-        handover=Handover(place=0, shape=shape, bytes=3072, bits=8, block=block),
-        leaf=Leaf(chance=1.0, latency_ms=1.0, accuracy=10.0, accuracy_origin="predicted"),
-    )  # fmt: skip
-    tree = ModelTree(
-        base="vgg11", input_shape=shape, mean=(0.5,) * 3, std=(0.25,) * 3, classes=tuple(map(str, range(10))),
-        places=(0, 1), types=types, rtt_ms=0.0, device="none", cloud="none", trace="none", nodes=(node,),
-    )  # fmt: skip
-    write_bytes(run / "tree.json", encode_tree(tree))
-    (run / "blocks").mkdir()
-    torch.manual_seed(0)
-    write_program(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
-    compile_run(run, folder, Wanted(targets=[host()]), cache=default_cache() / "compiled")
     return folder
 
 

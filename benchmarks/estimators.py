@@ -61,11 +61,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=Path)
     parser.add_argument("--synthetic", action="store_true")
-    told = parser.parse_args()
-    if told.synthetic:
+    options = parser.parse_args()
+    if options.synthetic:
         traces = [generate(name, seed=7) for name in SCENES]
     else:
-        traces = [read_trace(path) for path in sorted(told.traces.glob("*.csv"))]
+        traces = [read_trace(path) for path in sorted(options.traces.glob("*.csv"))]
     runs: dict[tuple[str, str, int, str], Scores] = {}
     for trace in traces:
         for size in SIZES_BYTES:

@@ -34,16 +34,16 @@ def main() -> None:
     parser.add_argument("--max-loss", type=float, nargs="*", default=[0.2, 0.5, 1.0])
     parser.add_argument("--device", default="phone")
     parser.add_argument("--cache", type=Path, default=default_cache())
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{processor()}, {today()}, commit {commit()}; device time: profile {told.device}\n")
-    for named in told.networks:
+    print(f"{processor()}, {today()}, commit {commit()}; device time: profile {options.device}\n")
+    for named in options.networks:
         base, _, weights = named.partition("=")
         with tempfile.TemporaryDirectory() as folder:
-            config = SearchConfig(base=base, data=told.data, weights=weights)
-            prepared = prepare(config, Path(folder), told.cache, lambda *_: None)
+            config = SearchConfig(base=base, data=options.data, weights=weights)
+            prepared = prepare(config, Path(folder), options.cache, lambda *_: None)
         heads = load_heads(Path(weights), prepared.network)
-        _report(base, prepared, heads, load_profile(told.device), told.max_loss)
+        _report(base, prepared, heads, load_profile(options.device), options.max_loss)
 
 
 def _report(

@@ -36,20 +36,20 @@ def main() -> None:
     parser.add_argument("--links", nargs="*", default=TRACES)
     parser.add_argument("--rtt-ms", type=float, default=None, help="of every link; its scene's unless said")
     parser.add_argument("--workers", type=int, default=1)
-    told = parser.parse_args()
+    options = parser.parse_args()
     gains = []
-    for link in told.links:
+    for link in options.links:
         rows = {}
         for kind in KINDS:
-            more = {"exits": told.exits, "bits": tuple(numbers("bits", told.bits, int))} if kind == "with" else {}
+            more = {"exits": options.exits, "bits": tuple(numbers("bits", options.bits, int))} if kind == "with" else {}
             config = SearchConfig(
-                base=told.base, weights=told.weights, data=told.data, device=told.device,
-                trace=str(Path(told.traces) / f"{link}.csv"), rtt_ms=told.rtt_ms, workers=told.workers,
+                base=options.base, weights=options.weights, data=options.data, device=options.device,
+                trace=str(Path(options.traces) / f"{link}.csv"), rtt_ms=options.rtt_ms, workers=options.workers,
                 executor="serial", methods=("surgery", "branch", "tree"), **more,
             )  # fmt: skip
-            folder = Path(told.out) / f"{link}-{kind}"
+            folder = Path(options.out) / f"{link}-{kind}"
             done = Run(folder).finished
-            summary = read_run(folder)[0] if done else search(config, folder, cache=told.cache, resume=True).summary
+            summary = read_run(folder)[0] if done else search(config, folder, cache=options.cache, resume=True).summary
             rows[kind] = next(row for row in summary["methods"] if row["method"] == "tree")
         gains.append(rows["with"]["reward"] - rows["without"]["reward"])
         print(line(link, rows), flush=True)

@@ -38,24 +38,24 @@ def main() -> None:
     parser.add_argument("--links", nargs="*", default=TRACES)
     parser.add_argument("--finetune-steps", type=int, default=None)
     parser.add_argument("--rtt-ms", type=float, default=None, help="of every link; its scene's unless said")
-    told = parser.parse_args()
+    options = parser.parse_args()
     rows = []
-    for base in told.bases:
-        for device in told.devices:
-            for trace in told.links:
+    for base in options.bases:
+        for device in options.devices:
+            for trace in options.links:
                 config = SearchConfig(
-                    base=base, data=told.data, device=device, trace=str(Path(told.traces) / f"{trace}.csv"),
-                    weights=str(Path(told.weights) / f"{base}_cifar10_jpeg.safetensors"),
-                    finetune_steps=told.finetune_steps, rtt_ms=told.rtt_ms,
+                    base=base, data=options.data, device=device, trace=str(Path(options.traces) / f"{trace}.csv"),
+                    weights=str(Path(options.weights) / f"{base}_cifar10_jpeg.safetensors"),
+                    finetune_steps=options.finetune_steps, rtt_ms=options.rtt_ms,
                 )  # fmt: skip
-                folder = Path(told.out) / f"{base}-{device}-{trace}"
+                folder = Path(options.out) / f"{base}-{device}-{trace}"
                 if (folder / "summary.json").exists():
                     summary = read_run(folder)[0]
                 else:
                     if folder.exists():
                         shutil.rmtree(folder)
                     began = time.perf_counter()
-                    summary = search(config, folder, cache=told.cache).summary
+                    summary = search(config, folder, cache=options.cache).summary
                     summary["seconds"]["wall"] = time.perf_counter() - began
                     (folder / "summary.json").write_text(json.dumps(summary))
                 rows.append((base, device, trace, summary))

@@ -77,8 +77,8 @@ class Tally:
     def tell(self) -> int:
         """Print all of it; how many were wrong."""
         for kind, outcomes in sorted(self.outcomes.items()):
-            told = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.most_common())
-            print(f"  {kind:46} {self.longest_s[kind]:6.3f} s at most: {told}")
+            counts = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.most_common())
+            print(f"  {kind:46} {self.longest_s[kind]:6.3f} s at most: {counts}")
         wrong = {kind: found for kind, found in self.wrong.items() if found}
         for kind, found in wrong.items():
             print(f"WRONG {len(found)} of {kind}:")
@@ -89,29 +89,31 @@ class Tally:
 
 def main() -> None:
     """All parts."""
-    told = arguments()
-    print(f"{platform.machine()}, {os.cpu_count()} processors, seed {told.seed}")
+    options = arguments()
+    print(f"{platform.machine()}, {os.cpu_count()} processors, seed {options.seed}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = write_small_bundle(folder / "bundle")
-        wrong = messages(bundle, folder, told) if told.messages else 0
-        wrong += bundles(folder, told) if told.bundles else 0
-        wrong += programs(folder, told) if told.programs else 0
-    wrong += pictures(told) if told.pictures else 0
+        wrong = messages(bundle, folder, options) if options.messages else 0
+        wrong += bundles(folder, options) if options.bundles else 0
+        wrong += programs(folder, options) if options.programs else 0
+    wrong += pictures(options) if options.pictures else 0
     print("all as it must be" if not wrong else f"{wrong} were not as they must be")
     sys.exit(bool(wrong))
 
 
-def messages(bundle: Path, folder: Path, told: argparse.Namespace) -> int:
+def messages(bundle: Path, folder: Path, options: argparse.Namespace) -> int:
     """How many went wrong."""
     tally, started = Tally(), time.monotonic()
     with Served(bundle, folder) as served:
         print(f"the server has {served.memory_mb():.0f} MB at the start", flush=True)
         clients = [
-            threading.Thread(target=client, args=(served, tally, told.messages // told.clients, told.seed + index))
-            for index in range(told.clients)
+            threading.Thread(
+                target=client, args=(served, tally, options.messages // options.clients, options.seed + index)
+            )
+            for index in range(options.clients)
         ]
-        drips = [threading.Thread(target=drip, args=(served, tally, index)) for index in range(told.drips)]
+        drips = [threading.Thread(target=drip, args=(served, tally, index)) for index in range(options.drips)]
         for one in (*clients, *drips):
             one.start()
         while any(one.is_alive() for one in (*clients, *drips)) and served.alive():
@@ -180,11 +182,11 @@ def _sent(sock: socket.socket, byte: int) -> bool:
         return False
 
 
-def bundles(folder: Path, told: argparse.Namespace) -> int:
+def bundles(folder: Path, options: argparse.Namespace) -> int:
     """How many went wrong."""
-    tally, rng, started = Tally(), random.Random(told.seed), time.monotonic()
+    tally, rng, started = Tally(), random.Random(options.seed), time.monotonic()
     good = whole(folder / "whole")
-    for number in range(told.bundles):
+    for number in range(options.bundles):
         kind, bundle = tampered(rng, good, folder / f"{number}")
         begun = time.monotonic()
         tally.add(kind, *opened(bundle, good), time.monotonic() - begun)
@@ -193,13 +195,13 @@ def bundles(folder: Path, told: argparse.Namespace) -> int:
     return wrong
 
 
-def programs(folder: Path, told: argparse.Namespace) -> int:
+def programs(folder: Path, options: argparse.Namespace) -> int:
     """How many went wrong."""
-    tally, rng, started, trap, unpickled = Tally(), random.Random(told.seed), time.monotonic(), folder / "sprung", []
+    tally, rng, started, trap, unpickled = Tally(), random.Random(options.seed), time.monotonic(), folder / "sprung", []
     sys.addaudithook(lambda event, args: unpickled.append(args) if event == "pickle.find_class" else None)
     whole = sound()
     kinds = [*armed(trap).items(), *bloated().items()]
-    for kind, data in [*kinds, *(("damaged", damaged(rng, whole)) for _ in range(told.programs))]:
+    for kind, data in [*kinds, *(("damaged", damaged(rng, whole)) for _ in range(options.programs))]:
         begun = time.monotonic()
         try:
             what = outcome(data).partition(":")[0]
@@ -212,16 +214,16 @@ def programs(folder: Path, told: argparse.Namespace) -> int:
     return wrongs
 
 
-def pictures(told: argparse.Namespace) -> int:
+def pictures(options: argparse.Namespace) -> int:
     """How many went wrong; a crash ends all of it."""
-    tally, rng, started = Tally(), np.random.default_rng(told.seed), time.monotonic()
+    tally, rng, started = Tally(), np.random.default_rng(options.seed), time.monotonic()
     taking = Preprocessing(height=224, width=224, mean=(0.5,) * 3, std=(0.25,) * 3)
     files = sound_files(rng)
     warnings.simplefilter("ignore")  # Pillow's, of what it passes over
     for file in files:
         received(file, taking, whole=True)
     before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    for _ in range(told.pictures):
+    for _ in range(options.pictures):
         kind, data = hostile(files, rng)
         begun, wrong = time.monotonic(), ""
         try:

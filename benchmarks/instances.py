@@ -31,23 +31,23 @@ def arguments(doc: str | None, **defaults: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def learnt(told: argparse.Namespace) -> Iterator[tuple[str, SearchConfig, Prepared, Library, Predictor]]:
+def learnt(options: argparse.Namespace) -> Iterator[tuple[str, SearchConfig, Prepared, Library, Predictor]]:
     """Per base: its name, a config, and what is known of it (from the cache, where a search left it)."""
-    for base in told.bases:
-        weights = str(Path(told.weights) / f"{base}_cifar10_jpeg.safetensors")
-        config = SearchConfig(base=base, data=told.data, weights=weights)
+    for base in options.bases:
+        weights = str(Path(options.weights) / f"{base}_cifar10_jpeg.safetensors")
+        config = SearchConfig(base=base, data=options.data, weights=weights, device="phone")
         with tempfile.TemporaryDirectory() as scratch:
-            prepared = prepare(config, Path(scratch), told.cache, lambda *_: None)
-            library, predictor, _, _ = knowledge(config, prepared, told.cache)
+            prepared = prepare(config, Path(scratch), options.cache, lambda *_: None)
+            library, predictor, _, _ = knowledge(config, prepared, options.cache)
             yield base, config, prepared, library, predictor
 
 
-def benches(told: argparse.Namespace) -> Iterator[tuple[str, str, str, SearchSpaces]]:
+def benches(options: argparse.Namespace) -> Iterator[tuple[str, str, str, SearchSpaces]]:
     """(base, device, trace, spaces) for every combination."""
-    for base, config, prepared, library, predictor in learnt(told):
+    for base, config, prepared, library, predictor in learnt(options):
         cuts = slice_blocks(prepared.network.spec, config.N)
         for device in DEVICES:
-            for path in sorted(Path(told.traces).glob("*.csv")):
+            for path in sorted(Path(options.traces).glob("*.csv")):
                 scenario = scenario_of(
                     SearchConfig(device=device), load_trace(path, seed=0)
                 )  # fmt: skip

@@ -39,7 +39,7 @@ MAPS = [(64, 32), (128, 16), (64, 112), (256, 28)]
 
 def cases() -> list[tuple[LayerSpec, Callable[[], object]]]:
     """Layers to time: what they are, and a call that runs them once."""
-    found: list[tuple[LayerSpec, Callable[[], object]]] = []
+    timed: list[tuple[LayerSpec, Callable[[], object]]] = []
     for kind, shapes in CONVS.items():
         k = 3 if kind == "depthwise" else int(kind[-1])
         for shape in shapes:
@@ -50,10 +50,10 @@ def cases() -> list[tuple[LayerSpec, Callable[[], object]]]:
                 op="conv", in_channels=cin, out_channels=cout, out_height=side, out_width=side, kernel=(k, k),
                 groups=groups,
             )  # fmt: skip
-            found.append((spec, bind(conv, torch.randn(1, cin, side, side))))
+            timed.append((spec, bind(conv, torch.randn(1, cin, side, side))))
     for cin, cout in FCS:
         spec = LayerSpec(op="fc", in_channels=cin, out_channels=cout)
-        found.append((spec, bind(torch.nn.Linear(cin, cout).eval(), torch.randn(1, cin))))
+        timed.append((spec, bind(torch.nn.Linear(cin, cout).eval(), torch.randn(1, cin))))
     for channels, side in MAPS:
         image = torch.randn(1, channels, side, side)
         for op, call, out in (
@@ -62,8 +62,8 @@ def cases() -> list[tuple[LayerSpec, Callable[[], object]]]:
             ("move", torch.clone, side),
         ):
             spec = LayerSpec(op=op, in_channels=channels, out_channels=channels, out_height=out, out_width=out)
-            found.append((spec, bind(call, image)))
-    return found
+            timed.append((spec, bind(call, image)))
+    return timed
 
 
 def bind(call: Callable[[torch.Tensor], object], x: torch.Tensor) -> Callable[[], object]:
@@ -114,10 +114,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     load = os.getloadavg()[0]
-    found = cases()
+    timed = cases()
     with torch.inference_mode():
-        times_ms = fastest_ms([call for _, call in found], options.rounds)
-    specs = [spec for spec, _ in found]
+        times_ms = fastest_ms([call for _, call in timed], options.rounds)
+    specs = [spec for spec, _ in timed]
     per_mac, per_element, overhead_us = fit(specs, times_ms)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     note = f"torch {torch.__version__}, {options.threads} threads, fastest of {options.rounds} rounds, {today}, "

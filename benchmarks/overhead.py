@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--threads", type=int, default=1)
-    told = parser.parse_args()
-    device = Device(Bundle.open(told.bundle), threads=told.threads)
+    arguments = parser.parse_args()
+    device = Device(Bundle.open(arguments.bundle), threads=arguments.threads)
     tree = device.manifest.tree
     image = np.random.default_rng(0).integers(0, 256, tree.input_shape, dtype=np.uint8)
     x, _ = device.entering(image)
@@ -44,16 +44,17 @@ def main() -> None:
             _bare(device, blocks, x)
             session.infer(image)
         bare, whole, inside = [], [], []
-        for _ in range(told.rounds):
+        for _ in range(arguments.rounds):
             bare.append(_bare(device, blocks, x))
             began = time.perf_counter()
             result = session.infer(image)
             whole.append(1e3 * (time.perf_counter() - began))
             inside.append(result.parts.device)
-        fork_us = _fork_us(session, told.rounds)
-    dispatch_us = _dispatch_us(device, told.rounds)
+        fork_us = _fork_us(session, arguments.rounds)
+    dispatch_us = _dispatch_us(device, arguments.rounds)
     middle = statistics.median(bare)
-    print(f"{platform.machine()}, {len(blocks)} blocks, {told.threads} thread(s), medians of {told.rounds} rounds\n")
+    machine, threads = platform.machine(), arguments.threads
+    print(f"{machine}, {len(blocks)} blocks, {threads} thread(s), medians of {arguments.rounds} rounds\n")
     print("| | ms | over the bare libraries |\n|---|---|---|")
     print(f"| bare libraries | {middle:.3f} | |")
     for name, times in (("session, its blocks", inside), ("session, pixels to answer", whole)):

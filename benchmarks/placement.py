@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from nas.agents.a3c import A3cConfig
+from nas.agents.a3c.joint import MOST_OUTPUTS, OneHeadForAll, train_joint
+from nas.agents.a3c.multitask import train_multitask
 from nas.agents.distributed_dqn import DqnConfig, train_dqn
-from nas.agents.joint_a3c import MOST_OUTPUTS, OneHeadForAll, train_joint
-from nas.agents.multitask_a3c import train_multitask
 from nas.decisions.placement.blocks import NETWORKS
 from nas.decisions.placement.delays import Delays
 from nas.decisions.placement.environment import Episodes, PlacementVectorEnv
@@ -49,16 +49,16 @@ def trained(
     """A policy from observations to placements, its curve, and the seconds of its training."""
     make = functools.partial(PlacementVectorEnv, world=world)
     if agent == "dqn":
-        found = train_dqn(make, DqnConfig(episodes=episodes, slots=world.slots, seed=seed))
-        return found.network.best, found.curve, found.seconds
+        learnt = train_dqn(make, DqnConfig(episodes=episodes, slots=world.slots, seed=seed))
+        return learnt.network.best, learnt.curve, learnt.seconds
     config = A3cConfig(episodes=episodes, slots=world.slots, seed=seed)
     if agent == "joint":  # one head can swap two blocks at once: it needs no starts
-        done = train_joint(make, dataclasses.replace(config, starts=1))
+        learnt = train_joint(make, dataclasses.replace(config, starts=1))
         shape = OneHeadForAll((world.hosts,) * world.blocks)
-        actor = done.network.export()
-        return (lambda seen: shape.actions(actor.best(seen))), done.curve, done.seconds
-    done = train_multitask(make, config)
-    return done.network.export().best, done.curve, done.seconds
+        actor = learnt.network.export()
+        return (lambda observations: shape.actions(actor.best(observations))), learnt.curve, learnt.seconds
+    learnt = train_multitask(make, config)
+    return learnt.network.export().best, learnt.curve, learnt.seconds
 
 
 def path_of(out: Path, world: World, agent: str, seed: int, episodes: int) -> Path:
@@ -69,13 +69,13 @@ def path_of(out: Path, world: World, agent: str, seed: int, episodes: int) -> Pa
 
 def held(out: Path, world: World, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """What there is of a world, by agent; nothing is trained."""
-    found = {}
+    by_agent = {}
     for agent in (*AGENTS, "greedy", "apdi", "rpdi", "search"):
         episodes = episodes_of(agent, options)
         paths = [path_of(out, world, agent, seed, episodes) for seed in range(options.seeds)]
         if results := [json.loads(path.read_text()) for path in paths if path.exists()]:
-            found[agent] = results
-    return found
+            by_agent[agent] = results
+    return by_agent
 
 
 def episodes_of(agent: str, options: argparse.Namespace) -> int:
@@ -112,13 +112,13 @@ def one(out: Path, world: World, agent: str, seed: int, episodes: int) -> dict[s
     judged = Episodes(world, SLOTS)
     rng = np.random.default_rng(10_000 + seed)
     judged.reset(np.ones(SLOTS, bool), rng)
-    slots, seen, delays = judged.slots, judged.observe(), Delays(world)
+    slots, observations, delays = judged.slots, judged.observe(), Delays(world)
     assert slots is not None
-    placement = PLANNERS[agent](world, slots, rng) if policy is None else policy(seen)
+    placement = PLANNERS[agent](world, slots, rng) if policy is None else policy(observations)
     outcome, highest = delays.outcome(slots, placement), best_reward(world, seed)
     decision = 0.0
     if policy is not None:
-        decision = decision_ms(policy, seen)
+        decision = decision_ms(policy, observations)
     reward = float(outcome.reward.mean())
     result = {
         "agent": agent, "seed": seed, "episodes": episodes, "reward": reward, "best": highest,
@@ -143,13 +143,13 @@ def best_reward(world: World, seed: int) -> float:
     return float(Delays(world).reward(slots, best).mean())
 
 
-def decision_ms(policy: Callable[[np.ndarray], np.ndarray], seen: np.ndarray, times: int = 1000) -> float:
+def decision_ms(policy: Callable[[np.ndarray], np.ndarray], observations: np.ndarray, times: int = 1000) -> float:
     """The median of so many decisions, one slot each; `seen` is (B, inputs)."""
     spent = []
     for turn in range(times):
-        row = turn % len(seen)
+        row = turn % len(observations)
         began = time.perf_counter()
-        policy(seen[row : row + 1])
+        policy(observations[row : row + 1])
         spent.append(time.perf_counter() - began)
     return 1e3 * float(np.median(spent))
 
@@ -195,11 +195,11 @@ def write_blocks() -> None:
     from nas.decisions.placement.blocks import atoms_of
     from transforms import analyse, export
 
-    found = {}
+    atoms = {}
     for name in NETWORKS:
         spec = analyse(export(build(name, num_classes=10, image_size=32), (3, 32, 32))).spec
-        found[name] = {"input_bytes": spec.places[0].bytes, "atoms": [list(atom) for atom in atoms_of(spec)]}
-    text = ",\n".join(f'"{name}": {json.dumps(value)}' for name, value in found.items())
+        atoms[name] = {"input_bytes": spec.places[0].bytes, "atoms": [list(atom) for atom in atoms_of(spec)]}
+    text = ",\n".join(f'"{name}": {json.dumps(value)}' for name, value in atoms.items())
     (Path(__file__).parents[1] / "nas/decisions/placement/blocks.json").write_text(f"{{\n{text}\n}}\n")
 
 

@@ -94,9 +94,8 @@ def _sweep(title: str, points: Mapping[float, Results]) -> Markup:
 def _figure(title: str, rows: list[dict[str, Any]], names: Sequence[str], x_title: str, y_title: str) -> Markup:
     if not rows:
         return Markup()
-    told = [charts.tip("title:N", "agent"), charts.tip("x:Q", x_title), charts.tip("y:Q", y_title)]
+    tooltip = charts.tips({"title:N": "agent", "x:Q": x_title, "y:Q": y_title})
     x = alt.X("x:Q").scale(zero=False, nice=False).title(x_title)
     y = alt.Y("y:Q").scale(zero=False).title(y_title)
-    picture = charts.lines(rows, x, y, told, names, bold="multitask")
-    sized = picture.properties(width=charts.WIDTH, height=charts.HEIGHT)
-    return charts.figure(title, sized, names=[(name, name) for name in names])
+    picture = charts.sized(charts.lines(rows, x, y, tooltip, names, bold="multitask"))
+    return charts.figure(title, picture, names=[(name, name) for name in names])

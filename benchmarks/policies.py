@@ -81,16 +81,16 @@ def made_up(layers: tuple[tuple[int, float], ...], *, mmacs_per_ms: float, numbe
     return Decisions(table=DecisionTable(**dict(zip(names, map(np.array, zip(*rows))))), rtt_ms=3.0)
 
 
-def problems(told: argparse.Namespace) -> dict[str, Decisions]:
+def problems(options: argparse.Namespace) -> dict[str, Decisions]:
     """What to compare on, by name; rewards are the paper's."""
-    if told.tree is None:
+    if options.tree is None:
         return {
             "alexnet made up": made_up(ALEXNET, mmacs_per_ms=5, numbers_per_ms=100e3),
             "vgg made up": made_up(VGG, mmacs_per_ms=25, numbers_per_ms=500e3),
         }
-    tree, path = read_tree(told.tree)
+    tree, path = read_tree(options.tree)
     energy, _ = device_energy(tree)
-    return {path.stem: tree_decisions(tree, energy=energy, objective=Objective(), rtt_ms=told.rtt_ms)}
+    return {path.stem: tree_decisions(tree, energy=energy, objective=Objective(), rtt_ms=options.rtt_ms)}
 
 
 def trained(name: str, decisions: Decisions, seed: int, folder: Path, steps: int | None) -> tuple[Trained, float]:
@@ -112,60 +112,60 @@ def trained(name: str, decisions: Decisions, seed: int, folder: Path, steps: int
         return Trained(decisions=decisions, network=network), float(found["train_s"])
 
 
-def compare(name: str, decisions: Decisions, told: argparse.Namespace) -> None:
+def compare(name: str, decisions: Decisions, options: argparse.Namespace) -> None:
     """Train, sweep, print and write."""
-    folder, swept = told.out / name.replace(" ", "_"), paper_bandwidths()
+    folder, swept = options.out / name.replace(" ", "_"), paper_bandwidths()
     shown: dict[str, Trained] = {}
     print(f"## {name}: {len(decisions)} actions\n\n| agent | share of the exact reward a seed, % | mean | worst | "
           "training, s of CPU |\n|---|---|---|---|---|")  # fmt: skip
     for agent in TRAINED:
-        found = [trained(agent, decisions, seed, folder, told.steps) for seed in range(told.seeds)]
-        shares = np.array([100 * sweep(decisions, policy, swept).share for policy, _ in found])
-        shown[agent] = found[int(np.argsort(shares, kind="stable")[len(shares) // 2])][0]
+        agents = [trained(agent, decisions, seed, folder, options.steps) for seed in range(options.seeds)]
+        shares = np.array([100 * sweep(decisions, policy, swept).share for policy, _ in agents])
+        shown[agent] = agents[int(np.argsort(shares, kind="stable")[len(shares) // 2])][0]
         print(f"| {agent} | {', '.join(f'{share:.2f}' for share in shares)} | {shares.mean():.2f} | {shares.min():.2f} "
-              f"| {np.mean([spent for _, spent in found]):.0f} |", flush=True)  # fmt: skip
+              f"| {np.mean([spent for _, spent in agents]):.0f} |", flush=True)  # fmt: skip
     policies = contenders(decisions, shown)
-    seen = over_bandwidths(decisions, policies, swept)
+    sweeps = over_bandwidths(decisions, policies, swept)
     titles = ("policy", "share, %", "mean latency above 0 MB/s, ms", "mean accuracy, %", "decision, µs")
     print(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
-    for policy, one in seen.items():
+    for policy, one in sweeps.items():
         spent_us = 1000 * decision_ms(decisions, policies[policy], swept)
         latency_ms = one.latency_ms[1:].mean()
-        share = 100 * one.reward.sum() / seen["exact"].reward.sum()
+        share = 100 * one.reward.sum() / sweeps["exact"].reward.sum()
         print(f"| {policy} | {share:.2f} | {latency_ms:.1f} | {one.accuracy.mean():.2f} | {spent_us:.1f} |")
-    by_bandwidth(decisions.table, seen, told.every)
-    write_csv(folder / "sweep.csv", decisions.table, seen)
-    draw(folder, decisions.table, swept, seen)
+    by_bandwidth(decisions.table, sweeps, options.every)
+    write_csv(folder / "sweep.csv", decisions.table, sweeps)
+    draw(folder, decisions.table, swept, sweeps)
 
 
-def by_bandwidth(table: DecisionTable, seen: Mapping[str, Sweep], every: int) -> None:
+def by_bandwidth(table: DecisionTable, sweeps: Mapping[str, Sweep], every: int) -> None:
     """Print what each chose; `exit/cut/bits ms %`, with a dash for bits where nothing is sent."""
     print(f"\n`exit/cut/bits ms %`; speed-up: latency of all on the device over that of the exact rule and of sac.\n\n"
-          f"| MB/s | {' | '.join(seen)} | speed-up, exact | sac |\n{'|---' * (len(seen) + 3)}|")  # fmt: skip
-    alone_ms = seen["on_device"].latency_ms if "on_device" in seen else np.full(len(seen["exact"].mbps), np.nan)
-    faster = {name: alone_ms / seen[name].latency_ms for name in ("exact", "sac")}
+          f"| MB/s | {' | '.join(sweeps)} | speed-up, exact | sac |\n{'|---' * (len(sweeps) + 3)}|")  # fmt: skip
+    alone_ms = sweeps["on_device"].latency_ms if "on_device" in sweeps else np.full(len(sweeps["exact"].mbps), np.nan)
+    faster = {name: alone_ms / sweeps[name].latency_ms for name in ("exact", "sac")}
     for i in range(0, len(alone_ms), every):
         cells = []
-        for one in seen.values():
+        for one in sweeps.values():
             action = int(one.action[i])
             bits = table.bits[action] if table.sends[action] else "-"
             place = f"{table.exit[action]}/{table.cut[action]}/{bits}"
             cells.append(f"{place} {one.latency_ms[i]:.1f} {one.accuracy[i]:.1f}")
         ratios = " | ".join(f"{values[i]:.2f}" for values in faster.values())
-        print(f"| {seen['exact'].mbps[i] / MB_PER_S:.1f} | {' | '.join(cells)} | {ratios} |")
+        print(f"| {sweeps['exact'].mbps[i] / MB_PER_S:.1f} | {' | '.join(cells)} | {ratios} |")
     most = {name: f"{np.nanmax(values):.2f}" for name, values in faster.items()}
     print(f"\nLargest speed-up: exact {most['exact']}, sac {most['sac']}.\n")
 
 
-def draw(folder: Path, table: DecisionTable, at_mbps: np.ndarray, seen: Mapping[str, Sweep]) -> None:
+def draw(folder: Path, table: DecisionTable, at_mbps: np.ndarray, sweeps: Mapping[str, Sweep]) -> None:
     """One SVG each for latency, accuracy, reward and what is chosen."""
     drawn = {
-        "latency in ms": {name: one.latency_ms for name, one in seen.items()},
-        "accuracy in %": {name: one.accuracy for name, one in seen.items()},
-        "reward": {name: one.reward for name, one in seen.items()},
-        "exit": {name: table.exit[one.action] for name, one in seen.items()},
-        "cut": {name: table.cut[one.action] for name, one in seen.items()},
-        "bits": {name: np.where(table.sends, table.bits, np.nan)[one.action] for name, one in seen.items()},
+        "latency in ms": {name: one.latency_ms for name, one in sweeps.items()},
+        "accuracy in %": {name: one.accuracy for name, one in sweeps.items()},
+        "reward": {name: one.reward for name, one in sweeps.items()},
+        "exit": {name: table.exit[one.action] for name, one in sweeps.items()},
+        "cut": {name: table.cut[one.action] for name, one in sweeps.items()},
+        "bits": {name: np.where(table.sends, table.bits, np.nan)[one.action] for name, one in sweeps.items()},
     }
     for label, lines in drawn.items():
         picture = lines_chart(at_mbps / MB_PER_S, lines, x_title="bandwidth in MB/s", y_title=label)
@@ -184,11 +184,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every training; the agents' own unless given")
     parser.add_argument("--rtt-ms", type=float, help="the tree's unless given")
     parser.add_argument("--every", type=int, default=5, help="print every so-manieth bandwidth")
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{processor()}, {today()}, commit {commit()}\n")
-    for name, decisions in problems(told).items():
-        compare(name, decisions, told)
+    for name, decisions in problems(options).items():
+        compare(name, decisions, options)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from nas.training.base_network import prepare
 
 def main() -> None:
     """Print rank correlation and mean error per base, for the predictor and for the plain sum of single drops."""
-    told = arguments(__doc__, compositions=50, seed=12345)
+    options = arguments(__doc__, compositions=50, seed=12345)
     print("| base | compositions | rank correlation | mean error, points | sum of single drops: rank | error |")
     print("|---|---|---|---|---|---|")
-    for base, config, _, library, predictor in learnt(told):
+    for base, config, _, library, predictor in learnt(options):
         with tempfile.TemporaryDirectory() as scratch:
-            prepared = prepare(config, Path(scratch), told.cache, lambda *_: None)
-            plans = random_plans(prepared.network, library, told.compositions, np.random.default_rng(told.seed))
+            prepared = prepare(config, Path(scratch), options.cache, lambda *_: None)
+            plans = random_plans(prepared.network, library, options.compositions, np.random.default_rng(options.seed))
             images, labels = prepared.search_images(config.seed)
             workers = executor(config.executor, config.workers)
             measured = np.array(measure_compositions(prepared.program, library, plans, images, labels, workers))

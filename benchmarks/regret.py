@@ -18,7 +18,7 @@ from nas.treesearch.methods import run_branch, run_exact, run_surgery, run_tabul
 
 def main() -> None:
     """Print one row per instance and the summary."""
-    told = arguments(__doc__, seeds=5, budget=2000)
+    options = arguments(__doc__, seeds=5, budget=2000)
     torch.set_num_threads(1)
     print(
         "| base | device | link | surgery | tree - surgery | exact | branch % | tree % (worst seed) "
@@ -29,17 +29,17 @@ def main() -> None:
     everything: dict[str, list[float]] = {name: [] for name in ("branch", "tree", "random", "egreedy")}
     rates, worst = [], 100.0
     margins: dict[str, list[float]] = {}
-    for base, device, link, bench in benches(told):
+    for base, device, link, bench in benches(options):
         exact, cut = run_exact(bench)["valued"], run_surgery(bench).reward
         gains = []
         shares: dict[str, list[float]] = {name: [] for name in everything}
         evaluations = []
-        for seed in range(told.seeds):
-            config = SearchConfig(seed=seed, budget=told.budget)
+        for seed in range(options.seeds):
+            config = SearchConfig(seed=seed, budget=options.budget)
             began = time.perf_counter()
             branch = run_branch(bench, config, lambda *_: None)
             tree = run_tree(bench, config, branch, lambda *_: None)
-            rates.append(told.budget / (time.perf_counter() - began))
+            rates.append(options.budget / (time.perf_counter() - began))
             found = {"branch": branch, "tree": tree}
             found |= {name: run_tabular(bench, config, name, tree.evaluations) for name in ("random", "egreedy")}
             evaluations.append(tree.evaluations)
@@ -55,7 +55,7 @@ def main() -> None:
             f"| {base} | {device} | {link} | {cut:.2f} | {statistics.mean(gains):+.2f} "
             f"| {exact:.2f} | {mean['branch']:.2f} | {mean['tree']:.2f} "
             f"({min(shares['tree']):.2f}) | {mean['random']:.2f} | {mean['egreedy']:.2f} "
-            f"| {statistics.median(evaluations):.0f} | {statistics.median(rates[-told.seeds :]):.0f} |",
+            f"| {statistics.median(evaluations):.0f} | {statistics.median(rates[-options.seeds :]):.0f} |",
             flush=True,
         )
     print(

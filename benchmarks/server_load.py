@@ -88,35 +88,35 @@ class Load:
 
 def main() -> None:
     """Print a line for every measurement and the medians of the ratios."""
-    told = arguments()
+    options = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        count = 2 if told.soak else 1
-        bundles = [told.bundle] if told.bundle else [made_bundle(Path(folder), number) for number in range(count)]
+        count = 2 if options.soak else 1
+        bundles = [options.bundle] if options.bundle else [made_bundle(Path(folder), number) for number in range(count)]
         model, shape = rest_of(bundles[0])
         print(f"{platform.machine()}, {os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} at the start")
-        print(f"model {model}, {shape}; server on processors {told.server_cpus}, devices on {told.client_cpus}")
-        if told.soak:
-            soak(bundles, told)
+        print(f"model {model}, {shape}; server on processors {options.server_cpus}, devices on {options.client_cpus}")
+        if options.soak:
+            soak(bundles, options)
         else:
-            compare(bundles[0], model, shape, told)
+            compare(bundles[0], model, shape, options)
 
 
-def compare(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Namespace) -> None:
+def compare(bundle: Path, model: str, shape: tuple[int, ...], options: argparse.Namespace) -> None:
     """All measurements, in rounds."""
     ratios: dict[str, list[tuple[float, float]]] = {}
-    for number in range(told.rounds):
-        before = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
+    for number in range(options.rounds):
+        before = pinned(options.server_cpus, bare, bundle, model, shape, options.seconds)
         loads: dict[str, Load] = {}
-        for clients in told.clients:
+        for clients in options.clients:
             loads[f"in process, {clients:3} callers"] = pinned(
-                told.server_cpus, in_process, bundle, model, shape, clients, told.seconds
+                options.server_cpus, in_process, bundle, model, shape, clients, options.seconds
             )
-        with Remote(bundle, told.server_cpus) as server:
-            for (name, url), clients in itertools.product(zip(FRONTS, server.urls, strict=True), told.clients):
+        with Remote(bundle, options.server_cpus) as server:
+            for (name, url), clients in itertools.product(zip(FRONTS, server.urls, strict=True), options.clients):
                 loads[f"{name}, {clients:3} devices"] = pinned(
-                    told.client_cpus, over_wire, url, model, shape, clients, told.seconds, 30.0, server.pid
+                    options.client_cpus, over_wire, url, model, shape, clients, options.seconds, 30.0, server.pid
                 )
-        after = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
+        after = pinned(options.server_cpus, bare, bundle, model, shape, options.seconds)
         best = max((before[batch][0] + after[batch][0]) / 2 for batch in before)
         least_ms = min((before[batch][1] + after[batch][1]) / 2 for batch in before)
         bare_text = ", ".join(f"batch {batch} {rate:.0f}/s {work:.3f} ms" for batch, (rate, work) in after.items())
@@ -134,25 +134,25 @@ def compare(bundle: Path, model: str, shape: tuple[int, ...], told: argparse.Nam
         print(f"  {name:24} {rate:4.0f} %  {work:4.0f} %")
 
 
-def soak(bundles: list[Path], told: argparse.Namespace) -> None:
+def soak(bundles: list[Path], options: argparse.Namespace) -> None:
     """Ask for long, too much in every second part; swap between the parts; print memory after each."""
     loads, memory_mb = [], []
-    with Remote(bundles[0], told.server_cpus, KEEP_OLD_S, not told.unbounded) as server:
+    with Remote(bundles[0], options.server_cpus, KEEP_OLD_S, not options.unbounded) as server:
         for part in range(PARTS):
             over, bundle = part % 2, bundles[part % len(bundles)]
             if part:
                 server.swap(bundle)
-            clients = (CALM, max(told.clients))[over]
-            given = (server.urls[0], *rest_of(bundle), clients, told.soak / PARTS, DEADLINES_S[over], server.pid)
-            loads.append(pinned(told.client_cpus, over_wire, *given))
+            clients = (CALM, max(options.clients))[over]
+            given = (server.urls[0], *rest_of(bundle), clients, options.soak / PARTS, DEADLINES_S[over], server.pid)
+            loads.append(pinned(options.client_cpus, over_wire, *given))
             memory_mb.append(server.resident_mb())
             print(f"  {clients:3} devices, deadline {DEADLINES_S[over]} s: {loads[-1].text()}  {memory_mb[-1]:.1f} MB",
                   flush=True)  # fmt: skip
     calm, beyond = loads[::2], loads[1::2]
     refused = sum(one.busy + one.late for one in beyond)
     print(
-        f"soak of {told.soak:.0f} s, {PARTS - 1} swaps: {sum(len(one.seconds) for one in loads)} answers, "
-        f"{sum(one.failed for one in loads)} failed; {refused} refused or late with {max(told.clients)} devices at "
+        f"soak of {options.soak:.0f} s, {PARTS - 1} swaps: {sum(len(one.seconds) for one in loads)} answers, "
+        f"{sum(one.failed for one in loads)} failed; {refused} refused or late with {max(options.clients)} devices at "
         f"{1e3 * DEADLINES_S[1]:.0f} ms, {sum(one.busy + one.late for one in calm)} with {CALM} devices in between; "
         f"resident {memory_mb[WARM_PARTS]:.1f} MB after the warm-up, {memory_mb[-1]:.1f} MB at the end"
     )
@@ -338,8 +338,10 @@ def sample(shape: tuple[int, ...], batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
 
 
-def made_bundle(folder: Path, number: int) -> Path:
+def made_bundle(folder: Path, number: int, batches: tuple[int, ...] = BATCHES) -> Path:
     """VGG11 with random weights, handed over whole; every number has weights and a model's name of its own."""
+    import torch
+
     from compile.bundle import Wanted, compile_run
     from compile.program_file import write_program
     from compile.targets import host
@@ -364,11 +366,9 @@ def made_bundle(folder: Path, number: int) -> Path:
     run, made = folder / f"run{number}", folder / f"bundle{number}"
     write_bytes(run / "tree.json", encode_tree(tree))
     (run / "blocks").mkdir()
-    import torch
-
     torch.manual_seed(number)
     write_program(export(build("vgg11", num_classes=10, image_size=32).eval(), shape), run / f"blocks/{block}.pt2")
-    compile_run(run, made, Wanted(targets=[host()], batches=BATCHES), cache=default_cache() / "compiled")
+    compile_run(run, made, Wanted(targets=[host()], batches=batches), cache=default_cache() / "compiled")
     return made
 
 

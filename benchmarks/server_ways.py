@@ -44,22 +44,22 @@ WAYS = (
 
 def main() -> None:
     """Print every turn, and the medians."""
-    told = arguments()
+    options = arguments()
     shares: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         bundle = made_bundle(Path(folder), 0)
         model, shape = rest_of(bundle)
         print(f"{platform.machine()}, {os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} at the start")
-        for number in range(told.rounds):
-            best = pinned(told.server_cpus, bare, bundle, model, shape, told.seconds)
+        for number in range(options.rounds):
+            best = pinned(options.server_cpus, bare, bundle, model, shape, options.seconds)
             rate, work_ms = max(one[0] for one in best.values()), min(one[1] for one in best.values())
             print(f"round {number + 1}: bare {rate:.0f}/s, {work_ms:.3f} ms; load average {os.getloadavg()[0]:.1f}")
             for way in WAYS:
-                with Remote(bundle, told.server_cpus, processes=way.processes) as server:
+                with Remote(bundle, options.server_cpus, processes=way.processes) as server:
                     for front, url in zip(FRONTS, server.urls, strict=True):
                         load = pinned(
-                            told.client_cpus, over_wire, url, model, shape, max(1, told.clients // way.images),
-                            told.seconds, 30.0,
+                            options.client_cpus, over_wire, url, model, shape, max(1, options.clients // way.images),
+                            options.seconds, 30.0,
                             server.pid, way.per_connection, way.images, way.bits,
                         )  # fmt: skip
                         each_ms = load.work_ms / way.images

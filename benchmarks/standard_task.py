@@ -69,15 +69,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--theirs", help="Python of an environment with stable-baselines3")
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{processor()}, {today()}, commit {commit()}\n\n| agent | steps | seed | mean return | worst episode | "
           "training, s of CPU |\n|---|---|---|---|---|---|")  # fmt: skip
-    for seed in range(told.seeds):
+    for seed in range(options.seeds):
         for name in OURS:
             show(name, OURS[name]["steps"], seed, *ours(name, seed))
-        if told.theirs:
-            command = [told.theirs, "-W", "ignore", "-c", THEIRS, str(seed), str(EPISODES)]
+        if options.theirs:
+            command = [options.theirs, "-W", "ignore", "-c", THEIRS, str(seed), str(EPISODES)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             show("stable-baselines3 dqn", 50_000, seed, *json.loads(done.stdout.splitlines()[-1]))
 

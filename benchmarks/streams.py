@@ -64,8 +64,8 @@ def measure(out: Path) -> None:
     """Milliseconds of every layer at every size, on this machine."""
     from nas.profiling.stream_costs import measured
 
-    found = measured(layers(None)[0], progress=lambda done, total, text: print(done, total, text, flush=True))
-    out.write_text(json.dumps({"machine": processor(), "date": today(), "ms": dict(found)}))
+    line_ms = measured(layers(None)[0], progress=lambda done, total, text: print(done, total, text, flush=True))
+    out.write_text(json.dumps({"machine": processor(), "date": today(), "ms": dict(line_ms)}))
 
 
 def costs(measured: Path, weights: Path | None, data: str | None) -> None:
@@ -73,8 +73,8 @@ def costs(measured: Path, weights: Path | None, data: str | None) -> None:
     from modeltree.profiles import load_profile
     from nas.profiling.stream_costs import profiled, stream_costs
 
-    told = json.loads(measured.read_text())
-    found, (network, heads) = layers(weights)
+    measurement = json.loads(measured.read_text())
+    stack, (network, heads) = layers(weights)
     accuracies, whose = PAPER, "the paper's, since no weights were given"
     if weights is not None and data is not None:
         from nas.cli.search import default_cache
@@ -86,10 +86,16 @@ def costs(measured: Path, weights: Path | None, data: str | None) -> None:
         whose = f"measured on {len(dataset.test)} test images of CIFAR-10 (re-encoded as JPEG)"
     origin = (
         f"Device: profile {DEVICE} times {SLOWDOWN}, images one after the other. Server: libraries of every layer, one "
-        f"thread, on {told['machine']}, {told['date']}. Bytes: float32, pixels as one byte. Accuracies: {whose}."
+        f"thread, on {measurement['machine']}, {measurement['date']}. Bytes: float32, pixels as one byte. Accuracies: "
+        f"{whose}."
     )
     made = stream_costs(
-        found, profiled(found, load_profile(DEVICE), SLOWDOWN), told["ms"], accuracies, name=COSTS, origin=origin
+        stack,
+        profiled(stack, load_profile(DEVICE), SLOWDOWN),
+        measurement["ms"],
+        accuracies,
+        name=COSTS,
+        origin=origin,
     )
     save_costs(made, SHIPPED)
     for branch in made.branches:
@@ -160,8 +166,8 @@ def solvers(
 
     def optimum(tasks: list[Task]) -> float:
         known = dynamic_programme(system, tasks)
-        found = exact(system, tasks, devices=arrivals.devices, known=[known], most_states=20_000)
-        return found.gain if found.proven else math.nan
+        best = exact(system, tasks, devices=arrivals.devices, known=[known], most_states=20_000)
+        return best.gain if best.proven else math.nan
 
     every = {
         "exact": lambda tasks, seed: optimum(tasks),
@@ -177,7 +183,7 @@ def solvers(
 
 def figure(what: str, seeds: int, out: Path, policies: Path) -> None:
     """Sum of rewards of 100 tasks against k, p or the number of devices: mean and spread over seeds."""
-    found: dict[str, list[list[float]]] = {name: [] for name in ORDER}
+    gains: dict[str, list[list[float]]] = {name: [] for name in ORDER}
     for value in SWEEPS[what]:
         of = {"k": 3.0, "p": 0.1, "devices": 3} | {what: value}
         system, arrivals = setting(**of)
@@ -185,32 +191,32 @@ def figure(what: str, seeds: int, out: Path, policies: Path) -> None:
         by_name = solvers(system, arrivals, agent)
         streams = [arrivals.draw(TASKS, np.random.default_rng([7, seed])) for seed in range(seeds)]
         for name, solve in by_name.items():
-            found[name].append([solve(tasks, seed) for seed, tasks in enumerate(streams)])
-        means = {name: np.mean(rows[-1]) for name, rows in found.items()}
+            gains[name].append([solve(tasks, seed) for seed, tasks in enumerate(streams)])
+        means = {name: np.mean(rows[-1]) for name, rows in gains.items()}
         text = "  ".join(f"{name} {mean:.2f}" for name, mean in means.items())
         print(f"{what} = {value:g}: {text}  (trained in {seconds:.0f} s of processor time)", flush=True)
-    _write(what, found, seeds, out)
+    _write(what, gains, seeds, out)
 
 
-def _write(what: str, found: dict[str, list[list[float]]], seeds: int, out: Path) -> None:
+def _write(what: str, gains: dict[str, list[list[float]]], seeds: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     lines = [f"| {what} | " + " | ".join(ORDER) + " | ddqn of dp % |", "|---" * (len(ORDER) + 2) + "|"]
     for i, value in enumerate(SWEEPS[what]):
-        cells = [f"{np.mean(found[name][i]):.2f} ± {np.std(found[name][i]):.2f}" for name in ORDER]
-        share = 100 * np.mean(found["ddqn"][i]) / np.mean(found["dp"][i])
+        cells = [f"{np.mean(gains[name][i]):.2f} ± {np.std(gains[name][i]):.2f}" for name in ORDER]
+        share = 100 * np.mean(gains["ddqn"][i]) / np.mean(gains["dp"][i])
         lines.append(f"| {value:g} | " + " | ".join(cells) + f" | {share:.1f} |")
     print("\n".join(lines))
     print(f"{seeds} streams of {TASKS} tasks a point, mean ± standard deviation; {processor()}, {today()}, {commit()}")
     (out / f"streams_{what}.md").write_text("\n".join(lines) + "\n")
-    (out / f"streams_{what}.svg").write_text(drawn(what, found))
+    (out / f"streams_{what}.svg").write_text(drawn(what, gains))
 
 
-def drawn(what: str, found: dict[str, list[list[float]]]) -> str:
+def drawn(what: str, gains: dict[str, list[list[float]]]) -> str:
     """A small SVG: a line a solver, a band of one standard deviation."""
     colours = dict(zip(ORDER, ("#000", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#999")))
     xs, titles = SWEEPS[what], {"k": "deadline, slots an image (k)", "p": "arrival rate p", "devices": "end devices"}
     shown = [name for name in ORDER if name != "random"]
-    low = math.floor(min(np.mean(row) - np.std(row) for name in shown for row in found[name]) / 10) * 10
+    low = math.floor(min(np.mean(row) - np.std(row) for name in shown for row in gains[name]) / 10) * 10
     high = 111.0
 
     def at(x: float, y: float) -> str:
@@ -226,7 +232,7 @@ def drawn(what: str, found: dict[str, list[list[float]]]) -> str:
     for x in xs:
         parts.append(f'<text x="{at(x, low).split(",")[0]}" y="236" text-anchor="middle">{x:g}</text>')
     for name in shown:
-        mean, spread = (np.array([f(row) for row in found[name]]) for f in (np.mean, np.std))
+        mean, spread = (np.array([f(row) for row in gains[name]]) for f in (np.mean, np.std))
         edge = [at(x, m + s) for x, m, s in zip(xs, mean, spread)]
         edge += [at(x, m - s) for x, m, s in reversed(list(zip(xs, mean, spread)))]
         parts.append(f'<polygon points="{" ".join(edge)}" fill="{colours[name]}" fill-opacity=".1"/>')
@@ -258,13 +264,13 @@ def optimum(policies: Path) -> None:
             by_name = solvers(system, arrivals, agent, step_ms)
             streams = [arrivals.draw(8, np.random.default_rng([9, seed])) for seed in range(50)]
             best = [by_name["exact"](tasks, 0) for tasks in streams]
-            told = []
+            lines = []
             for name in ORDER[1:]:
                 gaps = [b - by_name[name](tasks, seed) for seed, (tasks, b) in enumerate(zip(streams, best))]
                 equal = sum(gap < 1e-6 for gap in gaps)
-                told.append(f"{name} {np.mean(gaps):.3f} (worst {np.max(gaps):.3f}, equal in {equal})")
+                lines.append(f"{name} {np.mean(gaps):.3f} (worst {np.max(gaps):.3f}, equal in {equal})")
             print(
-                f"{title}, k = {k:g}, p = {p:g}: optimum {np.mean(best):.3f}; below it: {'; '.join(told)}", flush=True
+                f"{title}, k = {k:g}, p = {p:g}: optimum {np.mean(best):.3f}; below it: {'; '.join(lines)}", flush=True
             )
 
 
@@ -313,23 +319,23 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--policies", type=Path, default=Path("runs/streams/policies"))
-    told = parser.parse_args()
-    if told.what == "measure":
-        measure(told.out)
-    elif told.what == "costs":
-        if told.measured is None:
+    options = parser.parse_args()
+    if options.what == "measure":
+        measure(options.out)
+    elif options.what == "costs":
+        if options.measured is None:
             parser.error("--measured FILE is needed: see measure")
-        costs(told.measured, told.weights, told.data)
-    elif told.what == "run":
-        bundle_run(told.weights, told.data or "digits", told.out)
-    elif told.what == "figure":
-        if told.axis is None:
+        costs(options.measured, options.weights, options.data)
+    elif options.what == "run":
+        bundle_run(options.weights, options.data or "digits", options.out)
+    elif options.what == "figure":
+        if options.axis is None:
             parser.error("which figure: k, p or devices")
-        figure(told.axis, told.seeds, told.out, told.policies)
-    elif told.what == "optimum":
-        optimum(told.policies)
+        figure(options.axis, options.seeds, options.out, options.policies)
+    elif options.what == "optimum":
+        optimum(options.policies)
     else:
-        times(told.policies)
+        times(options.policies)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow_chance: bool = False
     metric: str | None = None
     outputs: tuple[str, ...] = ()
-    trace: str = "wifi_weak_indoor"
+    trace: str = "wifi_edge"
     rtt_ms: float | None = None
-    device: str = "phone"
+    device: str = "zero2w_ncnn_1t"
     cloud: str = "cloud_gpu"
     methods: tuple[str, ...] = METHODS
     techniques: tuple[str, ...] = TECHNIQUE_NAMES
@@ -138,7 +138,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 kinds = ", ".join(get_args(OutputKind))
                 raise ConfigError(f"outputs has {text!r}: it must be NAME=KIND, with a kind of {kinds}")
         if self.exits != "none" and (self.metric is not None or self.outputs or self.data.startswith("images:")):
-            raise ConfigError("early exits answer with classes: leave --exits out where another task is judged")
+            raise ConfigError("exits answer with classes: leave --exits out where another task is judged")
         if self.energy_mj is not None and not self.energy_mj > 0:
             raise ConfigError(f"energy-mj is {self.energy_mj}: it must be above 0")
         if self.rtt_ms is not None and not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):

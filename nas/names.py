@@ -5,20 +5,22 @@ What a method is stands in `METHOD_TABLE` alone; every other list of methods is 
 
 from dataclasses import dataclass
 
-TECHNIQUE_NAMES = (
-    "svd",
-    "ksvd",
-    "gap",
-    "mobilenet",
-    "mobilenet_v2",
-    "fire",
-    "prune",
-    "tucker2",
-    "low_rank",
-    "inner",
-    "heads",
-    "skip",
-)
+TECHNIQUES = {
+    "svd": "F1, a fully connected layer as two thin ones; the rate is the rank's share",
+    "ksvd": "F2, a fully connected layer as a dictionary and sparse codes",
+    "gap": "F3, global average pooling and one classifier instead of the fully connected layers",
+    "mobilenet": "C1, a depthwise and a pointwise convolution",
+    "mobilenet_v2": "C2, an inverted residual; the rate is the expansion",
+    "fire": "C3, a Fire layer; the rate is the squeezed channels' share",
+    "prune": "W1, the insignificant filters removed; the rate is the share kept",
+    "tucker2": "T2, a Tucker decomposition over channels; the rate is the rank's share",
+    "low_rank": "T3, two thin pointwise layers, the best for the layer's inputs; the rate is the rank's share",
+    "inner": "T4, a block (inverted residual, MLP) with fewer channels inside; the rate is the share kept",
+    "heads": "T5, attention with fewer heads; the rate is the share kept",
+    "skip": "T6, a residual block left out",
+}
+"""What each technique does, for a reader who has not seen the paper. Said here because `transforms` needs torch."""
+TECHNIQUE_NAMES = tuple(TECHNIQUES)
 IMAGE_CODES = ("came", "jpeg:90", "jpeg:75", "jpeg:50", "webp:75", "webp:50")
 """How the picture itself may cross, unless said; see `modeltree.image_codes`."""
 NUMBER_FORMATS = ("f32", "bf16", "int8", "int8-dot")
@@ -55,6 +57,9 @@ ACTIONS = "actions"
 """The base network's exits, cuts and bits as a tree; there where a search has exits or codes."""
 PLAIN_TREE = "plain_tree"
 """The model tree without exits and codes, searched beside that with them."""
+
+UNFORKED = "unforked"
+"""The best single path, the same for every state of the link; a bound, no method."""
 
 METHOD_TABLE = (
     Method(

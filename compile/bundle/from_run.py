@@ -46,6 +46,7 @@ def compile_run(
     cache : folder for compiled blocks and tuned tiles; with it an interrupted run goes on where it stopped.
     progress : called with stage, done, total and a text.
     tune : `rpc://host:port` of a device that times tiles for the targets that do not run here; those are compiled anew.
+        `none` where all tiles are reckoned: compiled sooner, slower here.
     measure : tells what kinds of weights are worth, given the manifest and the folder its files lie in.
 
     Raises

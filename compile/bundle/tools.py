@@ -7,6 +7,9 @@ from typing import Any
 
 from compile.targets import Target
 
+RECKONED = "none"
+"""As `tune`: no tile is timed, not even those for this machine."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
@@ -31,15 +34,16 @@ class Tools:
 def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
     """TVM, our linker, torch; each imported when first called, since that takes seconds and the cache may spare it.
 
-    tune : `rpc://host:port` of a device that times tiles for targets that do not run here.
+    tune : `rpc://host:port` of a device that times tiles for targets that do not run here; or `RECKONED`.
     """
     devices: dict[str, Any] = {}
 
     def device_for(target: Target) -> Any:
-        if tune is None or target.runs_here:
+        if tune in (None, RECKONED) or target.runs_here:
             return None
         from compile.remote import RemoteDevice
 
+        assert tune is not None
         if target.name not in devices:
             devices[target.name] = RemoteDevice(tune, target)
         return devices[target.name]
@@ -54,7 +58,9 @@ def real_tools(cache: Path | None, tune: str | None = None) -> Tools:
         from compile.tuning import TuningCache
 
         tiles = TuningCache(cache / "tiles.json" if cache else None)
-        made = work(program, target, cache=tiles, device=device_for(target), **options)
+        made = work(
+            program, target, cache=tiles, device=device_for(target), tune=tune != RECKONED, **options
+        )  # fmt: skip
         tiles.save()
         return made
 

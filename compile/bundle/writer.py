@@ -9,7 +9,7 @@ import msgspec
 
 from compile.bundle.block_cache import Facts, Kept, key_of, sha256, versions
 from compile.bundle.run_files import program_path, read_bytes
-from compile.bundle.tools import Tools
+from compile.bundle.tools import RECKONED, Tools
 from compile.bundle.wanted import Wanted
 from compile.targets import Target
 from modeltree.errors import DataError
@@ -74,8 +74,10 @@ class Writer:
     ) -> tuple[Facts, LibraryEntry]:  # fmt: skip
         """Compile a block once, or take it from the cache; run it against torch where that is possible."""
         weights = self.formats.get(block, "f32") if variant == "f32" else variant
-        key = key_of("library", block, digest, msgspec.to_builtins(target), weights, batch, versions())
-        there = None if self.wanted.dump or (self.tune and not target.runs_here) else self.kept.get(key)
+        reckoned = (RECKONED,) if self.tune == RECKONED and target.runs_here else ()
+        key = key_of("library", block, digest, msgspec.to_builtins(target), weights, batch, versions(), *reckoned)
+        elsewhere = self.tune not in (None, RECKONED) and not target.runs_here
+        there = None if self.wanted.dump or elsewhere else self.kept.get(key)
         facts, library = there or self.compiled(block, target, variant, weights, batch)
         if self.wanted.verify and not target.runs_here and facts.vouched_error is None:
             vouched = self.tools.vouch_block(self.program(block), target, batch=batch, weights=weights)

@@ -5,14 +5,16 @@ is torch's. Layers that we schedule ourselves stay whole (`WHOLE`). What does no
 torch here, once; expansions stay views, so a constant is held once however often it is read.
 """
 
+import contextlib
 import operator
 import warnings
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modeltree.errors import GraphError
 
@@ -56,24 +58,49 @@ class CoreForm:
 
 
 def core_form(program: torch.export.ExportedProgram, batch: int) -> CoreForm:
-    """The program in core operators for a fixed batch.
+    """The program in core operators for a fixed batch; kept while the program lives.
+
+    A block is compiled for several targets and number formats, and their twins, from one form.
 
     Raises
     ------
     GraphError : several inputs or outputs, another fixed batch, or an operator that draws random numbers.
     """
+    forms = _FORMS.setdefault(program, {})
+    if batch not in forms:
+        forms[batch] = _taken_apart(program, batch)
+    return forms[batch]
+
+
+_FORMS: "weakref.WeakKeyDictionary[torch.export.ExportedProgram, dict[int, CoreForm]]" = weakref.WeakKeyDictionary()
+
+
+def _taken_apart(program: torch.export.ExportedProgram, batch: int) -> CoreForm:
     _check_ends(program, batch)
     table = torch.export.default_decompositions()
     for kept in WHOLE:
         table.pop(kept, None)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), fixed_batch(program, batch):
             warnings.simplefilter("ignore")
             functional = program.run_decompositions(table)
     except Exception as error:  # torch raises many unrelated types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise GraphError(f"torch cannot bring the block into functional form: {reason}: simplify it") from error
-    return _Specialising(functional, batch).run()
+    return _Specialising(functional).run()
+
+
+@contextlib.contextmanager
+def fixed_batch(program: torch.export.ExportedProgram, batch: int) -> Iterator[None]:
+    """The batch is a number while torch takes the program apart: reasoning about symbols took it twice as long."""
+    entering = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
+    dynamic = entering.meta["val"]
+    with dynamic.fake_mode:
+        entering.meta["val"] = torch.empty([side if isinstance(side, int) else batch for side in dynamic.shape])
+    try:
+        yield
+    finally:
+        entering.meta["val"] = dynamic
 
 
 def _check_ends(program: torch.export.ExportedProgram, batch: int) -> None:
@@ -91,12 +118,11 @@ def _check_ends(program: torch.export.ExportedProgram, batch: int) -> None:
 
 
 class _Specialising:
-    """Copies a functional graph call by call, with the batch as a number."""
+    """Copies a functional graph of known shapes call by call."""
 
-    def __init__(self, program: torch.export.ExportedProgram, batch: int) -> None:
-        self.program, self.batch = program, batch
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.program = program
         self.graph = fx.Graph()
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.known: dict[fx.Node, Any] = {}
         self.constants: dict[fx.Node, torch.Tensor] = {}
         self.names: dict[int, fx.Node] = {}
@@ -123,10 +149,8 @@ class _Specialising:
         """The block's input as a node, a parameter or a constant as its tensor."""
         signature, program = self.program.graph_signature, self.program
         if node.name in signature.user_inputs:
-            shape = [int(side) if isinstance(side, int) else self.batch for side in node.meta["val"].shape]
             copy = self.graph.placeholder(node.name)
-            with self.mode:
-                copy.meta["val"] = torch.empty(shape)
+            copy.meta["val"] = node.meta["val"]
             return copy
         name = signature.inputs_to_parameters.get(node.name) or signature.inputs_to_buffers.get(node.name)
         name = name or signature.inputs_to_lifted_tensor_constants.get(node.name, node.name)
@@ -168,25 +192,12 @@ class _Specialising:
             return self.made[said]
         copy = self.graph.create_node("call_function", node.target, args, kwargs, name=node.name)
         copy.meta.update({key: node.meta[key] for key in ("nn_module_stack",) if key in node.meta})
-        copy.meta["val"] = self._propagated(node, args, kwargs)
+        copy.meta["val"] = _result(node)
         if isinstance(copy.meta["val"], (int, float, bool)):
             return copy.meta["val"]
         self.calls.append(copy)
         self.made[said] = copy
         return copy
-
-    def _propagated(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        def value(read: fx.Node) -> Any:
-            if read in self.constants:
-                return self.mode.from_tensor(self.constants[read])
-            return read.meta["val"]
-
-        args, kwargs = fx.node.map_arg((args, kwargs), value)
-        try:
-            with self.mode, torch.no_grad():
-                return _callable(node)(*args, **kwargs)
-        except Exception as error:  # torch raises many unrelated types
-            raise refused(node, "has a shape that depends on the numbers", "use shapes that are known") from error
 
     def _named(self, arguments: Any) -> Any:
         """Arguments with a node for every constant tensor."""
@@ -233,6 +244,16 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [leaf for one in value.values() for leaf in _leaves(one)]
     return [value]
+
+
+def _result(node: fx.Node) -> Any:
+    """What torch found that a call makes: fake tensors of known shape, or a number."""
+    found = node.meta["val"]
+    for leaf in _leaves(found):
+        sides = leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,)
+        if any(isinstance(side, (torch.SymInt, torch.SymFloat, torch.SymBool)) for side in sides):
+            raise refused(node, "has a shape that depends on the numbers", "use shapes that are known")
+    return found
 
 
 def _callable(node: fx.Node) -> Any:

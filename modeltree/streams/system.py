@@ -58,7 +58,7 @@ class Observation(NamedTuple):
 class Planner(Protocol):
     """Chooses exit and cut for a task."""
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """The number of an action of the system's table; 0 does not run the task."""
         ...
 
@@ -116,12 +116,12 @@ class StreamSystem:
             return np.asarray(size_bytes / bytes_per_ms(self.mbps) + 0.0 * sends_ms)
         return self.trace.transfers_ms(size_bytes, s_from_ms(1.0) * sends_ms)
 
-    def finish_ms(self, seen: Observation) -> np.ndarray:
+    def finish_ms(self, observation: Observation) -> np.ndarray:
         """(actions,): T_n = t_n^f - t_n^a of every action at the bandwidth that is seen; 0 for action 0."""
-        device_ms, server_ms = self.device_ms[seen.images], self.server_ms[seen.images]
-        sends = np.maximum(seen.device_wait_ms + device_ms, np.where(self.passes, seen.link_wait_ms, 0.0))
-        ready = sends + self.transfer_ms(seen.images, seen.mbps)
-        begins = np.where(self.passes, np.maximum(ready, seen.server_wait_ms), ready)
+        device_ms, server_ms = self.device_ms[observation.images], self.server_ms[observation.images]
+        sends = np.maximum(observation.device_wait_ms + device_ms, np.where(self.passes, observation.link_wait_ms, 0.0))
+        ready = sends + self.transfer_ms(observation.images, observation.mbps)
+        begins = np.where(self.passes, np.maximum(ready, observation.server_wait_ms), ready)
         finish = begins + server_ms
         finish[0] = 0.0
         return finish
@@ -161,7 +161,7 @@ class Timeline:
         self.server_free_ms = -math.inf
         self._served: list[tuple[float, float, float]] = []  # (reaches, serves, ends) of the server's tasks
 
-    def seen(self, task: Task) -> Observation:
+    def observe(self, task: Task) -> Observation:
         """What a planner sees of a task that arrives."""
         now = task.arrival_ms
         waits = [max(free - now, 0.0) for free in self.device_free_ms]
@@ -225,7 +225,7 @@ class Timeline:
 def play(system: StreamSystem, tasks: Sequence[Task], planner: Planner, *, devices: int) -> list[Played]:
     """Let a planner decide every task when it arrives, in order of arrival."""
     timeline = Timeline(system, devices)
-    return [timeline.step_(task, planner.choose(timeline.seen(task))) for task in tasks]
+    return [timeline.step_(task, planner.choose(timeline.observe(task))) for task in tasks]
 
 
 @dataclass(kw_only=True)
@@ -235,7 +235,7 @@ class Scripted:
     actions: Sequence[int]
     at: int = 0
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """The next of the plan."""
         self.at += 1
         return int(self.actions[self.at - 1])

@@ -93,9 +93,9 @@ def spaces(env: gymnasium.Env) -> tuple[int, int]:
     ------
     ConfigError : observations are no vectors, or actions are not numbered from 0.
     """
-    seen, actions = env.observation_space, env.action_space
-    if not (isinstance(seen, gymnasium.spaces.Box) and len(seen.shape) == 1):
-        raise ConfigError(f"the environment's observations are {seen}: they must be a Box with one axis")
+    observations, actions = env.observation_space, env.action_space
+    if not (isinstance(observations, gymnasium.spaces.Box) and len(observations.shape) == 1):
+        raise ConfigError(f"the environment's observations are {observations}: they must be a Box with one axis")
     if not (isinstance(actions, gymnasium.spaces.Discrete) and actions.start == 0):
         raise ConfigError(f"the environment's actions are {actions}: they must be Discrete, from 0")
-    return seen.shape[0], int(actions.n)
+    return observations.shape[0], int(actions.n)

@@ -89,34 +89,34 @@ def load_weights_(model: nn.Module, path: Path) -> tuple[str, ...]:
     DataError : no such file, another kind of file, keys, shapes or types that do not fit, or numbers that a network
         cannot have (not finite, a negative variance); names the first few.
     """
-    found, notes = read_weights(path)
+    weights, notes = read_weights(path)
     wanted = _state(model)
-    found, more = _renamed(found, set(wanted))
-    heads = {key for key in found.keys() - wanted.keys() if key.startswith(HEADS)}
-    found = {key: value for key, value in found.items() if not _is_counter(key) and key not in heads}
-    found, tied = _with_tied(found, wanted)
-    wrong = [f"missing {key}" for key in sorted(wanted.keys() - found.keys())]
-    wrong += [f"unexpected {key}" for key in sorted(found.keys() - wanted.keys())]
-    for key in sorted(wanted.keys() & found.keys()):
-        if problem := _problem(key, found[key], wanted[key]):
+    weights, more = _renamed(weights, set(wanted))
+    heads = {key for key in weights.keys() - wanted.keys() if key.startswith(HEADS)}
+    weights = {key: value for key, value in weights.items() if not _is_counter(key) and key not in heads}
+    weights, tied = _with_tied(weights, wanted)
+    wrong = [f"missing {key}" for key in sorted(wanted.keys() - weights.keys())]
+    wrong += [f"unexpected {key}" for key in sorted(weights.keys() - wanted.keys())]
+    for key in sorted(wanted.keys() & weights.keys()):
+        if problem := _problem(key, weights[key], wanted[key]):
             wrong.append(problem)
     if wrong:
         rest = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise DataError(f"{path} does not fit the network: {'; '.join(wrong[:4])}{rest}: pass weights of this network")
-    raised = sorted({_word(value) for key, value in found.items() if value.dtype != wanted[key].dtype})
+    raised = sorted({_word(value) for key, value in weights.items() if value.dtype != wanted[key].dtype})
     with torch.no_grad():
-        for key, value in found.items():
+        for key, value in weights.items():
             wanted[key].copy_(value)
     return (*notes, *more, *tied, *(f"{dtype} made float32" for dtype in raised))
 
 
-def _renamed(found: dict[str, torch.Tensor], wanted: set[str]) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _renamed(weights: dict[str, torch.Tensor], wanted: set[str]) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Keys without what wrappers put in front of all of them, where the network's own do not begin so."""
     notes: list[str] = []
-    while prefix := next((one for one in _WRAPPERS if _all_begin(found, one) and not _any_begins(wanted, one)), None):
-        found = {key.removeprefix(prefix): value for key, value in found.items()}
+    while prefix := next((one for one in _WRAPPERS if _all_begin(weights, one) and not _any_begins(wanted, one)), None):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
         notes.append(f"{prefix!r} taken off the keys")
-    return found, notes
+    return weights, notes
 
 
 def _all_begin(keys: Collection[str], prefix: str) -> bool:
@@ -128,18 +128,18 @@ def _any_begins(keys: Collection[str], prefix: str) -> bool:
 
 
 def _with_tied(
-    found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Names of one tensor that the file leaves out, filled from the name that it has."""
     names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
     for key, value in wanted.items():
         names.setdefault((value.data_ptr(), tuple(value.shape)), []).append(key)
-    filled = dict(found)
+    filled = dict(weights)
     for group in names.values():
-        there = [key for key in group if key in found]
+        there = [key for key in group if key in weights]
         if len(group) > 1 and there and wanted[group[0]].numel():
-            filled |= {key: found[there[0]] for key in group if key not in found}
-    missing = len(filled) - len(found)
+            filled |= {key: weights[there[0]] for key in group if key not in weights}
+    missing = len(filled) - len(weights)
     return filled, [f"{missing} tied weight{'s' * (missing > 1)} filled from their other names"] if missing else []
 
 
@@ -147,17 +147,17 @@ def _word(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _problem(key: str, found: torch.Tensor, wanted: torch.Tensor) -> str:
+def _problem(key: str, tensor: torch.Tensor, wanted: torch.Tensor) -> str:
     """What keeps a tensor from taking the place of another; empty where nothing does."""
-    if found.shape != wanted.shape:
-        return f"{key} is {tuple(found.shape)}, must be {tuple(wanted.shape)}"
-    if found.is_floating_point() != wanted.is_floating_point() or found.is_quantized or found.is_complex():
-        return f"{key} is {_word(found)}, must be {_word(wanted)}"
-    if found.dtype.itemsize < 2 and found.is_floating_point():
-        return f"{key} is {_word(found)}, must be float16 or wider"
-    if not torch.isfinite(found).all():
+    if tensor.shape != wanted.shape:
+        return f"{key} is {tuple(tensor.shape)}, must be {tuple(wanted.shape)}"
+    if tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_quantized or tensor.is_complex():
+        return f"{key} is {_word(tensor)}, must be {_word(wanted)}"
+    if tensor.dtype.itemsize < 2 and tensor.is_floating_point():
+        return f"{key} is {_word(tensor)}, must be float16 or wider"
+    if not torch.isfinite(tensor).all():
         return f"{key} holds values that are not finite"
-    if key.rpartition(".")[2] == "running_var" and bool((found < 0).any()):
+    if key.rpartition(".")[2] == "running_var" and bool((tensor < 0).any()):
         return f"{key} holds negative variances"
     return ""
 

@@ -3,13 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modeltree.errors import ConfigError
 from modeltree.files import write_bytes
 
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
 _CLASSES = 10
+_NOISE = 0.2
+_IMAGES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,29 +63,43 @@ class Made:
 def base_cases(
     names: Iterable[str], folder: Path, *, image_size: int = 32, seed: int = 0, onnx: bool = True
 ) -> list[Case]:
-    """Base networks with random weights and made-up batch-norm statistics: right for latency, meaningless otherwise.
+    """Base networks with random weights (`random_network`): right for latency, meaningless otherwise.
 
     onnx : whether the ONNX forms are written, which peers read.
     """
-    import torch
-    from torch import nn
-
-    from nas.bases import build
     from transforms import export
 
     cases: list[Case] = []
     for name in names:
-        network = build(name, num_classes=_CLASSES, image_size=image_size, seed=seed)
-        generator = torch.Generator().manual_seed(seed)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None
-                assert module.running_var is not None
-                module.running_mean.normal_(0, 0.1, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
+        network = random_network(name, image_size=image_size, seed=seed)
         title = _title(name, {case.name for case in cases})
-        cases.append(_case(title, export(network, (3, image_size, image_size)), folder, onnx=onnx))
+        cases.append(case_of(title, export(network, (3, image_size, image_size)), folder, onnx=onnx))
     return cases
+
+
+def random_network(base: str, *, image_size: int = 32, classes: int = _CLASSES, seed: int = 0) -> "nn.Module":
+    """A base network whose numbers all take part in its answer, and stay of the size that trained ones have.
+
+    Parameters that start out constant (scales of batch norm, biases, branches scaled by zero or by 1e-6) get noise;
+    batch norms have the statistics of a few random images.
+    """
+    import torch
+
+    from nas.bases import build
+
+    network = build(base, num_classes=classes, image_size=image_size, seed=seed).eval()
+    generator = torch.Generator().manual_seed(seed)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+                parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator))
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all that is seen
+            norm.train()
+        network(torch.randn(_IMAGES, 3, image_size, image_size, generator=generator))
+    return network.eval()
 
 
 def _title(base: str, taken: set[str]) -> str:
@@ -105,16 +126,16 @@ def run_cases(run: Path, folder: Path, *, onnx: bool = True) -> list[Case]:
     paths = sorted((run / "blocks").glob("*.pt2"))
     if not paths:
         raise ConfigError(f"there are no blocks in {run}: pass the folder of a finished search")
-    return [_case(path.stem[:8], read_program(path), folder, onnx=onnx) for path in paths]
+    return [case_of(path.stem[:8], read_program(path), folder, onnx=onnx) for path in paths]
 
 
-def _case(name: str, program: object, folder: Path, *, onnx: bool) -> Case:
+def case_of(name: str, program: "ExportedProgram", folder: Path, *, onnx: bool = True) -> Case:
+    """An exported program with its files in `folder`, and what torch answers on random numbers."""
     import torch
 
     from compile.bundle.onnx_form import onnx_form
     from compile.program_file import program_bytes
 
-    assert isinstance(program, torch.export.ExportedProgram)
     (entering,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
     shape = tuple(int(size) for size in entering.meta["val"].shape[1:])
     x = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
@@ -123,20 +144,23 @@ def _case(name: str, program: object, folder: Path, *, onnx: bool) -> Case:
     case = Case(name=name, folder=folder, x=x, expected=expected)
     write_bytes(case.program, program_bytes(program))
     if onnx:
-        write_bytes(case.onnx, onnx_form(program))
+        write_bytes(case.onnx, onnx_form(program, batch=1))
     return case
 
 
 class Compiler:
-    """Compiles cases for this machine, in a process with so many threads: tiles are timed as they will be used."""
+    """Compiles cases for this machine, in a process with so many threads: tiles are timed as they will be used.
 
-    def __init__(self, threads: int, tiles: Path | None) -> None:
+    tune : whether they are timed at all; else they are reckoned.
+    """
+
+    def __init__(self, threads: int, tiles: Path | None, tune: bool = True) -> None:
         import msgspec
 
         from compile.targets import host
         from compile.tuning import TuningCache
 
-        self.threads = threads
+        self.threads, self.tune = threads, tune
         self.target = msgspec.structs.replace(host(), threads=threads)
         self.tiles = TuningCache(tiles)
 
@@ -145,7 +169,8 @@ class Compiler:
         from compile.pipeline import compile_block
         from compile.program_file import read_program
 
-        made = compile_block(read_program(case.program), self.target, weights=weights, cache=self.tiles)
+        program = read_program(case.program)
+        made = compile_block(program, self.target, weights=weights, cache=self.tiles, tune=self.tune)
         self.tiles.save()
         write_bytes(case.library(weights, self.threads), made.library)
         return Made(weight_bytes=made.weight_bytes, macs=made.macs, seconds=made.seconds)

@@ -106,7 +106,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 def measured(
     cases: Sequence[Case], *, threads: Sequence[int], weights: Sequence[str], peers: Sequence[str], rounds: int,
     burst_s: float, rng: np.random.Generator, what: str = "", tiles: Path | None = None,
-    progress: StageProgress = silent_stages,
+    tune: bool = True, progress: StageProgress = silent_stages,
 ) -> Results:  # fmt: skip
     """Compile every case, measure the machine, then take turns.
 
@@ -114,13 +114,13 @@ def measured(
     ----------
     weights : formats of our libraries, one engine each. peers : names from `PEERS`, which must be installed.
     rounds : bursts of every engine on every case. burst_s : seconds that a burst is timed for.
-    what : a line about the cases. tiles : file with tuned tiles.
+    what : a line about the cases. tiles : file with tuned tiles. tune : whether tiles are timed; else reckoned.
     """
     load_before = load_average()
     found: list[Rounds] = []
     ceilings: list[Ceiling] = []
     for count in threads:
-        made = _compiled(cases, count, weights, tiles, progress)
+        made = _compiled(cases, count, weights, tiles, tune, progress)
         sizes = sorted({one.weight_bytes for one in made.values() if isinstance(one, Made) and one.weight_bytes})
         with _child(Machine, OURS["f32"], count) as machine:
             limits: Ceilings = machine.call("ceilings", sizes)
@@ -148,12 +148,13 @@ def _child(make: Callable[..., object], engine: Engine, *arguments: object) -> C
 
 
 def _compiled(
-    cases: Sequence[Case], threads: int, weights: Sequence[str], tiles: Path | None, progress: StageProgress
-) -> dict[tuple[str, str], Made | str]:
+    cases: Sequence[Case], threads: int, weights: Sequence[str], tiles: Path | None, tune: bool,
+    progress: StageProgress,
+) -> dict[tuple[str, str], Made | str]:  # fmt: skip
     """(case, engine) -> what compiling gave, or why it failed."""
     made: dict[tuple[str, str], Made | str] = {}
     environment = OURS["f32"].environment(threads)
-    with Child(Compiler, threads, tiles, environment=environment) as compiler:
+    with Child(Compiler, threads, tiles, tune, environment=environment) as compiler:
         for case in cases:
             for form in weights:
                 progress(f"compile for {threads}", len(made), len(cases) * len(weights), f"{case.name} {form}")

@@ -13,10 +13,10 @@ import torch
 
 from compile.program_file import read_program
 from compile.targets import Target
-from modeltree.emulate import sure_exits
 from modeltree.errors import ConfigError
 from modeltree.manifest import Manifest, VariantAccuracy
 from modeltree.tree import ExitFork, ModelTree, Node, by_confidence, decode_tree
+from modeltree.tree.emulate import sure_exits
 from nas.config import SearchConfig
 from nas.data import Dataset
 from nas.quality.measure import TOP1, Measure

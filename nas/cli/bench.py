@@ -33,6 +33,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Turns that every engine gets on every network")] = 15,
     burst_ms: Annotated[float, typer.Option(min=1.0, help="How long a turn is timed")] = 150.0,
     image_size: Annotated[int, typer.Option(help="Height and width in pixels, for --base")] = 32,
+    tune: Annotated[bool, typer.Option(help="Time our tiles first; else they are reckoned")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and of the order of turns")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file for every round")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for --formats and --kernels")] = False,
@@ -75,7 +76,7 @@ def bench(
         results = measured(
             cases, threads=list(dict.fromkeys(threads or [1, 2])), weights=forms, peers=names, rounds=rounds,
             burst_s=burst_ms / 1e3, rng=np.random.default_rng(seed), what=what,
-            tiles=(cache or default_cache() / "compiled") / "tiles.json", progress=progress,
+            tiles=(cache or default_cache() / "compiled") / "tiles.json", tune=tune, progress=progress,
         )  # fmt: skip
     print(results_text(results), end="")
     if out is not None:

@@ -37,7 +37,8 @@ def compile_tree(
     ] = 0,
     tune: Annotated[
         str | None,
-        typer.Option(help="rpc://host:port of a device to time kernels on, for targets that do not run here"),
+        typer.Option(help="rpc://host:port of a device to time kernels on, for targets that do not run here; or none: "
+                     "time nothing, which compiles sooner and runs slower here"),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write every block as ONNX too")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there")] = False,

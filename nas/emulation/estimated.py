@@ -1,6 +1,6 @@
 """Emulation with the bandwidth as the runtime knows it: estimated from hand-overs and probes, held by hysteresis.
 
-`modeltree.emulate` measures perfectly at every fork. Here the type comes from the runtime's own `Estimator` and
+`modeltree.tree.emulate` measures perfectly at every fork. Here the type comes from the runtime's own `Estimator` and
 switch, which hear of the link what a device would: each hand-over when its answer arrives and, when a probe is due, a
 small message and the probe. Messages take exactly the round trip and the trace's time: no jitter.
 
@@ -18,9 +18,9 @@ from functools import partial
 
 import numpy as np
 
-from modeltree.emulate import Emulation, accuracies, checked_starts, link_ms, ranks, sure_exits
 from modeltree.link.traces import Trace
 from modeltree.tree import ModelTree, Node
+from modeltree.tree.emulate import Emulation, accuracies, checked_starts, link_ms, ranks, sure_exits
 from modeltree.units import bytes_per_ms, ms_from_s, s_from_ms
 from runtime.bandwidth import Estimate, Estimator, ProbePolicy, Reading, longer_probe, probe_due
 from runtime.bandwidth.switch import Hysteresis, Match, matched

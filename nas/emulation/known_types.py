@@ -4,10 +4,10 @@ A tree that is valued as if the type were known trades sure gains for gambles: w
 seven times in ten. Here the runtime's own estimator and switch say which type they would take, all along the trace.
 """
 
-from modeltree.emulate import spread_starts
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.traces import Trace
 from modeltree.tree import BandwidthFork, Handover, Leaf, ModelTree, Node
+from modeltree.tree.emulate import spread_starts
 from nas.emulation.estimated import emulate_estimated
 from nas.treesearch.options.scenario import MetLink
 

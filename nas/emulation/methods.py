@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from modeltree.emulate import Emulation, emulate, oracle, spread_starts
 from modeltree.errors import ConfigError, unknown
 from modeltree.link.traces import Trace
 from modeltree.reward import Reward
 from modeltree.tree import ExitFork, ModelTree, Node
+from modeltree.tree.emulate import Emulation, emulate, oracle, spread_starts
 from nas.emulation.estimated import emulate_estimated
 from nas.results.summary import MethodRow, ScenarioSummary, Summary
 from nas.results.verdict import best_choice, verdict_of

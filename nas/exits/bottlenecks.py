@@ -13,7 +13,7 @@ from torch import nn
 from modeltree.files import write_bytes
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
-from nas.training.teacher import Lessons, lessons
+from nas.training.teacher import DistillationSet, distillation_set
 from transforms import Network, values_at
 from transforms.bottleneck import Decoder, Encoder, bottleneck, start_
 from transforms.quantise import quantised
@@ -62,8 +62,8 @@ def train_bottlenecks(
             rest = prepared.network.between(place, len(spec.segments)).eval()
             missing.append(_Learner(place, encoder, decoder, rest, both, path))
     if missing:
-        taught = lessons(prepared, folder, seed, progress)
-        _train_(prepared.network, missing, taught, _STEPS_SMALL if prepared.small else _STEPS, bits, seed, progress)
+        examples = distillation_set(prepared, folder, seed, progress)
+        _train_(prepared.network, missing, examples, _STEPS_SMALL if prepared.small else _STEPS, bits, seed, progress)
         for learner in missing:
             write_bytes(learner.path, save(learner.both.state_dict()))
     return coders
@@ -97,22 +97,22 @@ def _read_(both: nn.Module, path: Path) -> bool:
 
 
 def _train_(
-    network: Network, learners: Sequence[_Learner], taught: Lessons, steps: int, bits: int | None, seed: int,
+    network: Network, learners: Sequence[_Learner], examples: DistillationSet, steps: int, bits: int | None, seed: int,
     progress: Progress,
 ) -> None:  # fmt: skip
     """Adam with a one-cycle rate on all learners side by side; no parameter is shared, so none disturbs another."""
     rng = np.random.default_rng([seed, 4])
-    first = np.sort(rng.permutation(len(taught))[:_START])
+    first = np.sort(rng.permutation(len(examples))[:_START])
     places = {learner.place for learner in learners}
-    features = values_at(network, taught.take(first, 0)[0], places)
+    features = values_at(network, examples.take(first, 0)[0], places)
     for learner in learners:
         start_(learner.encoder, learner.decoder, features[learner.place])
     parameters = [p for learner in learners for p in learner.both.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=_LR)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LR, total_steps=steps)
     for step in range(steps):
-        chosen = np.sort(rng.integers(0, len(taught), _BATCH))
-        images, answers = taught.take(chosen, int(rng.integers(len(taught.logits))))
+        chosen = np.sort(rng.integers(0, len(examples), _BATCH))
+        images, answers = examples.take(chosen, int(rng.integers(len(examples.logits))))
         target = torch.softmax(answers / _TEMPERATURE, 1)
         features = values_at(network, images, places)
         optimiser.zero_grad()

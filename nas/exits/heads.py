@@ -20,7 +20,7 @@ from nas.bases import HEADS, read_weights
 from nas.data.dataset import Dataset, ImageSet
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
-from nas.training.teacher import Lessons, lessons
+from nas.training.teacher import DistillationSet, distillation_set
 from transforms import Network, values_at
 from transforms.exits import ExitHead
 
@@ -53,11 +53,11 @@ def train_heads(
     heads = {place: new_head(prepared.network, place, seed).eval() for place in places}
     missing = [place for place in places if not _read_(heads[place], files[place])]
     if missing:
-        taught = lessons(prepared, folder, seed, progress)
-        labels = torch.from_numpy(np.tile(prepared.dataset.fit.labels[taught.chosen], len(taught.logits)))
-        answers = torch.from_numpy(taught.logits.reshape(-1, classes))
+        examples = distillation_set(prepared, folder, seed, progress)
+        labels = torch.from_numpy(np.tile(prepared.dataset.fit.labels[examples.chosen], len(examples.logits)))
+        answers = torch.from_numpy(examples.logits.reshape(-1, classes))
         pools = {place: heads[place].pool for place in missing}
-        pooled = _pooled(prepared.network, taught, pools, progress)
+        pooled = _pooled(prepared.network, examples, pools, progress)
         for place in missing:
             _fit_(heads[place], pooled[place], answers, labels, 600 if prepared.small else 3000, seed)
             write_bytes(files[place], save(heads[place].state_dict()))
@@ -74,17 +74,17 @@ def _read_(head: ExitHead, path: Path) -> bool:
 
 
 def _pooled(
-    network: Network, taught: Lessons, pools: Mapping[int, nn.Module], progress: Progress
+    network: Network, examples: DistillationSet, pools: Mapping[int, nn.Module], progress: Progress
 ) -> dict[int, torch.Tensor]:
-    """What heads see of all lessons in all ways: place -> (ways * n, channels)."""
-    found: dict[int, list[torch.Tensor]] = {place: [] for place in pools}
-    ways, n = taught.logits.shape[:2]
+    """What heads see of all examples in all ways: place -> (ways * n, channels)."""
+    pooled: dict[int, list[torch.Tensor]] = {place: [] for place in pools}
+    ways, n = examples.logits.shape[:2]
     for way in range(ways):
         for part in np.array_split(np.arange(n), -(-n // _BATCH)):
-            for place, x in values_at(network, taught.take(part, way)[0], pools).items():
-                found[place].append(pools[place](x))
+            for place, x in values_at(network, examples.take(part, way)[0], pools).items():
+                pooled[place].append(pools[place](x))
             progress(way * n + int(part[-1]) + 1, ways * n, "features for exits")
-    return {place: torch.cat(parts) for place, parts in found.items()}
+    return {place: torch.cat(parts) for place, parts in pooled.items()}
 
 
 def _fit_(
@@ -124,13 +124,13 @@ def exit_logits(
 ) -> tuple[np.ndarray, ...]:
     """Logits (n, classes) of every exit in the order of their places, the network's own last."""
     places = [*sorted(heads), len(network.spec.segments)]
-    found: dict[int, list[np.ndarray]] = {place: [] for place in places}
+    logits: dict[int, list[np.ndarray]] = {place: [] for place in places}
     for start in range(0, len(images), _BATCH):
         pixels = dataset.normalise(images.images[start : start + _BATCH])
         with torch.no_grad():
             for place, x in values_at(network, pixels, places).items():
-                found[place].append((heads[place](x) if place in heads else x).numpy())
-    return tuple(np.concatenate(found[place]) for place in places)
+                logits[place].append((heads[place](x) if place in heads else x).numpy())
+    return tuple(np.concatenate(logits[place]) for place in places)
 
 
 def exit_accuracies(
@@ -164,13 +164,13 @@ def load_heads(path: Path, network: Network) -> dict[int, ExitHead]:
     DataError : no such file, not safetensors, or heads that do not fit the network.
     """
     state, _ = read_weights(path)
-    found: dict[str, dict[str, torch.Tensor]] = {}
+    by_place: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in state.items():
         if key.startswith(HEADS):
             place, _, name = key.removeprefix(HEADS).partition(".")
-            found.setdefault(place, {})[name] = value
+            by_place.setdefault(place, {})[name] = value
     heads: dict[int, ExitHead] = {}
-    for written, weights in found.items():
+    for written, weights in by_place.items():
         legal = written.isdecimal() and 0 < int(written) < len(network.spec.segments)
         if not legal or not all(torch.isfinite(value).all() for value in weights.values()):
             raise DataError(

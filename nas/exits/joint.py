@@ -91,15 +91,15 @@ class _WithExits(nn.Module):
         return head
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        found: dict[int, torch.Tensor] = {}
+        answers: dict[int, torch.Tensor] = {}
         wanted = {tap: place for place, tap in self.taps.items()}
 
         def see(tap: _Tap, value: torch.Tensor) -> None:
             if tap in wanted:
-                found[wanted[tap]] = self.head(wanted[tap])(value.clone())  # the next layer may work in place
+                answers[wanted[tap]] = self.head(wanted[tap])(value.clone())  # the next layer may work in place
 
         last = _watched(self.trunk, x, see, [name for name, _ in wanted])
-        return [*(found[place] for place in sorted(self.taps)), last]
+        return [*(answers[place] for place in sorted(self.taps)), last]
 
 
 def _watched(
@@ -136,22 +136,22 @@ def _taps(model: nn.Module, network: Network, places: Sequence[int], images: tor
     ConfigError : there is none; names the places that have one.
     """
     inner = range(1, len(network.spec.segments))
-    found: dict[int, _Tap] = {}
+    taps: dict[int, _Tap] = {}
     values = values_at(network, images, inner)
 
     def see(tap: _Tap, value: torch.Tensor) -> None:
         for place in inner:
-            if place not in found and _same(value, values[place]):
-                found[place] = tap
+            if place not in taps and _same(value, values[place]):
+                taps[place] = tap
 
     with torch.no_grad():
         _watched(copy.deepcopy(model).eval(), images, see, [name for name, _ in model.named_modules()])
-    if lacking := [place for place in places if place not in found]:
+    if lacking := [place for place in places if place not in taps]:
         raise ConfigError(
             f"no module of the network returns what crosses at place {lacking[0]}, so that no exit can be trained "
-            f"there: pass some of {', '.join(map(str, sorted(found)))}, or write that part as a module"
+            f"there: pass some of {', '.join(map(str, sorted(taps)))}, or write that part as a module"
         )
-    return {place: found[place] for place in places}
+    return {place: taps[place] for place in places}
 
 
 def _same(one: torch.Tensor, two: torch.Tensor) -> bool:

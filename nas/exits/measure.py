@@ -75,17 +75,22 @@ def learn_endings(config: SearchConfig, prepared: Prepared, folder: Path, progre
     path = folder / f"endings_{_tag(config, heads, coders)}.json"
     if path.exists():
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=_Measured)
+            measured = msgspec.json.decode(path.read_bytes(), type=_Measured)
         except msgspec.MsgspecError as error:
             raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
     else:
-        found = _Measured(
+        measured = _Measured(
             measure_exits(prepared, heads, config.seed),
             measure_codes(prepared, config.bits, coders, config.seed, progress),
         )
-        write_bytes(path, msgspec.json.encode(found))
+        write_bytes(path, msgspec.json.encode(measured))
     return KnownEndings(
-        exits=found.exits, codes=found.codes, heads=heads, coders=coders, pictures=pictures, preprocessing=preprocessing
+        exits=measured.exits,
+        codes=measured.codes,
+        heads=heads,
+        coders=coders,
+        pictures=pictures,
+        preprocessing=preprocessing,
     )
 
 
@@ -120,10 +125,10 @@ def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) 
                 outputs[place].append((heads[place].eval()(x) if place in heads else x).numpy())
     logits = [np.concatenate(outputs[place]) for place in ends]
     right = [one.argmax(1) == labels for one in logits]
-    found = []
+    rows = []
     for i, place in enumerate(places):
         sure = largest_threshold(entropies_nats(logits[i]), right[i], right[-1], max_loss=LOST_BY_CONFIDENCE)
-        found.append(
+        rows.append(
             KnownExit(
                 exit=i + 1,
                 place=place,
@@ -134,7 +139,7 @@ def measure_exits(prepared: Prepared, heads: Mapping[int, ExitHead], seed: int) 
                 layers=head_layers(heads[place], network.spec.places[place].shape),
             )
         )
-    return tuple(found)
+    return tuple(rows)
 
 
 _Key = tuple[int, int, int]  # place, bits, channels kept (0: all, without a bottleneck)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from modeltree.emulate import link_ms
 from modeltree.link.traces import Trace
 from modeltree.met import NOTHING_MS
 from modeltree.tree import ModelTree, Node
+from modeltree.tree.emulate import link_ms
 from modeltree.units import mbps, s_from_ms
 from nas.field.record import MethodRun, Shot
 from nas.field.replay import Measured

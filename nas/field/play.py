@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from modeltree.emulate import oracle
 from modeltree.files import write_bytes
 from modeltree.reward import Reward
 from modeltree.tree import ModelTree
+from modeltree.tree.emulate import oracle
 from nas.field.config import FieldConfig
 from nas.field.images import FieldImages, field_images
 from nas.field.met import noted

@@ -73,7 +73,7 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class MethodRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One method's turn over the trace.
 
-    emulated_ms : (shots,), what `modeltree.emulate` foretells with the tree's predictions, driven by the
+    emulated_ms : (shots,), what `modeltree.tree.emulate` foretells with the tree's predictions, driven by the
         run's policy.
     replayed_ms : (shots,), the same with this run's measured block, server and round-trip times: what is left between
         it and the measured total is the estimator, the switch and the link itself.

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from modeltree.render import ms_text
 from modeltree.reward import Reward
+from modeltree.tree.render import ms_text
 from nas.field.methods import AS_PROFILE
 from nas.field.record import FieldRun
 from nas.field.tally import DRIFT_MS, DRIFT_SHARE, Drift, Tally, lead_ms

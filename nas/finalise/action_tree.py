@@ -113,7 +113,7 @@ class ActionCatalogue:
 
     def _logits(self, images: torch.Tensor, right: Collection[Chosen]) -> list[tuple[Chosen, torch.Tensor]]:
         """Every action on a batch; those that differ in nothing but the exit share the way there."""
-        found = []
+        answers = []
         spine = values_at(self.network, images, range(self.last + 1))
         for cut, width in dict.fromkeys((action.cut, action.bits) for action in self.actions):
             coded = cut > 0 and width < FLOAT_BITS
@@ -121,8 +121,8 @@ class ActionCatalogue:
             numbers = {p: n for n, p in enumerate(self.exits, 1) if Chosen(n, cut, width) in right}
             for place, x in values_at(self.network, crossing, numbers, start=cut).items():
                 logits = x if place == self.last else self.endings.heads[place](x)
-                found.append((Chosen(numbers[place], cut, width), logits))
-        return found
+                answers.append((Chosen(numbers[place], cut, width), logits))
+        return answers
 
     def tree(
         self, judged: Sequence[float], actions: Sequence[Chosen], *, shown: Sequence[float] | None = None,
@@ -154,10 +154,10 @@ class ActionCatalogue:
         tree = self._by_type(plain)
         if shown is None:
             return tree
-        seen = dict(zip(self.actions, shown))
+        logits_of = dict(zip(self.actions, shown))
         table = tree_table(tree)
         keys = zip(table.leaf.tolist(), table.exit.tolist(), table.cut.tolist(), table.bits.tolist())
-        by_leaf = {leaf: seen[Chosen(exit, cut, bits)] for leaf, exit, cut, bits in keys}
+        by_leaf = {leaf: logits_of[Chosen(exit, cut, bits)] for leaf, exit, cut, bits in keys}
         return msgspec.structs.replace(tree, nodes=tuple(_worth(node, by_leaf.get(node.id)) for node in tree.nodes))
 
     def export(self, actions: Sequence[Chosen], folder: Path) -> Hashes:
@@ -258,15 +258,15 @@ def worth_having(tree: ModelTree) -> list[Chosen]:
     Every exit on the device, and the image as it is to the cloud, are among them.
     """
     table = tree_table(tree)
-    found: set[int] = set()
+    chosen: set[int] = set()
     for objective in (Objective(), Reward()):
         decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=objective)
-        found |= {decisions.best(mbps) for mbps in _SWEEP_MBPS}
+        chosen |= {decisions.best(mbps) for mbps in _SWEEP_MBPS}
     every = [Chosen(*map(int, row)) for row in zip(table.exit, table.cut, table.bits)]
     exits = (*tree.exits, tree.places[-1])
-    found |= {i for i, action in enumerate(every) if action.cut == exits[action.exit - 1]}
+    chosen |= {i for i, action in enumerate(every) if action.cut == exits[action.exit - 1]}
     whole = Chosen(len(exits), 0, IMAGE_BITS)
-    return [action for i, action in enumerate(every) if i in found or action == whole]
+    return [action for i, action in enumerate(every) if i in chosen or action == whole]
 
 
 def _worth(node: Node, accuracy: float | None) -> Node:

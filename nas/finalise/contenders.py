@@ -10,13 +10,13 @@ from nas.jobs.batches import trained_at_once
 from nas.jobs.progress import Progress
 from nas.names import TRAINED
 from nas.training.base_network import Prepared
-from nas.training.teacher import Lessons
+from nas.training.teacher import DistillationSet
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 
 HOPELESS = 5.0
 """Points of reward (of 400) behind the best from which on a method is not trained."""
 
-_SMALL_STEPS, _STEPS = 100, 200
+_SMALL_STEPS, _STEPS = 60, 200
 
 
 def finetune_settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
@@ -43,13 +43,13 @@ def contenders(own: Mapping[str, Mapping[PlanPath, float]], valued: Mapping[str,
 
 def train_contenders_(
     forest: Forest, untouched: Callable[[], Forest], paths: Sequence[PlanPath], before: Sequence[Sequence[float]],
-    judged: Batch, lessons: Lessons, settings: FinetuneConfig, checkpoint: Path, progress: Progress,
+    judged: Batch, examples: DistillationSet, settings: FinetuneConfig, checkpoint: Path, progress: Progress,
 ) -> None:  # fmt: skip
     """Fine-tune some paths of a forest in place, and keep that only if it helped them on the search images.
 
     untouched : makes the same forest as it was. before : per path of the forest, its outcome then.
     """
-    finetune_(forest, lessons, settings, paths=paths, checkpoint=checkpoint, progress=progress)
+    finetune_(forest, examples, settings, paths=paths, checkpoint=checkpoint, progress=progress)
     earlier = {path: PathOutcome(*one) for path, one in zip(forest.paths, before)}
     if lost_accuracy(forest.paths, paths, earlier, forest_seen(forest, batches_of(judged, forest.at_once))):
         forest.load_state_dict(untouched().state_dict())

@@ -26,7 +26,7 @@ from nas.jobs.checkpoint import load_state, save_state
 from nas.jobs.progress import Progress, silent
 from nas.quality.losses import distillation_loss
 from nas.quality.measure import TOP1, Measure
-from nas.training.teacher import Lessons
+from nas.training.teacher import DistillationSet
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.problem import CONFIDENT, EXIT, HAND, Ending, Plan
 from nas.treesearch.space import Space
@@ -189,7 +189,7 @@ def _ended(block: nn.Module, ending: Ending, place: int, space: Space) -> nn.Mod
 
 
 def finetune_(
-    forest: Forest, lessons: Lessons, config: FinetuneConfig, *,
+    forest: Forest, examples: DistillationSet, config: FinetuneConfig, *,
     paths: Collection[PlanPath] | None = None, checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> None:  # fmt: skip
@@ -209,21 +209,21 @@ def finetune_(
     def outputs(batch: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
         return ((forest.paths[path] / total, logits) for path, logits in forest.logits(batch, trained))
 
-    _train_(forest.device, outputs, lessons, config, checkpoint, progress)
+    _train_(forest.device, outputs, examples, config, checkpoint, progress)
 
 
-def distil_whole_(network: nn.Module, lessons: Lessons, config: FinetuneConfig) -> nn.Module:
+def distil_whole_(network: nn.Module, examples: DistillationSet, config: FinetuneConfig) -> nn.Module:
     """Train a whole composed network in place on the base network's logits; returns it."""
-    _train_(network, lambda batch: [(1.0, network(batch))], lessons, config, None, silent)
+    _train_(network, lambda batch: [(1.0, network(batch))], examples, config, None, silent)
     return network
 
 
 def _train_(
-    modules: nn.Module, outputs: Callable[[torch.Tensor], Iterable[tuple[float, torch.Tensor]]], lessons: Lessons,
-    config: FinetuneConfig, checkpoint: Path | None, progress: Progress,
+    modules: nn.Module, outputs: Callable[[torch.Tensor], Iterable[tuple[float, torch.Tensor]]],
+    examples: DistillationSet, config: FinetuneConfig, checkpoint: Path | None, progress: Progress,
 ) -> None:  # fmt: skip
     """Adam on the divergence between the base network's softened outputs and each of ours, weighted by its share."""
-    loss = distillation_loss(lessons.outputs, config.temperature)
+    loss = distillation_loss(examples.outputs, config.temperature)
     parameters = [p for p in modules.parameters() if p.requires_grad]
     if not parameters or config.steps == 0:
         return
@@ -240,8 +240,8 @@ def _train_(
     for step in range(done, config.steps):
         modules.train()
         rng = np.random.default_rng([config.seed, step])
-        chosen = np.sort(rng.choice(len(lessons), size=min(config.batch_size, len(lessons)), replace=False))
-        batch, answers = lessons.take(chosen, int(rng.integers(len(lessons.logits))))
+        chosen = np.sort(rng.choice(len(examples), size=min(config.batch_size, len(examples)), replace=False))
+        batch, answers = examples.take(chosen, int(rng.integers(len(examples.logits))))
         losses = [share * loss(logits, answers) for share, logits in outputs(batch) if logits.requires_grad]
         if not losses:
             break
@@ -267,8 +267,8 @@ def set_thresholds_(forest: Forest, images: torch.Tensor, labels: np.ndarray) ->
     logits: dict[PlanPath, list[np.ndarray]] = {path: [] for path in forest.paths}
     with torch.no_grad():
         for batch in images.split(forest.at_once):
-            for path, found in forest.logits(batch):
-                logits[path].append(found.numpy())
+            for path, answers in forest.logits(batch):
+                logits[path].append(answers.numpy())
     joined = {path: np.concatenate(parts) for path, parts in logits.items()}
     for prefix in forest.thresholds:
         behind = [p for p in forest.paths if p[: len(prefix)] == prefix and p not in forest.thresholds]
@@ -285,9 +285,9 @@ def forest_seen(forest: Forest, batches: Iterable[tuple[torch.Tensor, np.ndarray
     forest.device.eval()
     with torch.no_grad():
         for images, labels in batches:
-            found = {path: logits.numpy() for path, logits in forest.logits(images)}
-            leaves = {path: entropies_nats(found[path]) <= limit for path, limit in forest.thresholds.items()}
-            for path, logits in found.items():
+            exits = {path: logits.numpy() for path, logits in forest.logits(images)}
+            leaves = {path: entropies_nats(exits[path]) <= limit for path, limit in forest.thresholds.items()}
+            for path, logits in exits.items():
                 here = np.ones(len(labels), dtype=bool)
                 for depth in range(1, len(path)):
                     if path[:depth] in leaves:

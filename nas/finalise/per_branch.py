@@ -12,7 +12,7 @@ from nas.config import SearchConfig
 from nas.finalise.finetune import FinetuneConfig, distil_whole_
 from nas.jobs.progress import silent
 from nas.training.base_network import Prepared
-from nas.training.teacher import lessons
+from nas.training.teacher import distillation_set
 from nas.treesearch.evaluator import PlanPath
 from nas.treesearch.space import Space
 from transforms import compose, technique
@@ -30,7 +30,7 @@ class BranchOracle:
     def __init__(self, prepared: Prepared, config: SearchConfig, path: Path, folder: Path) -> None:
         self.prepared, self.config, self.path = prepared, config, path
         self.known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        self.lessons = lessons(prepared, folder, config.seed, silent)
+        self.examples = distillation_set(prepared, folder, config.seed, silent)
         self.judged = prepared.search_images(config.seed)
 
     def __call__(self, space: Space, branch: PlanPath) -> float:
@@ -51,5 +51,5 @@ class BranchOracle:
         }
         whole = compose(network, 0, len(network.spec.segments), variants)
         config = FinetuneConfig(steps=self.config.branch_steps, seed=self.config.seed, lr=_LR)
-        trained = distil_whole_(whole, self.lessons, config)
+        trained = distil_whole_(whole, self.examples, config)
         return top1(trained, *self.judged, measure=self.prepared.measure)

@@ -19,7 +19,7 @@ from nas.jobs.progress import Progress
 from nas.names import ACTIONS, SIMPLER, TRAINED
 from nas.results.run_directory import Run
 from nas.training.base_network import Prepared
-from nas.training.teacher import lessons
+from nas.training.teacher import distillation_set
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 from nas.treesearch.methods import MethodResult, reward_of
 from nas.treesearch.problem import Outcome
@@ -127,9 +127,10 @@ def _trained(
     began = time.perf_counter()
     if settings.steps and any(name in own for name in TRAINED):
         most = round(_LESSONS * settings.steps * settings.batch_size)
-        taught = lessons(prepared, spaces.library.folder, config.seed, progress, most)
+        examples = distillation_set(prepared, spaces.library.folder, config.seed, progress, most)
         chosen = contenders(own, {name: result.valued for name, result in results.items()})
-        train_contenders_(forest, planted, chosen, before, judged, taught, settings, run.path("finetune.pt"), progress)
+        checkpoint = run.path("finetune.pt")
+        train_contenders_(forest, planted, chosen, before, judged, examples, settings, checkpoint, progress)
     return forest, before, {"finetune": time.perf_counter() - began}
 
 

@@ -44,7 +44,7 @@ class TreeBuilder:
     def tree(
         self,
         plans: Sequence[Plan | None],
-        seen: Mapping[PlanPath, PathOutcome],
+        outcomes: Mapping[PlanPath, PathOutcome],
         origin: str,
         exported: Exported | None = None,
     ) -> ModelTree:
@@ -52,7 +52,7 @@ class TreeBuilder:
 
         seen : accuracy per branch, and how many leave where they may; `origin` is `predicted` or `measured`.
         """
-        grown = _Growing(self, plans, seen, origin, exported or Exported())
+        grown = _Growing(self, plans, outcomes, origin, exported or Exported())
         return self._headed(grown.nodes())
 
     def _headed(self, nodes: list[Node]) -> ModelTree:
@@ -74,10 +74,16 @@ class _Growing:
     """Nodes of one tree, one group of equal siblings (see `merged`) a node, and one more where samples may leave."""
 
     def __init__(
-        self, builder: TreeBuilder, plans: Sequence[Plan | None], seen: Mapping[PlanPath, PathOutcome], origin: str,
+        self, builder: TreeBuilder, plans: Sequence[Plan | None], outcomes: Mapping[PlanPath, PathOutcome], origin: str,
         exported: Exported,
     ) -> None:  # fmt: skip
-        self.spaces, self.plans, self.seen, self.origin, self.exported = builder.spaces, plans, seen, origin, exported
+        self.spaces, self.plans, self.outcomes, self.origin, self.exported = (
+            builder.spaces,
+            plans,
+            outcomes,
+            origin,
+            exported,
+        )
         self.problem = builder.spaces.tree.problem
         self.groups = {group[0]: group for group in merged(self.problem, plans)}
         self.branch: dict[int, PlanPath] = {-1: ()}
@@ -101,7 +107,7 @@ class _Growing:
                 self.branch[node] = (*self.branch[above], plan)
                 siblings = list(range(shape.first[1]) if above < 0 else shape.children[above])
                 chances = self.problem.chances(above)
-                stay = 1.0 - self.seen[self.branch[above]].rate if above >= 0 and self._sure(above) else 1.0
+                stay = 1.0 - self.outcomes[self.branch[above]].rate if above >= 0 and self._sure(above) else 1.0
                 taken = sum(chances[siblings.index(twin)] for twin in self.groups[node])
                 self.chance[node] = self.chance[above] * stay * taken
                 if not self.problem.ends(shape.level[node], plan):
@@ -151,13 +157,13 @@ class _Growing:
             id=self.number[node, True],
             level=level + 1,
             parent=self.number[node, False],
-            fork=ExitFork(exit=ending.exit, entropy=self.seen[branch].entropy),
+            fork=ExitFork(exit=ending.exit, entropy=self.outcomes[branch].entropy),
             partition=0,
             segments=problem.blocks[level + 1].places,
             actions=(),
             device_ms=ending.device_ms,
             block=self.exported.heads.get(branch, ""),
-            leaf=self._leaf(self.chance[node] * self.seen[branch].rate, branch, problem.types(node)),
+            leaf=self._leaf(self.chance[node] * self.outcomes[branch].rate, branch, problem.types(node)),
         )
 
     def _actions(self, block: Block, plan: Plan) -> tuple[Action, ...]:
@@ -191,7 +197,7 @@ class _Growing:
         latency_ms = sum(problem.blocks[n].device_ms(plan) for n, plan in enumerate(branch))
         latency_ms += problem.transfer_ms(types, ending) + ending.cloud_ms
         return Leaf(
-            chance=chance, latency_ms=latency_ms, accuracy=self.seen[branch].accuracy, accuracy_origin=self.origin
+            chance=chance, latency_ms=latency_ms, accuracy=self.outcomes[branch].accuracy, accuracy_origin=self.origin
         )
 
 

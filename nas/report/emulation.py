@@ -1,12 +1,9 @@
 """The page of an emulation: every link with the latencies along it, and how the methods compare."""
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from markupsafe import Markup
 
-from modeltree.files import write_text
 from modeltree.tree import ModelTree
 from nas.emulation.methods import Comparison, EmulatedLink, EmulatedRow
 from nas.names import TITLES
@@ -14,28 +11,15 @@ from nas.report.pieces import blocks, cells, trace
 from nas.report.pieces.blocks import section
 from nas.report.pieces.charts import chart
 from nas.report.pieces.colours import BOUND, colours
-from nas.report.pieces.table import Cell, Entry, named, table
+from nas.report.pieces.table import Column, bound, cell_of, comparison
 from nas.report.search import charts
 from nas.results.summary import Series
-
-
-def write_emulation(
-    path: Path, links: Sequence[EmulatedLink], whole: Comparison, trees: Mapping[str, ModelTree],
-    verdicts: Sequence[str],
-) -> None:  # fmt: skip
-    """Write the page, whole or not at all; it needs nothing but itself.
-
-    Raises
-    ------
-    DataError : the file cannot be written.
-    """
-    write_text(path, render_emulation(links, whole, trees, verdicts))
 
 
 def render_emulation(
     links: Sequence[EmulatedLink], whole: Comparison, trees: Mapping[str, ModelTree], verdicts: Sequence[str]
 ) -> str:  # fmt: skip
-    """The page as text."""
+    """The page as text, which needs nothing but itself."""
     tree = next(iter(trees.values()))
     return blocks.page(
         title=f"Emulation: {tree.base} on {tree.device}",
@@ -77,27 +61,31 @@ def along(link: EmulatedLink, trees: Mapping[str, ModelTree]) -> Series:
     )  # fmt: skip
 
 
-def _table(seen: Comparison, measure: str) -> Markup:
-    estimated = measure == "estimated"
-    titles = ["method", "mean latency", "95 % under", "accuracy", "reward", "handed over", "over the oracle"]
-    titles += ["over surgery", *(["over perfect measuring"] if estimated else []), "paths by the node they end at"]
-    colour = colours(row.method for row in seen.rows)
-    return table(titles, [_row(row, seen, colour, estimated=estimated) for row in (*seen.rows, seen.oracle)])
+def _table(played: Comparison, measure: str) -> Markup:
+    def over(row: EmulatedRow) -> float | None:
+        return None if row is oracle else row.over_percent(oracle)
 
-
-def _row(row: EmulatedRow, seen: Comparison, colour: Mapping[str, str], *, estimated: bool) -> Entry:
-    bound = row is seen.oracle
-    title = "Bound: hindsight oracle" if bound else TITLES.get(row.method, row.method)
-    numbers = [
-        cells.ms(row.latency_ms), cells.ms(row.p95_latency_ms), cells.percent(row.accuracy), cells.plain(row.reward),
-        cells.share(100 * row.handed_over), _signed(math.nan if bound else row.over_percent(seen.oracle)),
-        _signed(row.over_percent(seen.surgery_of(row.method))),
-        *([_signed(math.nan if bound else row.over_perfect_percent)] if estimated else []),
+    oracle, estimated = played.oracle, measure == "estimated"
+    columns = [
+        Column[EmulatedRow](name="mean latency", pick=lambda row: row.latency_ms, show=cells.ms),
+        Column(name="95 % under", pick=lambda row: row.p95_latency_ms, show=cells.ms),
+        Column(name="accuracy", pick=lambda row: row.accuracy, show=cells.percent),
+        Column(name="reward", pick=lambda row: row.reward, show=cells.plain),
+        Column(name="handed over", pick=lambda row: 100 * row.handed_over, show=cells.share),
+        Column(name="over the oracle", pick=over, show=cells.signed),
+        Column(name="over surgery", pick=lambda row: row.over_percent(played.surgery_of(row.method)),
+               show=cells.signed),
+        Column(name="over perfect measuring", pick=lambda row: None if row is oracle else row.over_perfect_percent,
+               show=cells.signed),
+        Column(name="paths by the node they end at", pick=lambda row: row.paths, show=_paths, classes="text"),
     ]  # fmt: skip
-    paths = ", ".join(f"{leaf}: {100 * share:.0f} %" for leaf, share in row.paths.items())
-    first = named(title, BOUND if bound else colour[row.method])
-    return Entry(cells=[first, *numbers, Cell(text=paths, classes="text")], classes="bound" if bound else "")
+    columns = [one for one in columns if estimated or one.name != "over perfect measuring"]
+    colour, last = colours(row.method for row in played.rows), [cell_of(column, oracle) for column in columns]
+    return comparison(
+        played.rows, columns, title=lambda row: TITLES.get(row.method, row.method),
+        colour=lambda row: colour[row.method], bounds=[bound("Bound: hindsight oracle", BOUND, last)],
+    )  # fmt: skip
 
 
-def _signed(percent: float | None) -> str:
-    return "" if percent is None or math.isnan(percent) else cells.signed(percent)
+def _paths(shares: Mapping[int, float]) -> str:
+    return ", ".join(f"{leaf}: {100 * share:.0f} %" for leaf, share in shares.items())

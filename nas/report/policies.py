@@ -1,13 +1,11 @@
 """The page of `nas policy eval`: what every policy chose, and what came out, over a sweep or along a link."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import altair as alt
 import numpy as np
 from markupsafe import Markup
 
-from modeltree.files import write_text
 from modeltree.offloading.decisions import DecisionTable
 from nas.decisions.offloading.compare import PolicyOutcome, PolicyRow, ranges
 from nas.report.pieces import blocks, cells, charts, trace
@@ -23,24 +21,18 @@ _NOTE = (
     "transfers are simulated exactly. The reward is 0 to 1. Decision times were measured where this page was written."
 )
 
-Drawn = Callable[[PolicyOutcome], np.ndarray]
 
-
-def write_page(
-    path: Path, *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[PolicyRow],
+def render_policies(
+    *, title: str, facts: Sequence[str], table: DecisionTable, rows: Sequence[PolicyRow],
     outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray | None,
-) -> None:  # fmt: skip
-    """Write the page, whole or not at all; it needs nothing but itself.
+) -> str:  # fmt: skip
+    """The page as text, which needs nothing but itself.
 
     times_s : (inferences,), when each began on the link; None for a sweep, drawn over the bandwidth.
-
-    Raises
-    ------
-    DataError : the file cannot be written.
     """
     over = _sweep(table, outcomes) if times_s is None else _link(table, outcomes, times_s)
     sections = [section("What came out", _results(rows, list(outcomes)), note=_NOTE), *over]
-    write_text(path, blocks.page(title=title, facts=facts, sections=sections, footer="Written by nas policy eval."))
+    return blocks.page(title=title, facts=facts, sections=sections, footer="Written by nas policy eval.")
 
 
 def lines_chart(
@@ -59,17 +51,15 @@ def lines_chart(
         for at, value in charts.thin(list(zip(xs, values, strict=True)), charts.MAX_ROWS // len(lines))
         if np.isfinite(value)
     ]
-    told = [charts.tip("title:N", "policy"), charts.tip("x:Q", x_title),
-            charts.tip("y:Q", y_title)]  # fmt: skip
     x = alt.X("x:Q").scale(zero=False, nice=False).title(x_title)
-    y = alt.Y("y:Q").scale(charts.scale(finite)).title(y_title + charts.log_note(finite))
-    drawn = charts.lines(rows, x, y, told, list(lines), known=POLICIES, stepped=True, bold="exact")
-    return drawn.properties(width=charts.WIDTH, height=charts.HEIGHT)
+    tooltip = charts.tips({"title:N": "policy", "x:Q": x_title, "y:Q": y_title})
+    y = charts.axis(alt.Y, "y", y_title, finite)
+    return charts.sized(charts.lines(rows, x, y, tooltip, list(lines), known=POLICIES, stepped=True, bold="exact"))
 
 
 def _sweep(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> list[Markup]:
     mbps = next(iter(outcomes.values())).mbps
-    picked: dict[str, Drawn] = {
+    quantities: dict[str, Callable[[PolicyOutcome], np.ndarray]] = {
         "latency in ms, predicted": lambda one: one.latency_ms,
         "reward": lambda one: one.reward,
         "accuracy in %": lambda one: one.accuracy,
@@ -78,27 +68,24 @@ def _sweep(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> list[
         "cut, layers on the device": lambda one: table.cut[one.action],
         "bits of what is sent": lambda one: np.where(table.sends, table.bits, np.nan)[one.action],
     }
-    drawn = [
-        (title, lines_chart(mbps, {name: pick(one) for name, one in outcomes.items()},
-                            x_title="bandwidth in Mbit/s", y_title=title))
-        for title, pick in picked.items()
+    figures = (
+        _figure(title[0].upper() + title[1:], lines_chart(
+            mbps, {name: pick(one) for name, one in outcomes.items()}, x_title="bandwidth in Mbit/s", y_title=title,
+        ), outcomes)
+        for title, pick in quantities.items()
+    )  # fmt: skip
+    return [
+        blocks.pair(*figures),
+        _choices("bandwidth", {
+            name: [(f"{low:.4g} to {high:.4g} Mbit/s", what) for low, high, what in ranges(table, one)]
+            for name, one in outcomes.items()
+        }),
     ]  # fmt: skip
-    names = [(name, name) for name in outcomes]
-    shown = (charts.figure(_capital(title), picture, names=names, known=POLICIES) for title, picture in drawn)
-    chosen = (blocks.details(name, _ranges(ranges(table, one))) for name, one in outcomes.items())
-    return [blocks.pair(*shown), section("What each chose", *chosen)]
-
-
-def _ranges(chosen: Sequence[tuple[float, float, str]]) -> Markup:
-    return table(
-        ["bandwidth", "choice"],
-        [[f"{low:.4g} to {high:.4g} Mbit/s", Cell(text=what, classes="text")] for low, high, what in chosen],
-    )
 
 
 def _link(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome], times_s: np.ndarray) -> list[Markup]:
     stretch, link = trace.zoom(), next(iter(outcomes.values())).mbps
-    picked: dict[str, Drawn] = {
+    quantities: dict[str, Callable[[PolicyOutcome], np.ndarray]] = {
         "latency in ms, simulated": lambda one: one.latency_ms,
         "energy spent in mJ, simulated": lambda one: np.cumsum(one.energy_mj),
         "exit": lambda one: table.exit[one.action],
@@ -108,21 +95,34 @@ def _link(table: DecisionTable, outcomes: Mapping[str, PolicyOutcome], times_s: 
             times_s.tolist(), {name: pick(one).tolist() for name, one in outcomes.items()},
             {name: name for name in outcomes}, stretch, title=title, stepped=True, height=170, known=POLICIES,
         )
-        for title, pick in picked.items()
+        for title, pick in quantities.items()
     ]  # fmt: skip
     picture = trace.over_time(trace.link_panel(times_s.tolist(), link.tolist(), [], stretch), *panels)
-    shares = (blocks.details(name, _shares(table, one)) for name, one in outcomes.items())
-    names = [(name, name) for name in outcomes]
-    along = charts.figure("Along the link", picture, note=trace.HINT, kind="simulated", names=names, known=POLICIES)
-    return [along, section("What each chose", *shares)]
+    along = _figure("Along the link", picture, outcomes, note=trace.HINT, kind="simulated")
+    return [along, _choices("share", {name: _shares(table, one) for name, one in outcomes.items()})]
 
 
-def _shares(table_: DecisionTable, one: PolicyOutcome) -> Markup:
+def _figure(
+    title: str, picture: alt.TopLevelMixin | None, names: Iterable[str], *, note: str = "", kind: str = ""
+) -> Markup:  # fmt: skip
+    return charts.figure(title, picture, note=note, kind=kind, names=[(name, name) for name in names], known=POLICIES)
+
+
+def _choices(head: str, chosen: Mapping[str, Sequence[tuple[str, str]]]) -> Markup:
+    """A table a policy, to be opened: when or how often, and what it chose."""
+    opened = (
+        blocks.details(name, table([head, "choice"], [[when, Cell(text=what, classes="text")] for when, what in rows]))
+        for name, rows in chosen.items()
+    )
+    return section("What each chose", *opened)
+
+
+def _shares(decisions: DecisionTable, one: PolicyOutcome) -> list[tuple[str, str]]:
     actions, counts = np.unique(one.action, return_counts=True)
-    return table(["share", "choice"], [
-        [f"{100 * counts[i] / len(one.action):.1f} %", Cell(text=table_.name(int(actions[i])), classes="text")]
+    return [
+        (f"{100 * counts[i] / len(one.action):.1f} %", decisions.name(int(actions[i])))
         for i in np.argsort(-counts, kind="stable")
-    ])  # fmt: skip
+    ]
 
 
 def _results(rows: Sequence[PolicyRow], names: Sequence[str]) -> Markup:
@@ -138,7 +138,3 @@ def _results(rows: Sequence[PolicyRow], names: Sequence[str]) -> Markup:
         ]
         for row in rows
     ])  # fmt: skip
-
-
-def _capital(title: str) -> str:
-    return title[0].upper() + title[1:]

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from modeltree.render import ms_text
 from modeltree.tree import ExitFork, ModelTree
+from modeltree.tree.render import ms_text
 from nas.names import METHOD_TABLE, STRATEGIES, phrase
-from nas.results.summary import Exact, MethodRow, Summary, read_summary
+from nas.results.summary import Exact, MethodRow, Summary, Unforked, read_summary
 
 TIE_REWARD = 0.5
 """Rewards (of 400) closer than this count as equal: less than a millisecond, or a quarter point of accuracy."""
@@ -31,21 +31,21 @@ def verdict(summary: Mapping[str, Any], tree: ModelTree | None = None) -> list[s
 
 def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
     """`verdict` of a summary that is already checked."""
-    found = {
+    by_name = {
         name: method
         for name in STRATEGIES
         if (method := summary.method(name)) is not None and math.isfinite(method.reward)
     }
-    if not found:
+    if not by_name:
         return ["No method was compared, so there is no verdict.", _origin(summary)]
     best = best_choice(summary)
     assert best is not None
     sentences = [
         _measure(summary),
-        _headline(best, found, summary, tree),
-        _caveats(best, found),
-        _energy(found.get("tree", best), summary),
-        _price(found.get("tree", best), found),
+        _headline(best, by_name, summary, tree),
+        _caveats(best, by_name),
+        _energy(by_name.get("tree", best), summary),
+        _price(by_name.get("tree", best), by_name, summary.unforked),
         _search(summary.exact, summary),
     ]
     return [sentence for sentence in (*sentences, _origin(summary)) if sentence]
@@ -59,7 +59,7 @@ def best_choice(summary: Summary) -> MethodRow | None:
     return next((method for method in usable if method.reward >= top - TIE_REWARD), None)
 
 
-def _headline(best: MethodRow, found: Mapping[str, MethodRow], summary: Summary, tree: ModelTree | None) -> str:
+def _headline(best: MethodRow, by_name: Mapping[str, MethodRow], summary: Summary, tree: ModelTree | None) -> str:
     worth = f"{ms_text(best.latency_ms)} at {best.accuracy:.1f} % accuracy (reward {best.reward:.1f})"
     match best.method:
         case "device_only":
@@ -71,23 +71,36 @@ def _headline(best: MethodRow, found: Mapping[str, MethodRow], summary: Summary,
         case "surgery":
             return f"Cutting the network without compressing it (surgery) is the best choice: {worth}."
         case "branch":
-            return _tie_or_win(best, found.get("tree"), summary, worth, tree)
+            return _tie_or_win(best, by_name.get("tree"), summary, worth, tree)
     return f"The model tree is the best choice: {worth}{_without_split(tree)}."
 
 
 def _tie_or_win(
-    branch: MethodRow, found: MethodRow | None, summary: Summary, worth: str, tree: ModelTree | None
+    branch: MethodRow, rival: MethodRow | None, summary: Summary, worth: str, tree: ModelTree | None
 ) -> str:  # fmt: skip
-    if found is None or found.reward < branch.reward - TIE_REWARD:
+    if rival is None or rival.reward < branch.reward - TIE_REWARD:
         return f"The branch, chosen once at the start, is the best choice: {worth}."
     if tree is not None and all(node.handover is None for node in tree.nodes):
         return f"Splitting does not help here: a compressed network that stays on the device is best, {worth}."
+    if _forking_pays(branch, summary):
+        return (
+            f"Forking by the state of the link pays: {worth}. Once, before the first block, is enough, so that the "
+            "branch, chosen at the start of every inference, does as well as the tree."
+        )
     levels = summary.scenario.bandwidth_mbps
     if levels and max(levels) < STEADY_RATIO * min(levels):
         why = f"the link hardly varies ({min(levels):.3g} to {max(levels):.3g} Mbit/s)"
     else:
         why = "changing its mind under way gains nothing on this link"
     return f"The tree only ties with the branch, as {why}: a branch chosen once at the start is enough, {worth}."
+
+
+def _forking_pays(forking: MethodRow, summary: Summary) -> bool:
+    """Whether a method is predicted to be worth more than any single path."""
+    single, states = summary.unforked, summary.link_states or []
+    if single is None or len({state.leaf for state in states}) < 2 or forking.predicted_reward is None:
+        return False
+    return forking.predicted_reward > single.reward + TIE_REWARD
 
 
 def _without_split(tree: ModelTree | None) -> str:
@@ -113,15 +126,15 @@ def _energy(tree: MethodRow, summary: Summary) -> str:
     return f"An inference takes {taken:.3g} mJ on average, more than the {limit:g} mJ that were allowed."
 
 
-def _caveats(best: MethodRow, found: Mapping[str, MethodRow]) -> str:
+def _caveats(best: MethodRow, by_name: Mapping[str, MethodRow]) -> str:
     """What the headline leaves out: a JPEG that beats the tree, another order along the trace."""
     said = []
-    tree, jpeg = found.get("tree"), found.get("cloud_jpeg")
+    tree, jpeg = by_name.get("tree"), by_name.get("cloud_jpeg")
     if tree and jpeg and best.method not in ("cloud_jpeg", "tree") and jpeg.reward > tree.reward + TIE_REWARD:
         said.append(f"sending a JPEG to the cloud also beats the tree (reward {jpeg.reward:.1f} to {tree.reward:.1f})")
     if tree and best.reward > tree.reward + TIE_REWARD:
         said.append(f"the tree reaches {ms_text(tree.latency_ms)} at {tree.accuracy:.1f} % (reward {tree.reward:.1f})")
-    along = {name: method.along_trace for name, method in found.items() if method.along_trace is not None}
+    along = {name: method.along_trace for name, method in by_name.items() if method.along_trace is not None}
     if best.method in along:
         ahead = max(along, key=lambda name: along[name].reward)
         lead = along[ahead].reward - along[best.method].reward
@@ -130,15 +143,20 @@ def _caveats(best: MethodRow, found: Mapping[str, MethodRow]) -> str:
     return _sentence(said)
 
 
-def _price(subject: MethodRow, found: Mapping[str, MethodRow]) -> str:
-    """How much faster and less accurate a method is than the ones a reader would try first."""
-    others = [found[name] for name in ("device_only", "surgery", "cloud_jpeg") if name in found]
-    others = [other for other in others if other.method != subject.method]
+def _price(subject: MethodRow, by_name: Mapping[str, MethodRow], single: Unforked | None) -> str:
+    """How much faster and less accurate a method is than the ones a reader would try first, and than the best path that
+    is the same whatever the link is like."""
+    others: list[tuple[str, MethodRow | Unforked]] = [
+        (f"{phrase(name)} ({ms_text(by_name[name].latency_ms)})", by_name[name])
+        for name in ("device_only", "surgery", "cloud_jpeg")
+        if name in by_name and name != subject.method
+    ]
+    if single is not None:
+        others.append((f"the best path without forks ({ms_text(single.latency_ms)}: {single.path})", single))
     parts: list[str] = []
-    for other in others:
+    for known, other in others:
         who = "" if parts else f"{phrase(subject.method)} has "
-        name = f"{phrase(other.method)} ({ms_text(other.latency_ms)})"
-        parts.append(f"compared with {name}, {who}{_against(subject, other)}")
+        parts.append(f"compared with {known}, {who}{_against(subject, other)}")
     return _sentence(parts)
 
 
@@ -148,7 +166,7 @@ def _sentence(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _against(subject: MethodRow, other: MethodRow) -> str:
+def _against(subject: MethodRow, other: MethodRow | Unforked) -> str:
     ratio = subject.latency_ms / other.latency_ms if other.latency_ms > 0 else math.nan
     if not math.isfinite(ratio):
         time = f"{ms_text(subject.latency_ms)} against {ms_text(other.latency_ms)}"

@@ -118,7 +118,7 @@ def prepare(
     if config.metric is not None:
         own_metric(config.metric, outputs, from_base=True)  # before anything is trained
     if outputs and config.exits != "none":
-        raise ConfigError("early exits answer with classes: leave --exits out for a network of another task")
+        raise ConfigError("exits answer with classes: leave --exits out for a network of another task")
     if config.weights is None and outputs:
         raise ConfigError(
             f"{config.base} gives {', '.join(f'{one.name} {list(one.shape)}' for one in outputs)}, which nas cannot "

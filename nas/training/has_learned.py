@@ -62,14 +62,14 @@ def doubt(labels: np.ndarray) -> float:
 def _answers(model: nn.Module, dataset: Dataset, images: ImageSet, chosen: np.ndarray) -> np.ndarray:
     """The class (n,) that a network in eval mode gives each chosen image."""
     judged = copy.deepcopy(model).eval()
-    found = []
+    classes = []
     with torch.no_grad():
         for start in range(0, len(chosen), _BATCH):
             part = np.asarray(images.images[chosen[start : start + _BATCH]])
             logits = judged(dataset.normalise(part))
             _check(logits, (len(part), len(dataset.classes)))
-            found.append(logits.argmax(1).numpy())
-    return np.concatenate(found)
+            classes.append(logits.argmax(1).numpy())
+    return np.concatenate(classes)
 
 
 def _check(logits: object, shape: tuple[int, int]) -> None:

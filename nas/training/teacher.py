@@ -21,7 +21,7 @@ _WAYS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
+class DistillationSet:
     """Images, cropped and mirrored in two fixed ways each, and the base network's logits for them.
 
     chosen : which training images. logits : (ways, len(chosen), classes), or of what else the network answers.
@@ -41,15 +41,15 @@ class Lessons:
         return self.prepared.outputs
 
     def take(self, positions: np.ndarray, way: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images (n, c, h, w) and answers (n, ...) of some lessons; positions : (n,)."""
+        """Normalised images (n, c, h, w) and answers (n, ...) of some examples; positions : (n,)."""
         images = _images(self.prepared, self.chosen[positions], way, self.seed)
         return images, torch.from_numpy(np.ascontiguousarray(self.logits[way, positions]))
 
 
-def lessons(
+def distillation_set(
     prepared: Prepared, folder: Path, seed: int, progress: Progress, most: int = _MOST
-) -> Lessons:  # fmt: skip
-    """The lessons of a base network, from `folder` if an earlier search left them there.
+) -> DistillationSet:  # fmt: skip
+    """The distillation set of a base network, from `folder` if an earlier search left it there.
 
     At most `most` training images, each in two ways; the network runs over them once.
 
@@ -64,7 +64,7 @@ def lessons(
     shape = (_WAYS, len(chosen), *prepared.answer_shape)
     known = _read(path, shape)
     if known is not None:
-        return Lessons(prepared=prepared, chosen=chosen, logits=known, seed=seed)
+        return DistillationSet(prepared=prepared, chosen=chosen, logits=known, seed=seed)
     answers = np.empty(shape, dtype=np.float32)
     total, done, at_once = _WAYS * len(chosen), 0, images_at_once(prepared.network.spec)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def lessons(
         )
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.save(file, answers)
-    return Lessons(prepared=prepared, chosen=chosen, logits=answers, seed=seed)
+    return DistillationSet(prepared=prepared, chosen=chosen, logits=answers, seed=seed)
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from modeltree.errors import ConfigError
 from modeltree.image_codes import BASELINE
 from nas.config import SearchConfig
 from nas.jobs.progress import Progress
+from nas.names import UNFORKED
 from nas.treesearch.evaluator import Evaluator, PathOutcome, PlanPath
 from nas.treesearch.exact import solve
 from nas.treesearch.problem import KEEP, Outcome, Plan, Problem, TreePlan
@@ -89,12 +90,12 @@ def run_branch(
             space.problem, evaluator, _settings(config, episodes), seed=config.seed + k,
             boosted=[_surgery_plan(spaces, k)],
         )  # fmt: skip
-        found = _ran(search, progress, f"branch {k + 1} of {len(spaces.branches)}")
-        plan = found.plans[0]
+        result = _ran(search, progress, f"branch {k + 1} of {len(spaces.branches)}")
+        plan = result.plans[0]
         assert plan is not None
         plans.append(plan)
         evaluations += evaluator.evaluations
-        curve += [step._replace(episodes=step.episodes + k * episodes) for step in found.curve]
+        curve += [step._replace(episodes=step.episodes + k * episodes) for step in result.curve]
     tree = branch_as_tree(spaces.tree.problem, spaces.branches[0].problem, plans)
     return _result(spaces, "branch", tree, evaluations, time.perf_counter() - began, curve, oracle)
 
@@ -119,14 +120,14 @@ def run_tree(
         evaluator = _evaluator(space, config, oracle)
         evaluator.evaluations = evaluations
         search = Reinforce(space.problem, evaluator, settings, seed=config.seed, boosted=start)
-        found = _ran(search, progress, name)
+        run = _ran(search, progress, name)
         evaluations = evaluator.evaluations
-        if found.outcome.energy_mj <= space.problem.energy_limit_mj:
+        if run.outcome.energy_mj <= space.problem.energy_limit_mj:
             break
         space = priced(space, _DEARER * space.problem.energy_worth, space.problem.energy_limit_mj)
-    curve = [step._replace(episodes=step.episodes + spent) for step in found.curve]
+    curve = [step._replace(episodes=step.episodes + spent) for step in run.curve]
     seconds = time.perf_counter() - began + (branch.seconds if boosted and branch is not None else 0.0)
-    return _result(spaces, name, found.plans, evaluations, seconds, curve, oracle)
+    return _result(spaces, name, run.plans, evaluations, seconds, curve, oracle)
 
 
 def run_tabular(spaces: SearchSpaces, config: SearchConfig, method: str, evaluations: int) -> MethodResult:
@@ -135,9 +136,9 @@ def run_tabular(spaces: SearchSpaces, config: SearchConfig, method: str, evaluat
     evaluator = Evaluator(spaces.tree.problem, pool=config.pool)
     rng = np.random.default_rng([config.seed, sum(map(ord, method))])
     search = random_search if method == "random" else egreedy_search
-    found = search(spaces.tree.problem, evaluator, evaluations=max(1, evaluations), rng=rng)
+    best = search(spaces.tree.problem, evaluator, evaluations=max(1, evaluations), rng=rng)
     seconds = time.perf_counter() - began
-    return _result(spaces, method, found.plans, evaluator.evaluations, seconds, found.curve)
+    return _result(spaces, method, best.plans, evaluator.evaluations, seconds, best.curve)
 
 
 def run_exact(spaces: SearchSpaces) -> dict[str, Any]:
@@ -146,6 +147,16 @@ def run_exact(spaces: SearchSpaces) -> dict[str, Any]:
     best = solve(spaces.tree.problem)
     outcome = Evaluator(spaces.tree.problem.unpriced, accuracy=spaces.tree.predict).tree(best.plans).outcome
     return {**outcome._asdict(), "valued": best.outcome.reward, "seconds": time.perf_counter() - began}
+
+
+def run_unforked(spaces: SearchSpaces) -> MethodResult:
+    """The true optimum over single paths, taken whatever the link is like: what forking has to beat."""
+    began = time.perf_counter()
+    whole = spaces.unforked.problem
+    plan = solve(whole).plans[0]
+    assert plan is not None
+    tree = branch_as_tree(spaces.tree.problem, whole, [plan] * len(spaces.branches))
+    return _result(spaces, UNFORKED, tree, 0, time.perf_counter() - began)
 
 
 def reward_of(problem: Problem, plans: TreePlan, seen: Mapping[PlanPath, PathOutcome]) -> Outcome:

@@ -204,16 +204,16 @@ class Reinforce:
 
     def _advantages(self, rewards: np.ndarray) -> np.ndarray:
         """(reward - baseline) per node, in units of the rewards' usual spread; the averages move on."""
-        seen = ~np.all(np.isnan(rewards), axis=0)
-        mean = np.nanmean(rewards[:, seen], axis=0)
-        fresh = seen & np.isnan(self.baseline)
+        met = ~np.all(np.isnan(rewards), axis=0)
+        mean = np.nanmean(rewards[:, met], axis=0)
+        fresh = met & np.isnan(self.baseline)
         self.baseline[fresh] = np.nanmean(rewards[:, fresh], axis=0) if fresh.any() else []
         difference = rewards - self.baseline
-        size = np.nanmean(np.abs(difference[:, seen]), axis=0)
-        self.spread[seen & np.isnan(self.spread)] = size[np.isnan(self.spread[seen])]
+        size = np.nanmean(np.abs(difference[:, met]), axis=0)
+        self.spread[met & np.isnan(self.spread)] = size[np.isnan(self.spread[met])]
         decay = self.config.baseline_decay
-        self.baseline[seen] = decay * self.baseline[seen] + (1 - decay) * mean
-        self.spread[seen] = decay * self.spread[seen] + (1 - decay) * size
+        self.baseline[met] = decay * self.baseline[met] + (1 - decay) * mean
+        self.spread[met] = decay * self.spread[met] + (1 - decay) * size
         return np.clip(difference / np.maximum(self.spread, 1e-3), -3.0, 3.0)
 
     def _remember(self, plans: TreePlan, outcome: Outcome) -> None:

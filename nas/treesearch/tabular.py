@@ -47,7 +47,7 @@ def _play(
 ) -> BestTree:  # fmt: skip
     shape = problem.shape
     feasible = [[block.feasible(p) for p in range(block.places + 1)] for block in problem.blocks]
-    found: BestTree | None = None
+    best: BestTree | None = None
     curve: list[Step] = []
     episodes = 0
     limit = 20 * evaluations + 1000  # a small space runs out of new models
@@ -75,11 +75,11 @@ def _play(
                 for i, option in enumerate(plan.options):
                     learn((node, plan.partition, i), option, reward)
         episodes += 1
-        if found is None or problem.rank(evaluated.outcome) > problem.rank(found.outcome):
-            found = BestTree(plans=plans, outcome=evaluated.outcome)
+        if best is None or problem.rank(evaluated.outcome) > problem.rank(best.outcome):
+            best = BestTree(plans=plans, outcome=evaluated.outcome)
         if episodes % 10 == 0 or evaluator.evaluations >= evaluations:
-            step = Step(episodes, evaluator.evaluations, found.outcome.reward, evaluated.outcome.reward, 0.0, 0.0)
+            step = Step(episodes, evaluator.evaluations, best.outcome.reward, evaluated.outcome.reward, 0.0, 0.0)
             curve.append(step)
-    assert found is not None
-    found.curve = curve
-    return found
+    assert best is not None
+    best.curve = curve
+    return best

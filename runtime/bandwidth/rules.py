@@ -124,14 +124,14 @@ class Kalman:
         self._log, self._variance, self._last_s = 0.0, math.inf, 0.0
 
     def add(self, sample: Sample) -> None:
-        seen, noise = math.log(sample.mbps), self._noise / max(sample.weight, 1e-3)
+        reading, noise = math.log(sample.mbps), self._noise / max(sample.weight, 1e-3)
         if self._variance == math.inf:
-            self._log, self._variance = seen, noise
+            self._log, self._variance = reading, noise
         else:
             before = self._variance + self._walk_per_s * max(0.0, sample.time_s - self._last_s)
             most = 3 * math.sqrt(before + noise)
             gain = before / (before + noise)
-            self._log += gain * min(most, max(-most, seen - self._log))
+            self._log += gain * min(most, max(-most, reading - self._log))
             self._variance = (1 - gain) * before
         self._last_s = sample.time_s
 
@@ -158,9 +158,9 @@ class Adaptive:
         self._mbps = 0.0
 
     def add(self, sample: Sample) -> None:
-        seen = math.log(sample.mbps)
+        reading = math.log(sample.mbps)
         for i, forecast in enumerate(self._forecasts):
-            loss = min(self.MOST_LOSS, abs(seen - forecast))
+            loss = min(self.MOST_LOSS, abs(reading - forecast))
             self._losses[i] = self.FORGETTING * self._losses[i] + sample.weight * loss
         for one in self._rules:
             one.add(sample)

@@ -49,12 +49,12 @@ def matched(types: BandwidthTypes, estimate: Estimate | None, before: Match | No
     """
     if estimate is None:
         return before or Match(type=0)
-    seen = types.match(estimate.mbps)
+    kind = types.match(estimate.mbps)
     if before is None or before.readings == 0:
-        return Match(type=seen, readings=estimate.readings)
-    if seen == before.type:
-        return Match(type=seen, readings=estimate.readings)
-    way = 1 if seen > before.type else -1
+        return Match(type=kind, readings=estimate.readings)
+    if kind == before.type:
+        return Match(type=kind, readings=estimate.readings)
+    way = 1 if kind > before.type else -1
     factor = math.exp(way * hysteresis.margin * (1 - estimate.confidence))
     clear = types.match(estimate.mbps / factor)
     if (clear - before.type) * way > 0:

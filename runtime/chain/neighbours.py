@@ -72,24 +72,24 @@ class Neighbours:
         """Go by another placement: new members are known from now on, those that are gone are forgotten."""
         with self._lock:
             wanted = {member.name: member for member in placement.members if member.name != self.own_name}
-            gone = [name for name, seen in self._seen.items() if wanted.get(name) != seen.member]
+            gone = [name for name, neighbour in self._seen.items() if wanted.get(name) != neighbour.member]
             closed = [self._seen.pop(name) for name in gone]
             for name, member in wanted.items():
                 if name not in self._seen:
                     breaker = Breaker(self.clock, self.rng, first_s=0.5, longest_s=2.0)
                     self._seen[name] = Neighbour(member=member, transport=self.connect(member), breaker=breaker)
             self.placement = placement
-        for seen in closed:
-            seen.transport.close()
+        for neighbour in closed:
+            neighbour.transport.close()
 
     @property
     def healthy(self) -> frozenset[str]:
         """Members that may be asked now."""
         with self._lock:
-            return frozenset(name for name, seen in self._seen.items() if seen.breaker.closed)
+            return frozenset(name for name, neighbour in self._seen.items() if neighbour.breaker.closed)
 
     @property
-    def seen(self) -> Mapping[str, Neighbour]:
+    def by_name(self) -> Mapping[str, Neighbour]:
         """All of them."""
         with self._lock:
             return dict(self._seen)
@@ -101,33 +101,33 @@ class Neighbours:
 
     def worked(self, name: str) -> None:
         """A member answered."""
-        if (seen := self.seen.get(name)) is not None:
-            seen.breaker.succeeded()
+        if (neighbour := self.by_name.get(name)) is not None:
+            neighbour.breaker.succeeded()
 
     def failed(self, name: str, began_s: float) -> None:
         """A call to a member that began at that time was in vain."""
-        if (seen := self.seen.get(name)) is not None:
-            seen.breaker.failed(began_s)
+        if (neighbour := self.by_name.get(name)) is not None:
+            neighbour.breaker.failed(began_s)
 
     def look(self, name: str) -> None:
         """Probe one member; its health and its round trip follow."""
-        seen = self.seen.get(name)
-        if seen is None:
+        neighbour = self.by_name.get(name)
+        if neighbour is None:
             return
         began = self.clock()
         try:
-            ready = seen.transport.ready(PROBE_TIMEOUT_S)
+            ready = neighbour.transport.ready(PROBE_TIMEOUT_S)
         except TransportError:
             ready = False
         if ready:
-            seen.rtt_ms = (self.clock() - began) * 1e3
-            seen.breaker.succeeded()
+            neighbour.rtt_ms = (self.clock() - began) * 1e3
+            neighbour.breaker.succeeded()
         else:
-            seen.breaker.failed(began)
+            neighbour.breaker.failed(began)
 
     def _look(self) -> None:
         while not self._stop.wait(self.every_s):
-            lookers = [threading.Thread(target=self.look, args=(name,), daemon=True) for name in self.seen]
+            lookers = [threading.Thread(target=self.look, args=(name,), daemon=True) for name in self.by_name]
             for looker in lookers:
                 looker.start()
             for looker in lookers:
@@ -138,8 +138,8 @@ class Neighbours:
         self._stop.set()
         if self._looker is not None:
             self._looker.join(2.0)
-        for seen in self.seen.values():
-            seen.transport.close()
+        for neighbour in self.by_name.values():
+            neighbour.transport.close()
 
     def __enter__(self) -> "Neighbours":
         return self

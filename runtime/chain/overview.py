@@ -32,11 +32,12 @@ def overview(placement: Placement, identity: Identity) -> list[dict[str, Any]]:
 def _row(placement: Placement, neighbours: Neighbours, member: Member) -> dict[str, Any]:
     neighbours.look(member.name)  # opens the connection
     neighbours.look(member.name)
-    seen = neighbours.seen[member.name]
-    stages = [] if seen.rtt_ms is None else _held(placement, member.name, seen.transport)
+    neighbour = neighbours.by_name[member.name]
+    stages = [] if neighbour.rtt_ms is None else _held(placement, member.name, neighbour.transport)
     return {
-        "name": member.name, "address": member.address, "stages": stages, "rtt_ms": seen.rtt_ms,
-        "queue_ms": None if seen.rtt_ms is None else _queue_ms(seen.transport), "waiting": _waiting(member.metrics),
+        "name": member.name, "address": member.address, "stages": stages, "rtt_ms": neighbour.rtt_ms,
+        "queue_ms": None if neighbour.rtt_ms is None else _queue_ms(neighbour.transport),
+        "waiting": _waiting(member.metrics),
     }  # fmt: skip
 
 

@@ -135,10 +135,10 @@ def _tensor(array: np.ndarray) -> _Tensor:
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:
-    found = tuple(shape)
-    if not found or min(found) < 1:
-        raise ConfigError(f"shape is {found}: every size must be 1 or more; take it from the manifest")
-    return found
+    sizes = tuple(shape)
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(f"shape is {sizes}: every size must be 1 or more; take it from the manifest")
+    return sizes
 
 
 def _closed(*_: object) -> int:
@@ -151,11 +151,11 @@ def _function(path: Path) -> "tuple[ctypes.CDLL, ctypes._NamedFuncPointer]":
         raise DataError(f"there is no library {path}: check the path")
     try:
         loaded = ctypes.CDLL(str(path.absolute()))
-        found = loaded["__tvm_ffi_run"]
+        run = loaded["__tvm_ffi_run"]
     except (OSError, AttributeError) as error:
         raise FormatError(
             f"{path} cannot be loaded: {error}: use a library made for this machine, with its runtime library"
         ) from error
-    found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
-    found.restype = ctypes.c_int
-    return loaded, found
+    run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
+    run.restype = ctypes.c_int
+    return loaded, run

@@ -152,10 +152,10 @@ class TvmRuntime:
             )
         if getattr(self._here, "threads", None) == threads:
             return
-        found = self._sized_pool(threads) if threads > 1 else 1
-        if found != threads:
+        pooled = self._sized_pool(threads) if threads > 1 else 1
+        if pooled != threads:
             raise ConfigError(
-                f"TVM has {found} threads for this thread of ours, which used it before: {threads} are wanted; "
+                f"TVM has {pooled} threads for this thread of ours, which used it before: {threads} are wanted; "
                 "call from another thread, or set TVM_NUM_THREADS at the start"
             )
         self._set_most(threads)
@@ -210,8 +210,8 @@ def _load(name: str, path: Path | None, hint: str = "pass the one in the bundle"
 
 def _packaged(package: str, name: str) -> Path | None:
     """A library within an installed package, which is not imported."""
-    found = importlib.util.find_spec(package)
-    return Path(found.origin).parent / "lib" / name if found is not None and found.origin else None
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).parent / "lib" / name if spec is not None and spec.origin else None
 
 
 @contextmanager

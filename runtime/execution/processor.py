@@ -54,13 +54,13 @@ def chosen_target(manifest: Manifest, name: str | None = None) -> str:
     if name is not None:
         check_runs_here(manifest, name)
         return name
-    found = [name for name, entry in manifest.targets.items() if not lacking(entry)]
-    if not found:
+    usable = [name for name, entry in manifest.targets.items() if not lacking(entry)]
+    if not usable:
         raise ConfigError(
             f"none of the targets {', '.join(manifest.targets)} runs on this machine ({platform.machine()}): "
             "compile the run with --cloud-target host here, or name one with --target"
         )
-    return min(found, key=lambda name: _rank(name, manifest.targets[name]))
+    return min(usable, key=lambda name: _rank(name, manifest.targets[name]))
 
 
 def check_runs_here(manifest: Manifest, name: str) -> None:

@@ -138,7 +138,7 @@ class ByPolicy:
 
 
 def on_known_links(tree: ModelTree, policy: str | Path = SWITCH) -> Callable[[int | None, float], Node]:
-    """A driver as an emulation asks it (`modeltree.emulate.Choose`): the bandwidth is known, the cloud always asked.
+    """A driver as an emulation asks it (`modeltree.tree.emulate.Choose`): the bandwidth known, the cloud always asked.
 
     Raises
     ------

@@ -29,12 +29,12 @@ class Observer:
         )  # fmt: skip
         return np.stack(columns, -1).astype(np.float32)
 
-    def of(self, seen: Observation) -> np.ndarray:
+    def of(self, observation: Observation) -> np.ndarray:
         """(3,), float32, of what a planner sees."""
-        left_ms = (seen.deadline_ms - seen.device_wait_ms) / self.longest_ms
-        wait_ms = seen.server_wait_ms / self.longest_ms
+        left_ms = (observation.deadline_ms - observation.device_wait_ms) / self.longest_ms
+        wait_ms = observation.server_wait_ms / self.longest_ms
         return np.array(
-            [seen.images / MOST_IMAGES, min(max(left_ms, -1.0), 1.0), min(max(wait_ms, 0.0), 1.0)], np.float32
+            [observation.images / MOST_IMAGES, min(max(left_ms, -1.0), 1.0), min(max(wait_ms, 0.0), 1.0)], np.float32
         )
 
 
@@ -46,6 +46,6 @@ class Learned:
     network: Dense
     longest_ms: float
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """Looks at the paper's state."""
-        return int(self.network(Observer(self.longest_ms).of(seen)).argmax())
+        return int(self.network(Observer(self.longest_ms).of(observation)).argmax())

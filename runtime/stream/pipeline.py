@@ -123,7 +123,7 @@ class TaskStream:
             self._jobs.put(job, job.until_s, self._device_s(job, job.action))
         return job.future
 
-    def seen(self, job: Job) -> Observation:
+    def observe(self, job: Job) -> Observation:
         """What a planner sees of a task that has just come."""
         now = self.clock()
         waits_s = max(0.0, self._busy_until_s - now) + self._jobs.before_s(job.until_s) + self._kept.expected_s
@@ -154,12 +154,12 @@ class TaskStream:
         self.close()
 
     def _planned(self, job: Job) -> int:
-        seen = self.seen(job)
+        observation = self.observe(job)
         reason = "no server was named" if self.cloud is None else self.cloud.why_not()
         if reason is not None:
             job.why = f"on the device: {reason}"
-        action = (self.planner if reason is None else self._local).choose(seen)
-        job.foreseen_ms = float(self.system.finish_ms(seen)[action])
+        action = (self.planner if reason is None else self._local).choose(observation)
+        job.foreseen_ms = float(self.system.finish_ms(observation)[action])
         return action
 
     def _device_s(self, job: Job, action: int) -> float:
@@ -233,12 +233,12 @@ class TaskStream:
     def _fell_behind(self, job: Job, done: int) -> bool:
         """Whether a task under way can only be late, and an exit here can be in time from its beginning: then that is
         its action from now on."""
-        seen = self.seen(job)._replace(device_wait_ms=0.0)
+        observation = self.observe(job)._replace(device_wait_ms=0.0)
         spared_ms = ms_from_s(self._device_s(job, job.action)) * done / len(job.images)
         left_ms = ms_from_s(job.until_s - self.clock())
-        if float(self.system.finish_ms(seen)[job.action]) - spared_ms <= left_ms:
+        if float(self.system.finish_ms(observation)[job.action]) - spared_ms <= left_ms:
             return False
-        action = self._local.choose(seen)
+        action = self._local.choose(observation)
         if action in (0, job.action):
             return False
         job.action = action
@@ -251,16 +251,16 @@ class TaskStream:
         before the next such task is due.
         """
         left_ms = ms_from_s(job.until_s - self.clock())
-        seen = self.seen(job)._replace(device_wait_ms=0.0)
+        observation = self.observe(job)._replace(device_wait_ms=0.0)
         if job.retried:
             before_next_ms = ms_from_s(self._kept.wait_s(self.clock()))
-            seen = seen._replace(deadline_ms=min(seen.deadline_ms, before_next_ms))
+            observation = observation._replace(deadline_ms=min(observation.deadline_ms, before_next_ms))
         allowed = self.cloud is not None and not job.retried and self.cloud.why_not() is None
-        finish_ms = self.system.finish_ms(seen)
+        finish_ms = self.system.finish_ms(observation)
         way = self.ways[job.action - 1]
         if finish_ms[job.action] <= left_ms and (allowed or way.handover is None):
             return True
-        action = best_fit(self.system, seen) if allowed else self._local.choose(seen)
+        action = best_fit(self.system, observation) if allowed else self._local.choose(observation)
         job.action = action or (self._quickest(job) if job.retried else 0)
         return bool(job.action)
 
@@ -318,7 +318,7 @@ class TaskStream:
             return
         job.why = f"the server did not answer: {error}"
         busy_ms = ms_from_s(max(0.0, self._busy_until_s - self.clock()))
-        local = self._local.choose(self.seen(job)._replace(device_wait_ms=busy_ms))
+        local = self._local.choose(self.observe(job)._replace(device_wait_ms=busy_ms))
         self._jobs.put(job, job.until_s, self._device_s(job, local), first=True)
 
     def _ask(self) -> None:

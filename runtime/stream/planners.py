@@ -24,9 +24,9 @@ class Greedy:
 
     system: StreamSystem
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """Looks at size and deadline alone."""
-        return best_fit(self.system, seen._replace(device_wait_ms=0.0, server_wait_ms=0.0))
+        return best_fit(self.system, observation._replace(device_wait_ms=0.0, server_wait_ms=0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,9 +38,9 @@ class BestFit:
 
     system: StreamSystem
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """Looks at this task and the queues."""
-        return best_fit(self.system, seen)
+        return best_fit(self.system, observation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +50,7 @@ class Random:
     system: StreamSystem
     rng: np.random.Generator
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """Looks at nothing."""
         return int(self.rng.integers(len(self.system.table)))
 
@@ -67,9 +67,9 @@ class Local:
         allowed[0] = True
         return allowed
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """Looks at this device's queue."""
-        return best_fit(self.system, seen, self._allowed)
+        return best_fit(self.system, observation, self._allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Fixed:
 
     action: int
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """Looks at nothing."""
         return self.action
 
@@ -98,13 +98,13 @@ def fixed(system: StreamSystem, exit: int, cut: int) -> Fixed:
     return Fixed(action=int(found[0]))
 
 
-def best_fit(system: StreamSystem, seen: Observation, allowed: np.ndarray | None = None) -> int:
+def best_fit(system: StreamSystem, observation: Observation, allowed: np.ndarray | None = None) -> int:
     """The action of the highest gain that is in time, of equals the one that is done first; 0 where there is none.
 
     allowed : (actions,), bool.
     """
-    finish_ms = system.finish_ms(seen)
-    fits = finish_ms <= seen.deadline_ms + EPSILON_MS
+    finish_ms = system.finish_ms(observation)
+    fits = finish_ms <= observation.deadline_ms + EPSILON_MS
     if allowed is not None:
         fits &= allowed
     gains = np.where(fits, system.gains, 0.0)

@@ -32,13 +32,13 @@ class Priced:
     device_price: float
     server_price: float
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """Looks at this task, the queues and the prices."""
-        finish_ms = self.system.finish_ms(seen)
-        system, images = self.system, seen.images
+        finish_ms = self.system.finish_ms(observation)
+        system, images = self.system, observation.images
         paid = self.device_price * system.device_ms[images] + self.server_price * system.server_ms[images]
         scores = system.gains - paid - 1e-9 * finish_ms
-        scores = np.where(finish_ms <= seen.deadline_ms + EPSILON_MS, scores, -math.inf)
+        scores = np.where(finish_ms <= observation.deadline_ms + EPSILON_MS, scores, -math.inf)
         return int(scores.argmax())
 
 
@@ -68,33 +68,35 @@ class RollingHorizon:
         self._kept = useful(system)
         self.device_price, self.server_price = _tried(system, arrivals, np.random.default_rng([seed, 12]))
 
-    def choose(self, seen: Observation) -> int:
+    def choose(self, observation: Observation) -> int:
         """The action whose own gain and drawn futures are worth most."""
         system = self.system
-        finish_ms = system.finish_ms(seen)
-        kept = self._kept[finish_ms[self._kept] <= seen.deadline_ms + EPSILON_MS]
+        finish_ms = system.finish_ms(observation)
+        kept = self._kept[finish_ms[self._kept] <= observation.deadline_ms + EPSILON_MS]
         if len(kept) <= 1:  # a deadline that is over already, once its margin is taken off, leaves not even action 0
             return int(kept[0]) if len(kept) else 0
-        values = system.gains[kept] + self._worth(seen, kept, finish_ms[kept])
+        values = system.gains[kept] + self._worth(observation, kept, finish_ms[kept])
         best = values.max()
         return int(kept[np.where(values >= best - 1e-9, finish_ms[kept], np.inf).argmin()])
 
-    def _worth(self, seen: Observation, kept: np.ndarray, finish_ms: np.ndarray) -> np.ndarray:
+    def _worth(self, observation: Observation, kept: np.ndarray, finish_ms: np.ndarray) -> np.ndarray:
         """(actions kept,): mean gain of the futures after each action."""
         system, devices = self.system, self.arrivals.devices
         futures, horizon = self._at_ms.shape
         count = len(kept)
-        others = [*seen.others_ms[: devices - 1], *[0.0] * (devices - 1 - len(seen.others_ms))]
+        others = [*observation.others_ms[: devices - 1], *[0.0] * (devices - 1 - len(observation.others_ms))]
         free = np.empty((count, futures, devices))
-        own = seen.device if seen.device < devices else 0
+        own = observation.device if observation.device < devices else 0
         free[...] = np.insert(np.array(others), own, 0.0)
-        busy = seen.device_wait_ms + system.device_ms[seen.images, kept]
-        free[:, :, own] = np.where(kept > 0, busy, seen.device_wait_ms)[:, None]
-        served = np.where(system.passes[kept], np.maximum(finish_ms, seen.server_wait_ms), seen.server_wait_ms)
+        busy = observation.device_wait_ms + system.device_ms[observation.images, kept]
+        free[:, :, own] = np.where(kept > 0, busy, observation.device_wait_ms)[:, None]
+        served = np.where(
+            system.passes[kept], np.maximum(finish_ms, observation.server_wait_ms), observation.server_wait_ms
+        )
         server = np.repeat(served[:, None], futures, 1)
         gained = np.zeros((count, futures))
         device_ms, server_ms = system.device_ms[:, self._kept], system.server_ms[:, self._kept]
-        link_ms = system.sent_bytes[:, self._kept] / bytes_per_ms(seen.mbps)
+        link_ms = system.sent_bytes[:, self._kept] / bytes_per_ms(observation.mbps)
         gains, passes = system.gains[self._kept], system.passes[self._kept]
         paid = gains - self.device_price * device_ms - self.server_price * server_ms
         rows = np.arange(count)[:, None], np.arange(futures)[None]

@@ -137,8 +137,8 @@ def pack(q: np.ndarray, bits: int) -> tuple[Packing, bytes]:
     planes = _planes(q.reshape(-1), bits)
     deflated = _deflated([_gathered(plane, width, 8 // width, 1) for plane, width in planes])
     least = min(len(deflated), packed_bytes(q.size, bits))
-    if bits <= MODELLED_BITS and (found := modelled(planes[0][0], bits, least)) is not None:
-        return Packing.MODELLED, found
+    if bits <= MODELLED_BITS and (coded := modelled(planes[0][0], bits, least)) is not None:
+        return Packing.MODELLED, coded
     if len(deflated) < packed_bytes(q.size, bits):
         return Packing.DEFLATED, deflated
     packed = (_gathered(plane, width, 8, width).tobytes()[: _ceiling(q.size * width, 8)] for plane, width in planes)
@@ -223,22 +223,22 @@ def _scattered(data: memoryview, width: int, per_group: int, group_bytes: int, c
 
 def _words(data: memoryview, groups: int, group_bytes: int) -> np.ndarray:
     """Groups of bytes, the first highest, as numbers; the last group may be cut short."""
-    found = np.zeros(groups * group_bytes, np.uint8)
-    found[: len(data)] = data
+    padded = np.zeros(groups * group_bytes, np.uint8)
+    padded[: len(data)] = data
     wide = np.zeros((groups, 8), np.uint8)
-    wide[:, 8 - group_bytes :] = found.reshape(groups, group_bytes)
+    wide[:, 8 - group_bytes :] = padded.reshape(groups, group_bytes)
     return wide.view(">u8")[:, 0].astype(np.uint64)
 
 
 def _deflated(planes: list[np.ndarray]) -> bytes:
     """One raw deflate stream over all planes, each in blocks of its own and so with Huffman tables of its own."""
     stream = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, 8, zlib.Z_HUFFMAN_ONLY)
-    found = []
+    parts = []
     for i, plane in enumerate(planes):
         if i:
-            found.append(stream.flush(zlib.Z_BLOCK))
-        found.append(stream.compress(np.ascontiguousarray(plane).data))
-    return b"".join([*found, stream.flush()])
+            parts.append(stream.flush(zlib.Z_BLOCK))
+        parts.append(stream.compress(np.ascontiguousarray(plane).data))
+    return b"".join([*parts, stream.flush()])
 
 
 def _inflated(payload: memoryview, size: int) -> bytes:

@@ -59,8 +59,8 @@ def modelled(q: np.ndarray, bits: int, most: int) -> bytes | None:
     share = min(SHARES - 1, others.size * SHARES // q.size)
     front = _written(np.packbits(mask), mask_table(share))
     back = _written(others, distance_table(decay, bits))
-    found = b"".join([bytes((centre, share, decay)), front, back[::-1]])
-    return found if len(found) < most else None
+    packed = b"".join([bytes((centre, share, decay)), front, back[::-1]])
+    return packed if len(packed) < most else None
 
 
 def unmodelled(payload: memoryview, bits: int, count: int) -> np.ndarray:
@@ -163,9 +163,9 @@ def _lengths(weights: list[int], most: int = _MOST_BITS) -> list[int]:
             first, second = heapq.heappop(heap), heapq.heappop(heap)
             parents[first[1]] = parents[second[1]] = made
             heapq.heappush(heap, (first[0] + second[0], made))
-        found = [_depth(symbol, parents) if weight else 0 for symbol, weight in enumerate(weights)]
-        if max(found) <= most:
-            return found
+        depths = [_depth(symbol, parents) if weight else 0 for symbol, weight in enumerate(weights)]
+        if max(depths) <= most:
+            return depths
         weights = [(weight + 1) // 2 for weight in weights]
 
 
@@ -220,20 +220,20 @@ def _written(symbols: np.ndarray, table: Table) -> bytes:
     starts = ends - lengths
     # each word lies in the 16 bits where it starts and the 16 behind; no two share a bit, so that a sum is an or
     sums = np.bincount(starts >> 4, words.astype(np.uint64) << (starts & 15).astype(np.uint64)).astype(np.uint64)
-    found = np.zeros(sums.size + 1, np.uint64)
-    found[:-1] = sums & np.uint64(0xFFFF)
-    found[1:] += sums >> np.uint64(16)
-    return found.astype("<u2").tobytes()[: -(-int(ends[-1]) // 8)]
+    halves = np.zeros(sums.size + 1, np.uint64)
+    halves[:-1] = sums & np.uint64(0xFFFF)
+    halves[1:] += sums >> np.uint64(16)
+    return halves.astype("<u2").tobytes()[: -(-int(ends[-1]) // 8)]
 
 
 def _read(data: bytes, table: Table, count: int) -> np.ndarray:
     """So many symbols from the front of `data`, (count,), uint8."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        found = stream.decompress(table.head + data, count + table.skipped) if count else b""
+        unpacked = stream.decompress(table.head + data, count + table.skipped) if count else b""
     except zlib.error as error:
         raise ValueError(f"holds no codes of its model ({error})") from error
-    symbols = np.frombuffer(found, np.uint8)[table.skipped :]
+    symbols = np.frombuffer(unpacked, np.uint8)[table.skipped :]
     if symbols.size != count:
         raise ValueError(f"holds {symbols.size} symbols where {count} must be")
     return symbols

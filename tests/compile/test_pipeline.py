@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from operators import CASES, Of
+from operator_cases import Of
+from operators import CASES
 from stage_programs import TARGET
 from torch import nn
 

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
-from operators import conv
+from operator_cases import conv
 from stage_programs import fused_from, planned_from
 
 from compile.targets import TARGETS, host

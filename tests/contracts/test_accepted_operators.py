@@ -9,19 +9,16 @@ import torch
 import tvm
 import tvm_ffi
 from accepted import SHAPE, Together, groups
+from short_target import SHORT
 from torch import nn
 from truths import TruthProgram
 
 import compile.pipeline as pipeline
 from compile.graph.core_form import core_form
 from compile.pipeline import compile_block
-from compile.targets import Target, host
+from compile.targets import host
 from transforms import export
 
-SHORT = Target(
-    name="x86-64-v2", description="as short as ARM's vectors", triple="x86_64-unknown-linux-gnu", cpu="x86-64-v2",
-    vector_bits=128, registers=16, threads=2,
-)  # fmt: skip
 GROUPS = groups()
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="targets of x86 code: run it on an x86-64 machine"),

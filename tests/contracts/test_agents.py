@@ -32,12 +32,7 @@ every_agent = pytest.mark.parametrize("name", AGENTS)
 every_policy = pytest.mark.parametrize("name", [*RULES, *AGENTS])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @functools.cache

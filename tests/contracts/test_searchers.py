@@ -16,12 +16,7 @@ WHOLE = Size(levels=1, types=1, units=5, options=2)
 EVALUATIONS = 120
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Recording(Evaluator):

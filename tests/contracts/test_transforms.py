@@ -33,12 +33,7 @@ SEEING = ("prune", "gap", "low_rank", "inner", "heads")
 """Techniques that start from samples."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_table_knows_every_technique_and_every_rate():

@@ -17,13 +17,7 @@ from modeltree.errors import NotApplicable
 from transforms import TECHNIQUES, Unit, analyse, export
 from transforms.techniques.ksvd import SparseLinear
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def assert_exact(name: str, unit: Unit, rate: float, *, nonnegative: bool = True) -> None:

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import pytest
 from forked_run import FAST_MBPS, SLOW_MBPS, compiled
+from needed_namespaces import need_namespaces
 
-from modeltree.errors import ConfigError
 from modeltree.link.traces import Trace, read_trace, write_trace
 from modeltree.manifest import MANIFEST_NAME, decode_manifest, encode_manifest
 from modeltree.met import read_met
@@ -23,7 +23,6 @@ from nas.cli import main
 from nas.field.config import FieldConfig
 from nas.field.play import play_, prepared
 from nas.field.record import decode_field
-from runtime.link import NamespaceLink
 
 STEPS_S, END_S, EVERY_MS = (0.0, 2.5, 9.5), 14.0, 100.0
 COUNT = int(END_S * 1e3 / EVERY_MS)
@@ -145,13 +144,7 @@ def test_interleaved_methods_play_the_same_moments_of_the_trace_each_on_a_link_o
 @pytest.mark.netns
 @pytest.mark.slow
 def test_over_namespaces_the_path_follows_the_link(folder, tmp_path, monkeypatch):
-    if os.geteuid() != 0 or not shutil.which("tc"):
-        pytest.skip("network namespaces need root and iproute2: apt-get install iproute2, run as root")
-    try:
-        with NamespaceLink():
-            pass
-    except ConfigError as error:
-        pytest.skip(str(error))
+    need_namespaces()
     for left in (2, 1, 0):  # where both processors are taken, about one run in three misses the second step
         record = play(folder, tmp_path / f"out{left}", "--link", "namespaces", monkeypatch=monkeypatch)
         try:

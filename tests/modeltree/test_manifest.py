@@ -7,6 +7,7 @@ import pytest
 from bundles import FIRST, FROM_FOUR, FROM_IMAGE, SECOND, manifest, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_changes import both, setting
 
 from modeltree.errors import FormatError, NasError
 from modeltree.manifest import (
@@ -30,23 +31,6 @@ def spoilt(change):
     plain = json.loads(DATA)
     change(plain)
     return json.dumps(plain).encode()
-
-
-def setting(*path, value):
-    def change(plain):
-        for key in path[:-1]:
-            plain = plain[key]
-        plain[path[-1]] = value
-
-    return change
-
-
-def both(*changes):
-    def change(plain):
-        for each in changes:
-            each(plain)
-
-    return change
 
 
 def dropping(*path):

@@ -9,8 +9,8 @@ from trees import forked_tree
 
 from modeltree.errors import FormatError
 from modeltree.outputs import Output, taken_apart
-from modeltree.render import render_text
 from modeltree.tree import decode_tree, encode_tree
+from modeltree.tree.render import render_text
 
 TREE = forked_tree()
 OUTPUTS = (Output(name="mask", shape=(2, 4, 4), kind="pixels"), Output(name="box", shape=(4,)))

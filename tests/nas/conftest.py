@@ -1,4 +1,4 @@
-"""Calling `nas` in this process."""
+"""Calling `nas` in this process, and torch in one thread."""
 
 import sys
 
@@ -17,7 +17,18 @@ def nas(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
-        return ended.value.code or 0, told.out, told.err.splitlines()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err.splitlines()
 
     return call
+
+
+@pytest.fixture
+def one_thread():
+    """Torch computes in one thread: the networks are tiny, and the machine is shared."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -80,9 +80,9 @@ class Answers:
 
 def test_a_part_trained_to_be_coded_keeps_more_answers_at_one_bit(network):
     before = {name: value.clone() for name, value in network.graph.state_dict().items()}
-    taught = Answers(network)
-    front = coding_aware(network, 1, 1, taught, steps=400, lr=3e-3)
-    judged = [(taught.images, taught.logits[0].argmax(1).numpy())]
+    examples = Answers(network)
+    front = coding_aware(network, 1, 1, examples, steps=400, lr=3e-3)
+    judged = [(examples.images, examples.logits[0].argmax(1).numpy())]
     plain, tuned = (
         next(coded_table(network, judged, places=[1], bits=[1], fronts=fronts)) for fronts in ({}, {(1, 1): front})
     )

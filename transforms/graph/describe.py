@@ -50,15 +50,15 @@ def module_specs(module: nn.Module, in_shape: tuple[int, ...]) -> list[LayerSpec
     in_shape : per image, without the batch. A copy of the module runs once, on zeros.
     """
     module = _private(module)
-    found: list[LayerSpec] = []
+    specs: list[LayerSpec] = []
     for part in list(module.modules()):
         if isinstance(part, fx.GraphModule):
-            part.forward = _CallSpecs(part, found).run
+            part.forward = _CallSpecs(part, specs).run
         elif not any(True for _ in part.children()) and not isinstance(part, _FREE_MODULES):
-            part.register_forward_hook(lambda m, _, out: found.append(layer_spec(m, _one_image(out))))
+            part.register_forward_hook(lambda m, _, out: specs.append(layer_spec(m, _one_image(out))))
     with torch.no_grad():
         module.eval()(torch.zeros(1, *in_shape))
-    return found
+    return specs
 
 
 def _one_image(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -75,9 +75,9 @@ def _private(module: nn.Module) -> nn.Module:
 class _CallSpecs(fx.Interpreter):
     """Runs a graph and notes what its calls cost; its submodules have hooks of their own."""
 
-    def __init__(self, module: fx.GraphModule, found: list[LayerSpec]) -> None:
+    def __init__(self, module: fx.GraphModule, specs: list[LayerSpec]) -> None:
         super().__init__(module)
-        self.found = found
+        self.found = specs
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The call's value, its description noted if it is a tensor."""

@@ -19,6 +19,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from modeltree.errors import GraphError
 
 aten = torch.ops.aten
+_FILLED: dict[Any, float | None] = {
+    aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0, aten.new_empty.default: 0.0, aten.new_full.default: None,
+    aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.empty_like.default: 0.0,
+    aten.full_like.default: None,
+}  # fmt: skip
+"""Tensors made after another one's kind, and what fills them (None: a number that the call is told)."""
 _BATCH = 2  # a batch of one would be specialised by torch.export
 
 
@@ -157,11 +163,29 @@ class _Lifting:
         elif node.op == "get_attr":
             self.constants[node] = _own(operator.attrgetter(str(node.target))(self.exported))
         elif node.op == "call_function" and all(n in self.constants for n in node.all_input_nodes):
+            self._check_unused(node)
             self.constants[node] = _evaluated(node, self.constants)
+        elif (filled := _filled(node)) is not None:
+            self.constants[node] = filled
         elif node.op == "placeholder" or (node.op == "call_function" and (node.users or _is_mutating(node))):
             self.copies[node] = self._copy(node)
             self.copies[node].meta["val"] = node.meta.get("val")
         # what is left has no users: torch.export's input guards and assertions
+
+    def _check_unused(self, node: fx.Node) -> None:
+        """No constant is changed in place after a call has read it: both would see what it is at the end.
+
+        Raises
+        ------
+        GraphError : one is.
+        """
+        if not _is_mutating(node):
+            return
+        memory = self.constants[node.args[0]].untyped_storage().data_ptr()  # type: ignore[index]
+        for read in self.copies:
+            value = self.constants.get(read)
+            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() == memory:
+                raise GraphError(f"{node.name} changes {read.name} in place after it was read: write it before")
 
     def _result(self, node: fx.Node) -> fx.Node:
         results = node.args[0]
@@ -219,6 +243,18 @@ def _evaluated(node: fx.Node, constants: dict[fx.Node, Any]) -> Any:
     kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: constants[n])
     with torch.no_grad():
         return target(*args, **kwargs)
+
+
+def _filled(node: fx.Node) -> torch.Tensor | None:
+    """What a call makes that takes only the kind of its input (`x.new_zeros(3)`), where its shape is known."""
+    if node.target not in _FILLED:
+        return None
+    value, made = _FILLED[node.target], node.meta["val"]
+    if value is None:
+        value = node.args[-1] if len(node.args) > 1 else node.kwargs.get("fill_value")  # type: ignore[assignment]
+    if not isinstance(value, (int, float)) or any(isinstance(side, torch.SymInt) for side in made.shape):
+        return None
+    return torch.full(made.shape, value, dtype=made.dtype)
 
 
 def _is_mutating(node: fx.Node) -> bool:

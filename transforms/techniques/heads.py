@@ -15,8 +15,8 @@ from modeltree.errors import NotApplicable
 from transforms.graph.bodies import ATTENTION, Body
 from transforms.graph.lifting import aten
 from transforms.graph.network import Unit
-from transforms.techniques.refitting import layer_inputs, refit_
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of
+from transforms.techniques.least_squares import bias_of, layer_inputs, refit_, watched
+from transforms.techniques.technique import Samples, Technique, Variant
 
 _TOLERANCE = 1e-4
 _ATTENDS = aten.scaled_dot_product_attention.default
@@ -93,10 +93,8 @@ class HeadPruning(Technique):
 
 def _inside(attention: Attention, x: torch.Tensor) -> torch.Tensor:
     """What the projection reads."""
-    reads: list[torch.Tensor] = []
-    hook = attention.proj.register_forward_pre_hook(lambda _, args: reads.append(args[0]))
-    attention(x)
-    hook.remove()
+    with watched(attention.proj) as reads:
+        attention(x)
     return reads[0]
 
 

@@ -20,7 +20,7 @@ from modeltree.errors import NotApplicable
 from transforms.graph.bodies import INNER, Body
 from transforms.graph.lifting import aten
 from transforms.graph.network import Unit
-from transforms.techniques.refitting import layer_inputs, refit_
+from transforms.techniques.least_squares import layer_inputs, refit_
 from transforms.techniques.technique import Samples, Technique, Variant, aligned
 
 _MIXING = {

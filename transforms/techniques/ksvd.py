@@ -8,7 +8,8 @@ from sklearn.linear_model import orthogonal_mp_gram
 from torch import nn
 
 from transforms.graph.network import Unit
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, linear_layer, must_save
+from transforms.techniques.least_squares import bias_of
+from transforms.techniques.technique import Samples, Technique, Variant, linear_layer, must_save
 
 _ROUNDS = 4
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from modeltree.errors import NotApplicable
 from transforms.graph.network import Unit
-from transforms.techniques.least_squares import enough_of, root_of_moments, rows_of
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, must_save
+from transforms.techniques.least_squares import bias_of, enough_of, root_of_moments, rows_of
+from transforms.techniques.technique import Samples, Technique, Variant, must_save
 
 _LANES = 16
 

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from transforms.graph.network import Unit
+from transforms.techniques.least_squares import bias_of
 from transforms.techniques.mobilenet import separate
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, dense_convolution, like, must_save
+from transforms.techniques.technique import Samples, Technique, Variant, dense_convolution, like, must_save
 
 
 class Add(nn.Module):

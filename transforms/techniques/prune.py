@@ -13,7 +13,8 @@ from torch import nn
 
 from modeltree.errors import NotApplicable
 from transforms.graph.network import Unit
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, like, must_save
+from transforms.techniques.least_squares import bias_of
+from transforms.techniques.technique import Samples, Technique, Variant, like, must_save
 
 _RIDGE = 1e-4
 

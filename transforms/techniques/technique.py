@@ -138,11 +138,6 @@ def like(conv: nn.Conv2d, in_channels: int, out_channels: int, *, groups: int = 
     )  # fmt: skip
 
 
-def bias_of(layer: nn.Conv2d | nn.Linear) -> torch.Tensor:
-    """The layer's bias, zeros where it has none."""
-    return layer.bias.detach() if layer.bias is not None else layer.weight.new_zeros(layer.weight.shape[0])
-
-
 def must_save(unit: Unit, macs: int, base: int, technique: str) -> None:
     """Refuse a variant that has no fewer multiply-accumulates than the layer it replaces."""
     if macs >= base:

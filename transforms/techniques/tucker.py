@@ -12,8 +12,8 @@ from tensorly.tenalg import mode_dot, multi_mode_dot
 from torch import nn
 
 from transforms.graph.network import Unit
-from transforms.techniques.least_squares import enough_of, root_of_moments, rows_of
-from transforms.techniques.technique import Samples, Technique, Variant, bias_of, dense_convolution, like, must_save
+from transforms.techniques.least_squares import bias_of, enough_of, root_of_moments, rows_of
+from transforms.techniques.technique import Samples, Technique, Variant, dense_convolution, like, must_save
 
 _ROUNDS = 3
 

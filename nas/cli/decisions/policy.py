@@ -175,9 +175,10 @@ def evaluate(
         return
     source = _given(source)
     from modeltree.errors import ConfigError
+    from modeltree.files import write_text
     from nas.decisions.offloading.compare import contenders, over_bandwidths, over_link, rows, write_csv
     from nas.decisions.offloading.inputs import decisions_of, device_energy, parse_sweep, read_tree
-    from nas.report.policies import write_page
+    from nas.report.policies import render_policies
     from runtime.options import TIMEOUT_S
 
     if battery_mj is not None and link is None:
@@ -207,15 +208,15 @@ def evaluate(
         )  # fmt: skip
         outcomes |= played
         times_s = played["exact"].starts_s
-    found = rows(decisions, policies, outcomes)
+    compared = rows(decisions, policies, outcomes)
     write_csv(out / "policies.csv", decisions.table, outcomes)
     title = f"Policies: {tree.base} on {tree.device}"
-    write_page(
-        out / "policies.html", title=title, facts=facts, table=decisions.table, rows=found, outcomes=outcomes,
-        times_s=times_s,
-    )  # fmt: skip
+    page = render_policies(
+        title=title, facts=facts, table=decisions.table, rows=compared, outcomes=outcomes, times_s=times_s
+    )
+    write_text(out / "policies.html", page)
     print(f"{title}; {', '.join(facts)}")
-    _print(found)
+    _print(compared)
     if trace is None:
         _print_choices(decisions, outcomes, ["exact", *files])
     print(f"Predicted times and energy, accuracy as the tree says; decisions timed here.\n{out / 'policies.html'}")
@@ -265,13 +266,13 @@ def _objective(name: str | None, files: "Mapping[str, Trained]") -> str:
     trained = {names.get(one.decisions.objective) for one in files.values()}
     if name is not None or not trained:
         return name or "wang"
-    found = trained.pop()
-    if trained or found is None:
+    file = trained.pop()
+    if trained or file is None:
         raise ConfigError("the policies were trained for different objectives: say which one counts with --objective")
-    return found
+    return file
 
 
-def _print(found: "Sequence[PolicyRow]") -> None:
+def _print(rows: "Sequence[PolicyRow]") -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -281,7 +282,7 @@ def _print(found: "Sequence[PolicyRow]") -> None:
     titles += ["answered %", "gave up %", "decision us"]
     for title in titles:
         table.add_column(title, justify="left" if title == "policy" else "right", no_wrap=True)
-    for row in found:
+    for row in rows:
         table.add_row(
             row.name, f"{row.reward:.4f}", f"{100 * row.share:.2f}", f"{row.latency_ms:.2f}",
             f"{row.p95_latency_ms:.2f}", f"{row.accuracy:.2f}", f"{row.energy_mj:.1f}", f"{row.spent_mj:.0f}",

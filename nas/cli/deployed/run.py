@@ -83,7 +83,7 @@ def run(
     if live and as_json:
         raise ConfigError("--live draws and --json prints lines: pass one of them")
     token = None if token_file is None else read_token(token_file)
-    seen = Answers()
+    answers = Answers()
     with Session.open(
         bundle, server=server, target=target, variant=weights, mode=mode, threads=threads, token=token, ca=ca,
         certificate=tls_cert, key=tls_key, frames=frames, hedge=hedge, policy=policy,
@@ -98,16 +98,16 @@ def run(
                     f"{session.unanswered or 'it is left alone'}",
                     file=sys.stderr,
                 )
-            with LiveView(session, seen) if live and sys.stdout.isatty() else contextlib.nullcontext() as view:
+            with LiveView(session, answers) if live and sys.stdout.isatty() else contextlib.nullcontext() as view:
                 due_s = 0.0
                 for file, pixels in pictures:
                     _wait(due_s, view)
                     due_s = time.perf_counter() + every_ms / 1e3
                     result = session.infer(pixels, deadline_ms=deadline_ms)
-                    seen.add(result, file)
+                    answers.add(result, file)
                     top1.add(result, file)
                     if save is not None:
-                        _save(save, seen.count, file, result)
+                        _save(save, answers.count, file, result)
                     if view is None:
                         _print(tree, file, result, as_json=as_json)
                     else:
@@ -119,11 +119,11 @@ def run(
             if met is not None:
                 write_met(session.met(), met)
             if live or repeat != 1 or pictures.endless:
-                print(f"nas: {seen.summary()}", file=sys.stderr)
+                print(f"nas: {answers.summary()}", file=sys.stderr)
             if labels:
                 print(json.dumps(top1.numbers) if as_json else top1.text, flush=True)
     if pictures.broken:
-        raise DataError(f"{pictures.broken} of the images could not be read, see above: {seen.count} were answered")
+        raise DataError(f"{pictures.broken} of the images could not be read, see above: {answers.count} were answered")
 
 
 def _print(tree: "ModelTree", file: str, result: "Result", *, as_json: bool) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from modeltree.render import block_text, bytes_text, fork_text, ms_text, range_text
 from modeltree.tree import BandwidthFork, Fork, ModelTree, Node
+from modeltree.tree.render import block_text, bytes_text, fork_text, ms_text, range_text
 from nas.cli.display.answers import shown
 
 if TYPE_CHECKING:
@@ -79,22 +79,24 @@ class LiveView:
     """A context manager; `show` after each inference and while waiting: it draws only when the last is old enough."""
 
     def __init__(
-        self, session: "Session", seen: Answers, *, console: "Console | None" = None,
+        self, session: "Session", answers: Answers, *, console: "Console | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         from rich.console import Console
         from rich.live import Live
 
-        self.session, self.seen, self.clock = session, seen, clock
+        self.session, self.answers, self.clock = session, answers, clock
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
         self._drawn_s = -math.inf
 
     def show(self, *, now: bool = False) -> bool:
         """Draw if it is time, or `now`; whether it did."""
-        if self.seen.last is None or (not now and self.clock() - self._drawn_s < 1 / UPDATES_PER_S):
+        if self.answers.last is None or (not now and self.clock() - self._drawn_s < 1 / UPDATES_PER_S):
             return False
-        self._live.update(picture(self.session, self.seen, ascii_only=self._console.options.ascii_only), refresh=True)
+        self._live.update(
+            picture(self.session, self.answers, ascii_only=self._console.options.ascii_only), refresh=True
+        )
         self._drawn_s = self.clock()
         return True
 
@@ -110,19 +112,19 @@ class LiveView:
         self._live.stop()
 
 
-def picture(session: "Session", seen: Answers, *, ascii_only: bool = False) -> Any:
+def picture(session: "Session", answers: Answers, *, ascii_only: bool = False) -> Any:
     """What rich draws: the link, the tree, the last answer."""
     from rich.box import ROUNDED
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
 
-    assert seen.last is not None
+    assert answers.last is not None
     tree = session.device.manifest.tree
     sections = (
-        ("link", link_lines(session, seen, ascii_only=ascii_only)),
-        ("path", tree_lines(tree, seen, ascii_only=ascii_only)),
-        ("last answer", answer_lines(tree, seen, ascii_only=ascii_only)),
+        ("link", link_lines(session, answers, ascii_only=ascii_only)),
+        ("path", tree_lines(tree, answers, ascii_only=ascii_only)),
+        ("last answer", answer_lines(tree, answers, ascii_only=ascii_only)),
     )
     return Group(
         *(
@@ -138,11 +140,11 @@ def picture(session: "Session", seen: Answers, *, ascii_only: bool = False) -> A
     )
 
 
-def link_lines(session: "Session", seen: Answers, *, ascii_only: bool) -> "list[Text]":
+def link_lines(session: "Session", answers: Answers, *, ascii_only: bool) -> "list[Text]":
     """The estimate, its history, the types, the round trip and the server."""
     from runtime.remote.link_monitor import LinkWatch
 
-    assert seen.last is not None
+    assert answers.last is not None
     tree, link = session.device.manifest.tree, session.link
     estimate = link.estimate() if isinstance(link, LinkWatch) else None
     if estimate is None:
@@ -152,25 +154,25 @@ def link_lines(session: "Session", seen: Answers, *, ascii_only: bool) -> "list[
             f"{estimate.mbps:.3g} Mbit/s ({estimate.low_mbps:.3g} to {estimate.high_mbps:.3g}), "
             f"{estimate.age_s:.1f} s old, confidence {100 * estimate.confidence:.0f} %"
         )
-    lines = [_row("bandwidth", said), _row("", sparkline(seen.mbps, tree, ascii_only=ascii_only))]
+    lines = [_row("bandwidth", said), _row("", sparkline(answers.mbps, tree, ascii_only=ascii_only))]
     now = None if estimate is None else tree.types.match(estimate.mbps)
-    lines.append(_row("type", _types(tree, seen.last.types[-1] if seen.last.types else None, now)))
+    lines.append(_row("type", _types(tree, answers.last.types[-1] if answers.last.types else None, now)))
     if isinstance(link, LinkWatch):
         lines.append(_row("round trip", ms_text(link.rtt_ms)))
     lines.append(_row("server", _server(session)))
     return lines
 
 
-def tree_lines(tree: ModelTree, seen: Answers, *, ascii_only: bool) -> "list[Text]":
+def tree_lines(tree: ModelTree, answers: Answers, *, ascii_only: bool) -> "list[Text]":
     """The forks of the path just taken, all ways of each, the taken one marked."""
-    assert seen.last is not None
+    assert answers.last is not None
     lines: list[Text] = []
-    _add_fork(lines, tree, seen, tree.roots, seen.last.nodes, "* -" if ascii_only else "● ○")
+    _add_fork(lines, tree, answers, tree.roots, answers.last.nodes, "* -" if ascii_only else "● ○")
     return lines
 
 
 def _add_fork(
-    lines: "list[Text]", tree: ModelTree, seen: Answers, options: tuple[int, ...], taken: tuple[int, ...], marks: str
+    lines: "list[Text]", tree: ModelTree, answers: Answers, options: tuple[int, ...], taken: tuple[int, ...], marks: str
 ) -> None:  # fmt: skip
     """The ways of a fork, and below the one taken the fork that came next."""
     from rich.text import Text
@@ -180,37 +182,37 @@ def _add_fork(
     for option in shown:
         node, chosen = tree.nodes[option], option in taken
         text = f"{indent}{marks[0] if chosen else marks[-1]} {_fork(tree, node.fork)}: {_does(tree, node)}"
-        if seen.ends[option]:
-            text += f"  x{seen.ends[option]}"
+        if answers.ends[option]:
+            text += f"  x{answers.ends[option]}"
         lines.append(Text(text, style=f"bold {_colour(tree, node)}" if chosen else "grey50"))
         if chosen:
-            _add_fork(lines, tree, seen, node.children, taken, marks)
+            _add_fork(lines, tree, answers, node.children, taken, marks)
     if len(shown) < len(options):
         lines.append(Text(f"{indent}  {len(options) - len(shown)} more", style="grey50"))
 
 
-def answer_lines(tree: ModelTree, seen: Answers, *, ascii_only: bool) -> "list[Text]":
+def answer_lines(tree: ModelTree, answers: Answers, *, ascii_only: bool) -> "list[Text]":
     """The class, who answered and why, the parts of its latency, and all answers so far."""
     from rich.text import Text
 
-    result = seen.last
+    result = answers.last
     assert result is not None
     late = "" if result.met else ", too late"
     answer = Text().append(_printable(shown(tree, result)), style="bold")
     answer.append(f"  by the {result.answered_by}{late}", style="" if result.met else "red")
-    answer.append(f"  {_printable(seen.image)}", style="grey50")
+    answer.append(f"  {_printable(answers.image)}", style="grey50")
     parts = [(name, getattr(result.parts, name), colour) for name, colour in _PARTS]
     legend = Text()
     for (name, ms, colour), sign in zip(parts, _signs(ascii_only), strict=True):
         if ms >= 0.005:
             legend.append(f"{sign} ", style=colour).append(f"{name} {ms:.2f}  ")
-    median_ms, p95_ms = quantiles(seen.total_ms)
+    median_ms, p95_ms = quantiles(answers.total_ms)
     return [
         _row("class", answer), _row("why", _printable(result.why)),
         _row("latency", _bar(parts, ascii_only=ascii_only).append(f"  {ms_text(result.parts.total)}", style="bold")),
         _row("", legend),
-        _row("so far", f"median {ms_text(median_ms)}, 95 % under {ms_text(p95_ms)}; {seen.count} images: cloud "
-                       f"{seen.by['cloud']}, device {seen.by['device']}, late {seen.late}"),
+        _row("so far", f"median {ms_text(median_ms)}, 95 % under {ms_text(p95_ms)}; {answers.count} images: cloud "
+                       f"{answers.by['cloud']}, device {answers.by['device']}, late {answers.late}"),
     ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def emulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
 ) -> None:  # fmt: skip
     """Play recorded links to every method: predicted compute, exact transfers, the hindsight oracle as the bound."""
-    from modeltree.files import check_writable
+    from modeltree.files import check_writable, write_text
     from modeltree.link.scenes import load_trace
     from nas.emulation.methods import emulate_methods, mean_over, verdicts
     from nas.results.trees import read_methods, searched_links
@@ -50,9 +50,9 @@ def emulate(
     whole = mean_over(links) if len(links) > 1 else links[0]
     said = verdicts(whole, found.trees)
     if out is not None:
-        from nas.report.emulation import write_emulation
+        from nas.report.emulation import render_emulation
 
-        write_emulation(out, links, whole, found.trees, said)
+        write_text(out, render_emulation(links, whole, found.trees, said))
     if as_json:
         print(json.dumps(_plain(links, whole, said)))
         return

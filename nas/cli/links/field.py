@@ -63,12 +63,12 @@ def field(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress")] = False,
 ) -> None:  # fmt: skip
     """Play a recorded link to every method, measured: server, shaped link and device in processes of their own."""
-    from modeltree.files import check_writable
+    from modeltree.files import check_writable, write_text
     from modeltree.link.scenes import load_trace
     from nas.cli.display.progress import stages
     from nas.field.config import FieldConfig
     from nas.field.play import play_, prepared, worst_error, write_field
-    from nas.report.field.page import write_field_report
+    from nas.report.field.page import render_field
 
     config = FieldConfig(
         bundles=tuple(bundles), trace=load_trace(trace, seed=seed, rtt_ms=rtt_ms), link=link, count=count,
@@ -87,7 +87,7 @@ def field(
         if played.runs:
             record = played.record
             written = [write_field(record, out), out / "field.html"]
-            write_field_report(written[1], record)
+            write_text(written[1], render_field(record))
             if len(played.runs) < len(played.methods):
                 print(f"{len(played.runs)} of {len(played.methods)} methods were finished: {out}", file=sys.stderr)
     if as_json:
@@ -115,8 +115,8 @@ def _print(record: "FieldRun", origin: str) -> None:
     from nas.field.tally import endings, tallies
     from nas.field.verdict import field_verdict
 
-    found = tallies(record)
-    shots = ", ".join(dict.fromkeys(str(len(one.run.shots)) for one in found))
+    methods = tallies(record)
+    shots = ", ".join(dict.fromkeys(str(len(one.run.shots)) for one in methods))
     print(
         f"{record.trace} over {record.link}: {_mean(record.trace_mbps):.2f} Mbit/s on average, round trip "
         f"{record.rtt_ms:.4g} ms, {shots} inferences a method, one every {record.every_ms:.4g} ms, {origin}"
@@ -126,7 +126,7 @@ def _print(record: "FieldRun", origin: str) -> None:
     if record.policy != "measured":
         print(f"Driven by {record.policy}.")
     print(f"Device: {record.slowdown or 'this machine as it is'}. Cloud: {record.cloud}.")
-    Console(width=None if sys.stdout.isatty() else 160).print(_table(found))
+    Console(width=None if sys.stdout.isatty() else 160).print(_table(methods))
     print(
         "Measured: ms of real processes over the shaped link. Emulated: the tree's predictions on the trace. Computed: "
         "replayed, with the\nparts measured here, and the oracle, the best path of all methods in hindsight. Accuracy: "
@@ -134,14 +134,14 @@ def _print(record: "FieldRun", origin: str) -> None:
     )
     for line in misses_text(record.methods):
         print(line)
-    for one in found:
+    for one in methods:
         if ends := endings(one.run):
             print(f"{one.name} ended: {', '.join(f'{what} {percent:.1f} %' for what, percent in ends.items())}")
-    for sentence in field_verdict(record, found):
+    for sentence in field_verdict(record, methods):
         print(f"* {sentence}")
 
 
-def _table(found: "Sequence[Tally]") -> Any:
+def _table(methods: "Sequence[Tally]") -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -150,17 +150,17 @@ def _table(found: "Sequence[Tally]") -> Any:
               "replayed ms", "vs surgery %", "vs oracle %"]  # fmt: skip
     for title in titles:
         table.add_column(title, justify="left" if title == "method" else "right", overflow="fold")
-    for one in found:
+    for one in methods:
         values = [one.mean_ms, one.median_ms, one.p95_ms, one.accuracy, one.reward, one.handed_over, one.emulated_ms,
                   one.replayed_ms]  # fmt: skip
         cells = [_number(value) for value in values]
-        table.add_row(one.name, *cells, _signed(over_surgery(one, found)), _signed(one.over_oracle))
+        table.add_row(one.name, *cells, _signed(over_surgery(one, methods)), _signed(one.over_oracle))
     return table
 
 
-def over_surgery(one: "Tally", found: "Sequence[Tally]") -> float:
+def over_surgery(one: "Tally", others: "Sequence[Tally]") -> float:
     """Percent of measured time above surgery's; NaN for surgery, and where it was not played."""
-    base = next((other.mean_ms for other in found if other.name == "surgery"), math.nan)
+    base = next((other.mean_ms for other in others if other.name == "surgery"), math.nan)
     return math.nan if one.name == "surgery" else 100 * (one.mean_ms / base - 1)
 
 
@@ -169,7 +169,7 @@ def _plain(record: "FieldRun") -> dict[str, Any]:
     from nas.field.tally import PARTS, endings, tallies
     from nas.field.verdict import field_verdict
 
-    found = tallies(record)
+    methods = tallies(record)
     return {
         "origin": "measured", "trace": record.trace, "link": record.link, "rtt_ms": record.rtt_ms,
         "slowdown": record.slowdown, "policy": record.policy, "interleaved": record.interleaved,
@@ -180,11 +180,11 @@ def _plain(record: "FieldRun") -> dict[str, Any]:
             "measured_parts_ms": dict(zip(PARTS, one.parts_ms, strict=True)), "accuracy": one.accuracy,
             "right_percent": one.right, "reward": one.reward, "handed_over_percent": one.handed_over,
             "emulated_mean_ms": one.emulated_ms, "replayed_mean_ms": one.replayed_ms,
-            "over_surgery_percent": over_surgery(one, found), "over_oracle_percent": one.over_oracle,
+            "over_surgery_percent": over_surgery(one, methods), "over_oracle_percent": one.over_oracle,
             "late": one.late, "endings_percent": endings(one.run), "checked": one.checked, "error": one.error,
-        }) for one in found],
+        }) for one in methods],
         "predicted_against_met": [vars(one) for one in misses(record.methods)],
-        "verdict": field_verdict(record, found),
+        "verdict": field_verdict(record, methods),
     }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def stream(
 
     import msgspec
 
-    from modeltree.files import check_writable, write_bytes
+    from modeltree.files import check_writable, write_bytes, write_text
     from modeltree.link.scenes import load_trace
     from modeltree.streams.costs import encode_table
     from modeltree.streams.system import StreamSystem, play, total_gain
@@ -73,7 +73,7 @@ def stream(
     from nas.field.images import field_images
     from nas.field.stream.play import Cast, StreamConfig, play_policy
     from nas.field.stream.record import tally
-    from nas.report.streams import write_stream_report
+    from nas.report.streams import render_stream
     from runtime.execution.bundle import Bundle
     from runtime.stream.opening import check_planner, open_planner
 
@@ -107,7 +107,7 @@ def stream(
             runs.append(msgspec.structs.replace(run, predicted_gain=predicted, bound=bound))
         record = _record(cast, runs, "drawn" if tasks.isdecimal() else tasks)
     write_bytes(out / "stream.json", msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
-    write_stream_report(out / "stream.html", record)
+    write_text(out / "stream.html", render_stream(record))
     tallies = [tally(run) for run in runs]
     if as_json:
         print(json.dumps([msgspec.to_builtins(one) for one in tallies]))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from modeltree.emulate import spread_starts
 from modeltree.errors import ConfigError
 from modeltree.files import write_text
 from modeltree.link.traces import Trace
 from modeltree.offloading.decisions import Decisions, DecisionTable
 from modeltree.tree import ModelTree
+from modeltree.tree.emulate import spread_starts
 from modeltree.units import ms_from_us
 from nas.decisions.offloading.evaluate import Sweep, decision_ms, sweep
 from nas.decisions.offloading.replay import Played, play
@@ -100,42 +100,50 @@ def rows(
 ) -> list[PolicyRow]:
     """One row a policy, in their order."""
     exact = float(outcomes["exact"].reward.sum())
-    found = []
-    for name, seen in outcomes.items():
-        ended = np.isfinite(seen.latency_ms)
-        times = seen.latency_ms[ended] if ended.any() else np.array([np.inf])
-        some = seen.mbps[np.linspace(0, len(seen.mbps) - 1, min(_TIMED, len(seen.mbps))).astype(int)]
-        found.append(
+    rows = []
+    for name, outcome in outcomes.items():
+        ended = np.isfinite(outcome.latency_ms)
+        times = outcome.latency_ms[ended] if ended.any() else np.array([np.inf])
+        some = outcome.mbps[np.linspace(0, len(outcome.mbps) - 1, min(_TIMED, len(outcome.mbps))).astype(int)]
+        rows.append(
             PolicyRow(
-                name=name, reward=float(seen.reward.mean()), share=float(seen.reward.sum()) / exact if exact else 1.0,
+                name=name, reward=float(outcome.reward.mean()),
+                share=float(outcome.reward.sum()) / exact if exact else 1.0,
                 latency_ms=float(times.mean()), p95_latency_ms=float(np.quantile(times, 0.95)),
-                accuracy=float(seen.accuracy.mean()),
-                energy_mj=float(seen.energy_mj[ended].mean()) if ended.any() else np.inf,
-                spent_mj=float(seen.energy_mj[ended].sum()), answered=float(ended.mean()),
-                gave_up=float(seen.gave_up.mean()) if isinstance(seen, Played) else 0.0,
+                accuracy=float(outcome.accuracy.mean()),
+                energy_mj=float(outcome.energy_mj[ended].mean()) if ended.any() else np.inf,
+                spent_mj=float(outcome.energy_mj[ended].sum()), answered=float(ended.mean()),
+                gave_up=float(outcome.gave_up.mean()) if isinstance(outcome, Played) else 0.0,
                 decision_us=decision_ms(decisions, policies[name], some, repeats=_TIMED) / ms_from_us(1.0),
             )
         )  # fmt: skip
-    return found
+    return rows
 
 
-def ranges(table: DecisionTable, seen: PolicyOutcome) -> list[tuple[float, float, str]]:
+def ranges(table: DecisionTable, outcome: PolicyOutcome) -> list[tuple[float, float, str]]:
     """(from, to, action in words) of every stretch of a sweep with one choice."""
-    found: list[tuple[float, float, str]] = []
-    for mbps, action in zip(seen.mbps.tolist(), seen.action.tolist()):
+    stretches: list[tuple[float, float, str]] = []
+    for mbps, action in zip(outcome.mbps.tolist(), outcome.action.tolist()):
         name = table.name(action)
-        if found and found[-1][2] == name:
-            found[-1] = (found[-1][0], mbps, name)
+        if stretches and stretches[-1][2] == name:
+            stretches[-1] = (stretches[-1][0], mbps, name)
         else:
-            found.append((mbps, mbps, name))
-    return found
+            stretches.append((mbps, mbps, name))
+    return stretches
 
 
 def write_csv(path: Path, table: DecisionTable, outcomes: Mapping[str, PolicyOutcome]) -> None:
     """Every choice of every policy, a line each; whole or not at all."""
     lines = ["policy,mbps,exit,cut,bits,leaf,latency_ms,energy_mj,accuracy,reward"]
-    for name, seen in outcomes.items():
-        columns = (seen.mbps, seen.action, seen.latency_ms, seen.energy_mj, seen.accuracy, seen.reward)
+    for name, outcome in outcomes.items():
+        columns = (
+            outcome.mbps,
+            outcome.action,
+            outcome.latency_ms,
+            outcome.energy_mj,
+            outcome.accuracy,
+            outcome.reward,
+        )
         for mbps, action, *numbers in zip(*(column.tolist() for column in columns)):
             keys = ",".join(map(str, table.keys[action].tolist()))
             lines.append(f"{name},{mbps:.6g},{keys},{','.join(f'{number:.6g}' for number in numbers)}")

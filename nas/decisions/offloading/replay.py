@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modeltree.emulate import checked_starts
 from modeltree.link.traces import Trace
 from modeltree.offloading.decisions import Decisions, Objective
+from modeltree.tree.emulate import checked_starts
 from modeltree.units import s_from_ms
 from runtime.selection.battery import Battery
 from runtime.selection.policies import Policy
@@ -56,15 +56,15 @@ def play(
     starts_s = checked_starts(starts_s)
     state, rows = decisions.start(trace.at(float(starts_s[0]))), []
     for start_s in starts_s.tolist():
-        seen = trace.at(start_s)
-        action = policy.choose(state._replace(mbps=seen), None if battery is None else battery.allowed())
+        link_mbps = trace.at(start_s)
+        action = policy.choose(state._replace(mbps=link_mbps), None if battery is None else battery.allowed())
         latency_ms, energy_mj, gave_up = _taken(decisions, action, trace, start_s, stay_ms, timeout_ms)
         if battery is not None:
             battery.spend(energy_mj)
         accuracy = float(decisions.table.accuracy[action])
         state = state._replace(latency_ms=latency_ms, energy_mj=energy_mj, accuracy=accuracy)
-        reward = _paid(decisions, action, seen, latency_ms, energy_mj)
-        rows.append((start_s, seen, action, latency_ms, energy_mj, accuracy, reward, gave_up))
+        reward = _paid(decisions, action, link_mbps, latency_ms, energy_mj)
+        rows.append((start_s, link_mbps, action, latency_ms, energy_mj, accuracy, reward, gave_up))
     names = ("starts_s", "mbps", "action", "latency_ms", "energy_mj", "accuracy", "reward", "gave_up")
     return Played(**dict(zip(names, map(np.array, zip(*rows)))))
 

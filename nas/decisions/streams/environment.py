@@ -91,7 +91,7 @@ class TaskStreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         return observed, played.gain, over, False, _told(played)
 
     def _observed(self) -> np.ndarray:
-        return self.observer.of(self._timeline.seen(self._stream[self._at]))
+        return self.observer.of(self._timeline.observe(self._stream[self._at]))
 
 
 def _told(played: Played) -> dict[str, Any]:

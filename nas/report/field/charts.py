@@ -10,8 +10,8 @@ from nas.field.along import Rows, ends, inferences, link_points, path_stretches,
 from nas.field.record import FieldRun, Shot
 from nas.field.tally import DRIFT_SHARE, PARTS, Drift, Tally, hands_over, usable
 from nas.report.pieces import charts, trace
-from nas.report.pieces.colours import BOUND, key
 from nas.report.pieces.colours import PARTS as PART_COLOURS
+from nas.report.pieces.colours import key
 from nas.report.search.drawing import FAST_HUE, SLOW_HUE
 
 _PART = alt.Color("part:N").scale(domain=list(PARTS), range=[f"var(--{PART_COLOURS[part]})" for part in PARTS])
@@ -33,15 +33,12 @@ def parts_chart(tallies: Sequence[Tally]) -> charts.Panel | None:
     rows = part_rows(tallies)
     if not rows:
         return None
+    tooltip = charts.tips({"method:N": "method", "part:N": "part", "ms:Q": "mean in ms", "mean_ms:Q": "in all, ms"})
     return (
         alt.Chart(charts.rows(rows), width=charts.WIDTH, height=34 * len({row["method"] for row in rows}))
         .mark_bar(height=20)
-        .encode(
-            x=alt.X("ms:Q").title("mean latency in ms, measured"), y=alt.Y("method:N", sort=None).title(None),
-            color=_PART.legend(None), order="order:O",
-            tooltip=["method:N", "part:N", charts.tip("ms:Q", "mean in ms"),
-                     charts.tip("mean_ms:Q", "in all, ms")],
-        )
+        .encode(x=alt.X("ms:Q").title("mean latency in ms, measured"), y=alt.Y("method:N", sort=None).title(None),
+                color=_PART.legend(None), order="order:O", tooltip=tooltip)
     )  # fmt: skip
 
 
@@ -61,17 +58,14 @@ def distribution_chart(tallies: Sequence[Tally]) -> charts.Panel | None:
     rows = distribution_rows(tallies)
     if not rows:
         return None
-    times = [row["ms"] for row in rows]
-    x = alt.X("ms:Q").scale(charts.scale(times)).title("latency in ms, measured" + charts.log_note(times))
+    x = charts.axis(alt.X, "ms", "latency in ms, measured", [row["ms"] for row in rows])
     y = alt.Y("percent:Q").scale(domain=[0, 100]).title("% of inferences that took no longer")
-    told = [charts.tip("title:N", "method"), charts.tip("ms:Q", "latency in ms"),
-            charts.tip("percent:Q", "% took no longer", ".1f")]  # fmt: skip
+    tooltip = charts.tips({"title:N": "method", "ms:Q": "latency in ms", "percent:Q": ("% took no longer", ".1f")})
     names = [one.name for one in tallies if one.total_ms.size]
-    levels = alt.Chart(charts.rows([{"percent": 50.0, "name": "median"}, {"percent": 95.0, "name": "95 %"}]))
-    drawn = levels.mark_rule(strokeDash=[5, 4], color=BOUND).encode(y=y, tooltip="name:N")
-    return alt.layer(drawn, charts.lines(rows, x, y, told, names, stepped=True)).properties(
-        width=charts.WIDTH, height=charts.HEIGHT
-    )
+    levels = charts.dashed([{"percent": 50.0, "name": "median"}, {"percent": 95.0, "name": "95 %"}])
+    return charts.sized(
+        levels.encode(y=y, tooltip="name:N"), charts.lines(rows, x, y, tooltip, names, stepped=True)
+    )  # fmt: skip
 
 
 def distribution_rows(tallies: Sequence[Tally]) -> Rows:
@@ -87,7 +81,7 @@ def distribution_rows(tallies: Sequence[Tally]) -> Rows:
 
 def drift_chart(drifts: Sequence[Drift]) -> charts.Panel | None:
     """Measured against predicted time of every part; within the band nothing is alarming."""
-    rows = [
+    rows: Rows = [
         {"path": f"{one.title}, leaf {one.leaf.leaf}", "part": one.part, "predicted_ms": one.predicted_ms,
          "measured_ms": one.measured_ms, "alarming": one.alarming}
         for one in drifts
@@ -95,25 +89,25 @@ def drift_chart(drifts: Sequence[Drift]) -> charts.Panel | None:
     ]  # fmt: skip
     if not rows:
         return None
-    values = [value for one in drifts for value in (one.predicted_ms, one.measured_ms) if value > 0]
+    values = [row[field] for row in rows for field in ("predicted_ms", "measured_ms")]
     ends = [min(values) / 1.4, max(values) * 1.4]
     room = alt.Scale(type="log", domain=ends, nice=False)
-    band = charts.rows(
+    band = [
         {"predicted_ms": v, "measured_ms": v, "low": v * (1 - DRIFT_SHARE), "high": v * (1 + DRIFT_SHARE)}
         for v in ends
-    )  # fmt: skip
+    ]  # fmt: skip
     x = alt.X("predicted_ms:Q").scale(room).title("predicted in ms (log scale)")
-    y = alt.Y("measured_ms:Q").scale(room).title("measured in ms (log scale)")
-    told = ["path:N", "part:N", charts.tip("predicted_ms:Q", "predicted in ms"),
-            charts.tip("measured_ms:Q", "measured in ms")]  # fmt: skip
-    area = alt.Chart(band).mark_area(color="var(--good)", opacity=0.13, clip=True)
-    line = alt.Chart(band).mark_line(strokeDash=[5, 4], color=BOUND, strokeWidth=1, clip=True)
+    y, low = (alt.Y(f"{field}:Q").scale(room).title("measured in ms (log scale)") for field in ("measured_ms", "low"))
+    tooltip = charts.tips({
+        "path:N": "path", "part:N": "part", "predicted_ms:Q": "predicted in ms", "measured_ms:Q": "measured in ms",
+    })  # fmt: skip
+    area = alt.Chart(charts.rows(band)).mark_area(color="var(--good)", opacity=0.13, clip=True)
     ring = alt.condition("datum.alarming", alt.value("var(--bad)"), alt.value("transparent"))
     dots = alt.Chart(charts.rows(rows)).mark_circle(size=80, opacity=0.8, strokeWidth=2)
-    return alt.layer(
-        area.encode(x=x, y=alt.Y("low:Q").scale(room).title("measured in ms (log scale)"), y2="high:Q"),
-        line.encode(x=x, y=y), dots.encode(x=x, y=y, color=_PART.legend(None), stroke=ring, tooltip=told),
-    ).properties(width=charts.WIDTH, height=charts.HEIGHT)  # fmt: skip
+    return charts.sized(
+        area.encode(x=x, y=low, y2="high:Q"), charts.dashed(band, "line").encode(x=x, y=y),
+        dots.encode(x=x, y=y, color=_PART.legend(None), stroke=ring, tooltip=tooltip),
+    )  # fmt: skip
 
 
 def leaf_colours(subject: Tally) -> dict[int, str]:
@@ -143,19 +137,21 @@ def _link_panel(field: FieldRun, shots: Sequence[Shot], until_s: float, stretch:
     link, edges = link_points(field, shots, until_s), [edge for edge in field.edges_mbps if usable(edge)]
     title = "bandwidth in Mbit/s; dots: estimated"
     panel = trace.link_panel([s for s, _ in link], [v for _, v in link], edges, stretch, title)
-    rows = []
-    for shot in charts.thin(shots):
-        guess = next((v for v in reversed(shot.mbps) if v is not None and usable(v)), None)
-        if guess is not None:
-            rows.append({"time_s": shot.start_s, "mbps": guess, "link_mbps": shot.link_mbps})
+    guesses = [[v for v in shot.mbps if v is not None and usable(v)] for shot in shots]
+    rows = [
+        {"time_s": shot.start_s, "mbps": guess[-1], "link_mbps": shot.link_mbps}
+        for shot, guess in charts.thin(list(zip(shots, guesses, strict=True)))
+        if guess
+    ]
     if not rows:
         return panel
-    told = [charts.tip("time_s:Q", trace.SECONDS), charts.tip("mbps:Q", "estimate, Mbit/s"),
-            charts.tip("link_mbps:Q", "link, Mbit/s")]  # fmt: skip
+    tooltip = charts.tips({
+        "time_s:Q": trace.SECONDS, "mbps:Q": "estimate, Mbit/s", "link_mbps:Q": "link, Mbit/s",
+    })  # fmt: skip
     dots = alt.Chart(charts.rows(rows)).mark_circle(size=14, color="var(--ink)", opacity=0.6, clip=True)
     highest = max([v for _, v in link] + edges + [1e-3])
     y = alt.Y("mbps:Q").scale(domain=[0, 1.05 * highest], clamp=True).title(title)
-    return alt.layer(panel, dots.encode(x="time_s:Q", y=y, tooltip=told))
+    return alt.layer(panel, dots.encode(x="time_s:Q", y=y, tooltip=tooltip))
 
 
 def _types_strip(
@@ -164,9 +160,9 @@ def _types_strip(
     """A row a fork, a colour a bandwidth type."""
     count = max(len(field.representative_mbps), len(field.edges_mbps) + 1)
     rows = [row | {"colour": type_colour(row["type"], count)} for row in type_stretches(shots, until)]
-    told = ["fork:O", charts.tip("type:O", "bandwidth type"), *_span()]
     y = alt.Y("fork:O").title("bandwidth type, fork by fork")
-    return _strip(rows, stretch, alt.value(0), told, 12 * len({row["fork"] for row in rows}), y)
+    height = 12 * len({row["fork"] for row in rows})
+    return _strip(rows, stretch, alt.value(0), {"fork:O": "fork", "type:O": "bandwidth type"}, height, y)
 
 
 def _latency_panel(field: FieldRun, tallies: Sequence[Tally], stretch: alt.Parameter) -> charts.Panel | None:
@@ -177,19 +173,19 @@ def _latency_panel(field: FieldRun, tallies: Sequence[Tally], stretch: alt.Param
     ]
     if not rows:
         return None
-    values = [float(row["ms"]) for row in rows]
     names = [one.name for one in tallies if one.total_ms.size]
-    y = alt.Y("ms:Q").scale(charts.scale(values, zero=True)).title("latency in ms, measured" + charts.log_note(values))
-    told = [charts.tip("title:N", "method"), charts.tip("time_s:Q", trace.SECONDS),
-            charts.tip("ms:Q", "latency in ms"), alt.Tooltip("leaf:O"),
-            charts.tip("answered:N", "answered by")]  # fmt: skip
-    panel = charts.lines(rows, trace.time_axis(stretch, trace.SECONDS), y, told, names).properties(height=230)
+    y = charts.axis(alt.Y, "ms", "latency in ms, measured", [float(row["ms"]) for row in rows], zero=True)
+    tooltip = charts.tips({
+        "title:N": "method", "time_s:Q": trace.SECONDS, "ms:Q": "latency in ms", "leaf:O": "leaf",
+        "answered:N": "answered by",
+    })  # fmt: skip
+    panel = charts.lines(rows, trace.time_axis(stretch, trace.SECONDS), y, tooltip, names).properties(height=230)
     if not usable(field.deadline_ms):
         return panel
     limit = alt.Chart(charts.rows([{"ms": float(field.deadline_ms or 0)}])).mark_rule(
         strokeDash=[2, 3], color="var(--bad)", clip=True
     )
-    return alt.layer(panel, limit.encode(y="ms:Q", tooltip=charts.tip("ms:Q", "deadline in ms")))
+    return alt.layer(panel, limit.encode(y="ms:Q", tooltip=charts.tips({"ms:Q": "deadline in ms"})))
 
 
 def _paths_strip(
@@ -198,17 +194,12 @@ def _paths_strip(
     """Which leaf each inference ended at, outlined where the cloud was to answer and the device did."""
     colours = leaf_colours(subject)
     rows = [row | {"row": 1, "colour": colours[row["leaf"]]} for row in path_stretches(subject, shots, until)]
-    told = [charts.tip("leaf:O", "leaf"), "path:N", charts.tip("missed:N", "went on here"), *_span()]
     missed = alt.condition("datum.missed", alt.value(2), alt.value(0))
     y = alt.Y("row:O").axis(labels=False).title(f"path of {subject.title}")
-    return _strip(rows, stretch, missed, told, 28, y)
+    return _strip(rows, stretch, missed, {"leaf:O": "leaf", "path:N": "path", "missed:N": "went on here"}, 28, y)
 
 
-def _span() -> list[alt.Tooltip]:
-    return [charts.tip("time_s:Q", "from, s"), charts.tip("end_s:Q", "to, s")]
-
-
-def _strip(rows: Rows, stretch: alt.Parameter, outline: Any, told: Sequence[Any], height: int,
+def _strip(rows: Rows, stretch: alt.Parameter, outline: Any, tips: dict[str, str], height: int,
            y: alt.Y) -> charts.Panel | None:  # fmt: skip
     """Coloured boxes from `time_s` to `end_s`; None where there are none."""
     if not rows:
@@ -217,5 +208,5 @@ def _strip(rows: Rows, stretch: alt.Parameter, outline: Any, told: Sequence[Any]
         alt.Chart(charts.rows(rows), height=height)
         .mark_rect(clip=True, stroke="var(--bad)")
         .encode(x=trace.time_axis(stretch).axis(None), x2="end_s:Q", y=y, color=alt.Color("colour:N", scale=None),
-                strokeWidth=outline, tooltip=list(told))
+                strokeWidth=outline, tooltip=charts.tips(tips | {"time_s:Q": "from, s", "end_s:Q": "to, s"}))
     )  # fmt: skip

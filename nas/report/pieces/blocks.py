@@ -19,6 +19,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from modeltree.tree.render import ms_text
+
 KINDS = {
     "measured": "run on test images that the search never saw",
     "predicted": "from the device and cloud profiles, or the search's accuracy predictor",
@@ -34,14 +36,14 @@ Tile = tuple[str, str, str, str]
 
 @functools.cache
 def _templates() -> Environment:
-    folder = Path(__file__).parent / "templates"
-    return Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    templates = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters["ms"] = ms_text
+    return templates
 
 
-@functools.cache
 def _source(name: str) -> str:
     """A file of the templates' folder as it is."""
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
@@ -53,6 +55,11 @@ def _vega() -> str:
     import vl_convert
 
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def render(name: str, **values: Any) -> Markup:
+    """A file of `templates`, filled in."""
+    return Markup(_templates().get_template(name).render(values).strip())
 
 
 def block(name: str, *values: Any) -> Markup:
@@ -68,14 +75,14 @@ def page(*, title: str, facts: Iterable[str], sections: Iterable[Text], footer: 
 
     Parameters
     ----------
-    facts : one line under the title. sections : in order; empty ones are left out.
+    facts : one line under the title. sections : in order; empty ones are left out, of both.
     """
-    body = [one for one in sections if one]
-    scripts = [_vega(), _source("charts.js")] if any('<figure class="chart"' in str(one) for one in body) else []
+    body = list(sections)
+    scripts = [_vega(), _source("charts.js")] if any('<figure class="chart"' in one for one in body) else []
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
-    return _templates().get_template("page.html").render(
-        title=title, facts=[fact for fact in facts if fact], sections=body, footer=footer,
-        style=Markup(style_sheet()), scripts=[Markup(script) for script in scripts],
+    return render(
+        "page.html", title=title, facts=facts, sections=body, footer=footer, style=Markup(style_sheet()),
+        scripts=[Markup(script) for script in scripts],
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}",
     )  # fmt: skip
 
@@ -87,30 +94,27 @@ def style_sheet() -> str:
 
 def section(title: Text, *content: Text, note: Text = "", kind: str = "", classes: str = "") -> Markup:
     """A section with a heading; nothing where it has no content."""
-    shown = [one for one in content if one]
-    return block("section", title, tag(kind), note, shown, classes) if shown else Markup()
+    return block("section", title, tag(kind), note, content, classes)
 
 
 def pair(*sections: Text) -> Markup:
-    """Sections side by side where there is room."""
-    shown = [one for one in sections if one]
-    return block("pair", shown) if shown else Markup()
+    """Sections side by side where there is room; nothing where all are empty, as in `stack`."""
+    return block("pair", sections)
 
 
 def stack(*sections: Text) -> Markup:
     """Sections one under the other, as one half of a pair."""
-    shown = [one for one in sections if one]
-    return block("stack", shown) if shown else Markup()
+    return block("stack", sections)
 
 
 def verdict(sentences: Sequence[Text], *, warn: bool = False, alarms: Text = "") -> Markup:
     """What the page comes to: the first sentence large."""
-    return block("verdict", sentences[0], sentences[1:], alarms, warn)
+    return block("verdict", sentences, alarms, warn)
 
 
 def alarm_lines(sentences: Sequence[Text]) -> Markup:
     """Sentences that nobody must miss."""
-    return block("alarms", sentences) if sentences else Markup()
+    return block("alarms", sentences)
 
 
 def badge(text: str, *, alarm: bool = False) -> Markup:
@@ -129,7 +133,7 @@ def legend(kinds: Mapping[str, str]) -> Markup:
 
 
 def facts(entries: Iterable[tuple[Text, Text]], *, wide: bool = True) -> Markup:
-    """Names and values, in two columns where `wide`."""
+    """Names and values, those without a value left out; in two columns where `wide`."""
     return block("facts", list(entries), wide)
 
 
@@ -148,14 +152,9 @@ def details(summary: str, content: Text) -> Markup:
     return block("details", summary, content)
 
 
-def plain_text(content: str) -> Markup:
-    """Text of fixed width."""
-    return block("text", content)
-
-
 def tag(kind: str) -> Markup:
     """The tag that says where a number comes from; nothing for no kind."""
-    return block("kind", kind, kind if kind in KINDS else "") if kind else Markup()
+    return block("kind", kind, kind if kind in KINDS else "")
 
 
 def swatch(colour: str) -> Markup:

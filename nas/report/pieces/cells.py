@@ -1,49 +1,35 @@
 """Numbers as they stand on a page. A dash where there is none."""
 
 import math
+from collections.abc import Callable
 
-from modeltree.render import ms_text
+from modeltree.tree.render import ms_text
 from nas.results.summary import MethodRow
 
 NONE = "–"
 """Where there is no number."""
 
+Show = Callable[[float | None], str]
+
+
+def form(pattern: str | Callable[[float], str]) -> Show:
+    """How to write a number, as a pattern of `format` or a function: for one that is none or not finite, a dash."""
+    write = pattern.format if isinstance(pattern, str) else pattern
+    return lambda value: NONE if value is None or not math.isfinite(value) else write(value)
+
+
+plain, rank, points = form("{:.1f}"), form("{:.3f}"), form("{:.2f}")
+percent, share, signed = form("{:.2f} %"), form("{:.1f} %"), form("{:+.1f} %")
+whole, ms = form("{:.0f}"), form(ms_text)
+count = form(lambda value: f"{value:,.0f}" if value > 0 else NONE)
+"""0 means that nothing was counted."""
+seconds = form(lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value else NONE)
+"""Without the unit; 0 means that nothing was timed."""
+
 
 def reward_kind(method: MethodRow) -> str:
     """Of a reward: what its accuracy and its latency have in common."""
     return method.accuracy_origin if method.accuracy_origin == method.latency_origin else "mixed"
-
-
-def number(value: float | None) -> float:
-    """Not a number where there is none."""
-    return math.nan if value is None else value
-
-
-def plain(value: float, digits: int = 1) -> str:
-    """A number of some digits."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else NONE
-
-
-def percent(value: float) -> str:
-    """Percent."""
-    return f"{value:.2f} %" if math.isfinite(value) else NONE
-
-
-def ms(value: float) -> str:
-    """A time in ms."""
-    return ms_text(value) if math.isfinite(value) else NONE
-
-
-def count(value: float) -> str:
-    """A whole number; 0 means that nothing was counted."""
-    return f"{value:,.0f}" if math.isfinite(value) and value > 0 else NONE
-
-
-def seconds(value: float) -> str:
-    """A time in s, without the unit; 0 means that nothing was timed."""
-    if not math.isfinite(value) or value == 0:
-        return NONE
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def macs(macs: int) -> str:
@@ -52,13 +38,3 @@ def macs(macs: int) -> str:
         if macs >= size:
             return f"{macs / size:.3g} {name} MACs"
     return f"{macs:,} MACs"
-
-
-def share(percent: float) -> str:
-    """Percent, one digit."""
-    return f"{percent:.1f} %" if math.isfinite(percent) else NONE
-
-
-def signed(percent: float | None) -> str:
-    """Percent with its sign."""
-    return NONE if percent is None or not math.isfinite(percent) else f"{percent:+.1f} %"

@@ -8,13 +8,13 @@ it. Test the rows and the encodings that come out of `chart.to_dict()`.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import altair as alt
 from markupsafe import Markup
 
 from nas.report.pieces.blocks import block, section, style_sheet
-from nas.report.pieces.colours import colours, key
+from nas.report.pieces.colours import BOUND, colours, key
 
 MAX_POINTS = 1000
 """A line has no more points than this; more would hardly be seen, even in a stretch."""
@@ -30,6 +30,7 @@ LEFT = 52
 HEIGHT = 260
 
 T = TypeVar("T")
+AxisT = TypeVar("AxisT", alt.X, alt.Y)
 Spec = dict[str, Any]
 Panel = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -107,10 +108,13 @@ def rows(values: Iterable[Mapping[str, Any]]) -> alt.Data:
     return alt.Data(values=json.dumps([{name: _plain(value) for name, value in row.items()} for row in values]))
 
 
-def tip(field: str, title: str, form: str = "") -> alt.Tooltip:
-    """A line of what one reads under the pointer; numbers in four digits unless `form`, a format of d3, says more."""
-    chosen = form or (".4~g" if field.endswith(":Q") else "")
-    return alt.Tooltip(field, title=title, format=chosen) if chosen else alt.Tooltip(field, title=title)
+def tips(lines: Mapping[str, str | tuple[str, str]]) -> list[alt.Tooltip]:
+    """What one reads under the pointer: field -> title, or (title, a format of d3); else numbers have four digits."""
+    tooltips = []
+    for field, said in lines.items():
+        title, form = (said, ".4~g" if field.endswith(":Q") else "") if isinstance(said, str) else said
+        tooltips.append(alt.Tooltip(field, title=title, format=form) if form else alt.Tooltip(field, title=title))
+    return tooltips
 
 
 def by_name(names: Sequence[str], known: Mapping[str, str] | None = None, *, field: str = "name") -> alt.Color:
@@ -122,7 +126,7 @@ def by_name(names: Sequence[str], known: Mapping[str, str] | None = None, *, fie
 
 
 def lines(
-    data: Iterable[Mapping[str, Any]], x: alt.X, y: alt.Y, told: Sequence[alt.Tooltip], names: Sequence[str], *,
+    data: Iterable[Mapping[str, Any]], x: alt.X, y: alt.Y, tooltip: Sequence[alt.Tooltip], names: Sequence[str], *,
     known: Mapping[str, str] | None = None, stepped: bool = False, bold: str = "tree",
 ) -> Panel:  # fmt: skip
     """A line a name that the switches can hide, with values at every point one points at.
@@ -133,11 +137,28 @@ def lines(
     base = alt.Chart(rows(data)).transform_filter(SHOWN).encode(x=x, y=y, color=by_name(names, known))
     drawn = base.mark_line(clip=True, strokeJoin="round", interpolate="step-after" if stepped else "linear")
     points = base.mark_point(clip=True, size=60, opacity=0)
-    return alt.layer(drawn.encode(strokeWidth=width), points.encode(tooltip=list(told)))
+    return alt.layer(drawn.encode(strokeWidth=width), points.encode(tooltip=list(tooltip)))
 
 
 SHOWN = "indexof(shown, datum.name) >= 0"
 """A filter that leaves what the switches show."""
+
+
+def dashed(data: Iterable[Mapping[str, Any]], mark: Literal["rule", "line"] = "rule") -> alt.Chart:
+    """What is no method, as a bound or a level: a dashed rule, or a `line`, over rows."""
+    return alt.Chart(rows(data), mark=alt.MarkDef(type=mark, strokeDash=[5, 4], strokeWidth=1, color=BOUND))
+
+
+def sized(*layers: Panel) -> Panel:
+    """Layers as one chart of the usual size."""
+    whole = layers[0] if len(layers) == 1 else alt.layer(*layers)
+    return whole.properties(width=WIDTH, height=HEIGHT)
+
+
+def axis(kind: type[AxisT], field: str, title: str, values: Iterable[float], *, zero: bool = False) -> AxisT:
+    """An `alt.X` or `alt.Y` over values of a field, from 0 if asked for; its title says so where it is logarithmic."""
+    usable = [value for value in values if math.isfinite(value)]
+    return kind(f"{field}:Q").scale(scale(usable, zero=zero)).title(title + " (log scale)" * wide(usable))
 
 
 def scale(values: Iterable[float], *, zero: bool = False, pad: float = 0.06) -> alt.Scale:
@@ -149,15 +170,9 @@ def scale(values: Iterable[float], *, zero: bool = False, pad: float = 0.06) -> 
     return alt.Scale(zero=zero, padding=0 if zero else 6, nice=zero)
 
 
-def wide(values: Iterable[float], ratio: float = 12.0) -> bool:
+def wide(values: Sequence[float], ratio: float = 12.0) -> bool:
     """Whether positive values span so much that only a logarithmic axis shows them all."""
-    usable = [value for value in values if math.isfinite(value)]
-    return bool(usable) and min(usable) > 0 and max(usable) > ratio * min(usable)
-
-
-def log_note(values: Iterable[float]) -> str:
-    """What an axis title adds where the scale is logarithmic."""
-    return " (log scale)" if wide(values) else ""
+    return bool(values) and min(values) > 0 and max(values) > ratio * min(values)
 
 
 def thin(points: Sequence[T], most: int = MAX_POINTS) -> list[T]:

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from markupsafe import Markup
 
@@ -33,27 +33,27 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Column(Generic[T]):
-    """One number of every member; `better` is max or min, None where a column has no best.
+    """One number of every member, or words; `better` is max or min, None where a column has no best.
 
     group : a heading over neighbouring columns, in words and as the kind of their numbers.
-    origin : the kind where it may differ from member to member.
+    origin : the kind where it may differ from member to member. classes : of its cells.
     """
 
     name: str
-    pick: Callable[[T], float]
-    show: Callable[[float], str]
+    pick: Callable[[T], Any]
+    show: Callable[[Any], Text]
     better: Callable[[Iterable[float]], float] | None = None
     group: tuple[str, str] = ("", "")
     origin: Callable[[T], str] | None = None
+    classes: str = ""
 
 
 def table(
     head: Sequence[Text], rows: Iterable[Sequence[Text | Cell] | Entry], groups: Sequence[tuple[Text, int]] = ()
 ) -> Markup:
-    """A table. groups : headings over the head, with how many columns each spans."""
+    """A table, nothing without rows. groups : headings over the head, with how many columns each spans."""
     entries = [row if isinstance(row, Entry) else Entry(cells=row) for row in rows]
-    shown = [{"classes": one.classes, "cells": [_cell(cell) for cell in one.cells]} for one in entries]
-    return block("table", head, groups, shown) if shown else Markup()
+    return block("table", head, groups, entries)
 
 
 def named(title: Text, colour: str, *, chosen: bool = False) -> Markup:
@@ -73,37 +73,37 @@ def comparison(
         Entry(
             cells=[
                 named(title(one), colour(one), chosen=one is chosen),
-                *(_number(column, one, best[column.name], tagged=not kinds[column.name]) for column in columns),
+                *(cell_of(column, one, best[column.name], tagged=not kinds[column.name]) for column in columns),
             ],
             classes="chosen" if one is chosen else "",
         )
         for one in members
     ]
-    headings: list[tuple[Text, int]] = [("", 1)]
-    for (words, kind), same in itertools.groupby(columns, key=lambda column: (column.group[0], kinds[column.name])):
-        headings.append((Markup("{} {}").format(words, tag(kind)), len(list(same))))
+    grouped = itertools.groupby(columns, key=lambda column: (column.group[0], kinds[column.name]))
+    groups = [(Markup("{} {}").format(words, tag(kind)).strip(), len(list(same))) for (words, kind), same in grouped]
+    headings = [("", 1), *groups] if any(words for words, _ in groups) else []
     return table([what, *(column.name for column in columns)], [*rows, *bounds], headings)
 
 
 def best_of(column: Column[T], members: Sequence[T]) -> float | None:
     """The best value of a column; None where none is marked, or all are equal."""
-    finite = [value for one in members if math.isfinite(value := column.pick(one))]
-    return column.better(finite) if column.better is not None and len(set(finite)) > 1 else None
+    if column.better is None:
+        return None
+    finite = [value for one in members if (value := column.pick(one)) is not None and math.isfinite(value)]
+    return column.better(finite) if len(set(finite)) > 1 else None
 
 
-def bound(title: str, colour: str, cells: Sequence[Text]) -> Entry:
+def bound(title: str, colour: str, cells: Sequence[Text | Cell]) -> Entry:
     """A row that no member can beat."""
     return Entry(cells=[named(title, colour), *(cell or NONE for cell in cells)], classes="bound")
 
 
-def _cell(cell: Text | Cell) -> Cell:
-    return cell if isinstance(cell, Cell) else Cell(text=cell)
-
-
-def _number(column: Column[T], member: T, best: float | None, *, tagged: bool) -> Cell:
+def cell_of(column: Column[T], member: T, best: float | None = None, *, tagged: bool = False) -> Cell:
+    """What a column shows of a member, starred where it is the best value, with its own kind where `tagged`."""
     value = column.pick(member)
     kind = tag(column.origin(member)) + " " if tagged and column.origin is not None else ""
-    return Cell(text=column.show(value), tag=kind, classes="best" if best is not None and value == best else "")
+    starred = "best" if best is not None and value == best else ""
+    return Cell(text=column.show(value), tag=kind, classes=starred or column.classes)
 
 
 def _shared_kind(column: Column[T], members: Sequence[T]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from nas.report.pieces import charts
-from nas.report.pieces.colours import BOUND, LINK, key
+from nas.report.pieces.colours import LINK, key
 
 HINT = "Drag across the bandwidth to look at a stretch of it, double-click there to come back."
 
@@ -44,16 +44,12 @@ def link_panel(
     base = alt.Chart(data, height=96).encode(
         x=alt.X("time_s:Q").scale(nice=False, zero=False).title(None),
         y=alt.Y("mbps:Q").scale(zero=True).title(title),
-        tooltip=[charts.tip("time_s:Q", SECONDS), charts.tip("mbps:Q", "Mbit/s", ".3~g")],
+        tooltip=charts.tips({"time_s:Q": SECONDS, "mbps:Q": ("Mbit/s", ".3~g")}),
     )
     area = base.mark_area(interpolate="step-after", color=LINK, opacity=0.2, line={"color": LINK, "strokeWidth": 1.4})
     levels = [{"mbps": float(edge)} for edge in edges_mbps if math.isfinite(edge)]
-    if not levels:
-        return alt.layer(area.add_params(stretch))
-    shown = alt.Chart(charts.rows(levels)).mark_rule(strokeDash=[5, 4], color=BOUND)
-    return alt.layer(
-        area.add_params(stretch), shown.encode(y="mbps:Q", tooltip=charts.tip("mbps:Q", "fork at, Mbit/s"))
-    )
+    forks = charts.dashed(levels).encode(y="mbps:Q", tooltip=charts.tips({"mbps:Q": "fork at, Mbit/s"}))
+    return alt.layer(area.add_params(stretch), *([forks] if levels else []))
 
 
 def lines_panel(
@@ -78,7 +74,7 @@ def lines_panel(
         .transform_filter(charts.SHOWN)
         .encode(
             x=x, color=charts.by_name(names, known),
-            y=alt.Y("value:Q").scale(charts.scale(finite, zero=zero)).title(title + charts.log_note(finite)),
+            y=charts.axis(alt.Y, "value", title, finite, zero=zero),
             strokeWidth=alt.condition("datum.name === 'tree'", alt.value(2.4), alt.value(1.4)),
         )
     )  # fmt: skip
@@ -97,11 +93,11 @@ def _pointer(data: alt.Data, x: alt.X, titles: Mapping[str, str], name: str) -> 
     near = alt.selection_point(
         fields=["time_s"], nearest=True, on="pointermove", empty=False, clear="pointerout", name=name
     )
-    told = [charts.tip(f"{field}:Q", title) for field, title in titles.items()]
+    values = {f"{field}:Q": title for field, title in titles.items()}
     return (
         alt.Chart(data)
         .mark_rule(clip=True, color="var(--faint)")
         .encode(x=x, opacity=alt.condition(near, alt.value(1), alt.value(0)),
-                tooltip=[charts.tip("time_s:Q", SECONDS, ".5~g"), *told])
+                tooltip=charts.tips({"time_s:Q": (SECONDS, ".5~g"), **values}))
         .add_params(near)
     )  # fmt: skip

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from modeltree.render import ms_text
+from modeltree.tree.render import ms_text
 from nas.names import STRATEGIES, TITLES
 from nas.report.pieces import charts, trace
-from nas.report.pieces.colours import BOUND, key
+from nas.report.pieces.colours import key
 from nas.results.summary import Branch, MethodRow, Predictor, Series
 
 SKIPPED = 0.01
@@ -36,16 +36,16 @@ def search_chart(curves: Mapping[str, Line], exact_reward: float | None) -> char
         for at, reward in charts.thin([*_from(points, first), (last, points[-1][1])])
     ]
     x = alt.X("evaluations:Q").scale(alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False, zero=False))
+    x = x.title("evaluations" + " (log scale)" * log)
     y = alt.Y("reward:Q").scale(zero=False, padding=8, nice=False).title("best reward so far, predicted")
-    x = x.title("evaluations" + (" (log scale)" if log else ""))
-    told = [charts.tip("title:N", "searcher"), alt.Tooltip("evaluations:Q", format=",.0f"),
-            charts.tip("reward:Q", "best reward", ".2f")]  # fmt: skip
-    drawn = charts.lines(rows, x, y, told, list(lines), stepped=True)
+    tooltip = charts.tips({
+        "title:N": "searcher", "evaluations:Q": ("evaluations", ",.0f"), "reward:Q": ("best reward", ".2f"),
+    })  # fmt: skip
+    drawn = charts.lines(rows, x, y, tooltip, list(lines), stepped=True)
     if exact_reward is None or not math.isfinite(exact_reward):
-        return alt.layer(drawn).properties(width=charts.WIDTH, height=charts.HEIGHT)
-    optimum = alt.Chart(charts.rows([{"reward": exact_reward}])).mark_rule(strokeDash=[5, 4], color=BOUND)
-    said = charts.tip("reward:Q", "exact optimum", ".2f")
-    return alt.layer(optimum.encode(y=y, tooltip=said), drawn).properties(width=charts.WIDTH, height=charts.HEIGHT)
+        return charts.sized(drawn)
+    optimum = charts.dashed([{"reward": exact_reward}])
+    return charts.sized(optimum.encode(y=y, tooltip=charts.tips({"reward:Q": ("exact optimum", ".2f")})), drawn)
 
 
 def tradeoff_chart(branches: Sequence[Branch], methods: Sequence[MethodRow]) -> charts.Panel | None:
@@ -54,10 +54,9 @@ def tradeoff_chart(branches: Sequence[Branch], methods: Sequence[MethodRow]) -> 
     if not shown and not branches:
         return None
     times = [*(m.latency_ms for m in shown), *(b.latency_ms for b in branches)]
-    x = alt.X("latency_ms:Q").scale(charts.scale(times)).title("latency in ms, predicted" + charts.log_note(times))
+    x = charts.axis(alt.X, "latency_ms", "latency in ms, predicted", times)
     y = alt.Y("accuracy:Q").scale(zero=False, padding=14, nice=False).title("accuracy in %")
-    told = [charts.tip("latency_ms:Q", "latency in ms"),
-            charts.tip("accuracy:Q", "accuracy in %", ".2f")]  # fmt: skip
+    tooltip = charts.tips({"latency_ms:Q": "latency in ms", "accuracy:Q": ("accuracy in %", ".2f")})
     leaves = [
         {"name": "tree", "leaf": b.leaf, "latency_ms": b.latency_ms, "accuracy": b.accuracy, "chance": b.chance}
         for b in branches
@@ -68,18 +67,17 @@ def tradeoff_chart(branches: Sequence[Branch], methods: Sequence[MethodRow]) -> 
     bubbles = (
         alt.Chart(charts.rows(leaves))
         .mark_circle(color="var(--tree)", opacity=0.3, stroke="var(--tree)")
-        .transform_filter(charts.SHOWN)
         .encode(x=x, y=y, size=alt.Size("chance:Q", legend=None).scale(domain=[0, 1], range=[40, 900]),
-                tooltip=[charts.tip("leaf:N", "branch to leaf"), *told, alt.Tooltip("chance:Q", format=".1%")])
+                tooltip=[*charts.tips({"leaf:N": "branch to leaf"}), *tooltip, alt.Tooltip("chance:Q", format=".1%")])
     )  # fmt: skip
     marks = (
         alt.Chart(charts.rows(points))
         .mark_point(shape="diamond", filled=True, size=130, opacity=0.9, stroke="var(--card)")
-        .transform_filter(charts.SHOWN)
         .encode(x=x, y=y, color=charts.by_name([m.method for m in shown]),
-                tooltip=[charts.tip("title:N", "method"), *told])
+                tooltip=[*charts.tips({"title:N": "method"}), *tooltip])
     )  # fmt: skip
-    return alt.layer(bubbles, marks).properties(width=charts.WIDTH, height=charts.HEIGHT)
+    layers = (layer for layer, data in ((bubbles, leaves), (marks, points)) if data)
+    return charts.sized(*(layer.transform_filter(charts.SHOWN) for layer in layers))
 
 
 def predictor_chart(predictor: Predictor) -> charts.Panel | None:
@@ -87,16 +85,17 @@ def predictor_chart(predictor: Predictor) -> charts.Panel | None:
     points = [(p, m) for p, m in predictor.points if math.isfinite(p) and math.isfinite(m)]
     if not points:
         return None
-    ends = [extreme(value for point in points for value in point) for extreme in (min, max)]
-    room = alt.Scale(domain=[ends[0] - 0.5, ends[1] + 0.5], nice=False)
-    diagonal = charts.rows({"predicted": end, "measured": end} for end in (ends[0] - 0.5, ends[1] + 0.5))
+    values = [value for point in points for value in point]
+    ends = [min(values) - 0.5, max(values) + 0.5]
+    room = alt.Scale(domain=ends, nice=False)
     x = alt.X("predicted:Q").scale(room).title("predicted accuracy in %")
     y = alt.Y("measured:Q").scale(room).title("measured accuracy in %")
-    told = [charts.tip(f"{field}:Q", f"{field}, %", ".2f") for field in ("predicted", "measured")]
-    line = alt.Chart(diagonal).mark_line(strokeDash=[5, 4], color=BOUND, strokeWidth=1).encode(x=x, y=y)
+    tooltip = charts.tips({f"{field}:Q": (f"{field}, %", ".2f") for field in ("predicted", "measured")})
     dots = alt.Chart(charts.rows({"predicted": p, "measured": m} for p, m in points))
-    drawn = dots.mark_circle(color="var(--tree)", size=55, opacity=0.6).encode(x=x, y=y, tooltip=told)
-    return alt.layer(line, drawn).properties(width=charts.WIDTH, height=charts.HEIGHT)
+    return charts.sized(
+        charts.dashed(({"predicted": end, "measured": end} for end in ends), "line").encode(x=x, y=y),
+        dots.mark_circle(color="var(--tree)", size=55, opacity=0.6).encode(x=x, y=y, tooltip=tooltip),
+    )
 
 
 def trace_chart(series: Series, edges_mbps: Sequence[float]) -> alt.VConcatChart | None:

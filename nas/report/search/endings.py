@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from modeltree.image_codes import image_code
-from modeltree.render import ms_text
+from modeltree.tree.render import ms_text
 from nas.report.pieces.blocks import section
 from nas.report.pieces.cells import NONE
 from nas.report.pieces.table import table

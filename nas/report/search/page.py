@@ -10,8 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from modeltree.files import write_text
-from modeltree.render import ms_text, render_text
 from modeltree.tree import ModelTree
+from modeltree.tree.render import ms_text, render_text
+from nas.names import TECHNIQUES
 from nas.report.pieces import blocks, cells, trace
 from nas.report.pieces.blocks import section
 from nas.report.pieces.charts import figure
@@ -20,31 +21,15 @@ from nas.report.pieces.table import Cell, table
 from nas.report.search import charts
 from nas.report.search.drawing import draw_tree
 from nas.report.search.endings import endings_section
+from nas.report.search.link_states import link_states_section
 from nas.report.search.table import methods_section
-from nas.results.summary import MethodRow, Summary, read_summary
+from nas.results.summary import Summary, read_summary
 from nas.results.verdict import best_choice, verdict_of
 
 FILE = "report.html"
 
 BAR_NAMES = 130
 """Pixels for the names of bars."""
-
-TECHNIQUES = {
-    "svd": "F1, a fully connected layer as two thin ones; the rate is the rank's share",
-    "ksvd": "F2, a fully connected layer as a dictionary and sparse codes",
-    "gap": "F3, global average pooling and one classifier instead of the fully connected layers",
-    "absorbed": "made superfluous by the technique in front of it",
-    "mobilenet": "C1, a depthwise and a pointwise convolution",
-    "mobilenet_v2": "C2, an inverted residual; the rate is the expansion",
-    "fire": "C3, a Fire layer; the rate is the squeezed channels' share",
-    "prune": "W1, the insignificant filters removed; the rate is the share kept",
-    "tucker2": "T2, a Tucker decomposition over channels; the rate is the rank's share",
-    "low_rank": "T3, two thin pointwise layers, the best for the layer's inputs; the rate is the rank's share",
-    "inner": "T4, a block (inverted residual, MLP) with fewer channels inside; the rate is the share kept",
-    "heads": "T5, attention with fewer heads; the rate is the share kept",
-    "skip": "T6, a residual block left out",
-}
-"""What stands in a tree, for a reader who has not seen the paper. Said here because `transforms` needs torch."""
 
 
 def write_report(run_folder: Path, summary: Mapping[str, Any], tree: ModelTree) -> Path:
@@ -72,7 +57,8 @@ def render_page(summary: Summary, tree: ModelTree) -> str:
         facts=_facts(summary, tree),
         sections=[
             blocks.verdict(verdict_of(summary, tree), warn=best is None or best.method != "tree"),
-            _tiles(summary), blocks.legend(blocks.KINDS), _tree(tree), methods_section(summary),
+            _tiles(summary), blocks.legend(blocks.KINDS), _tree(tree), link_states_section(summary),
+            methods_section(summary),
             blocks.pair(_search(summary), _tradeoff(summary)), _along_trace(summary),
             blocks.pair(_predictor(summary), halves), endings_section(summary), _savings(summary), _dropped(summary),
             _setup(summary),
@@ -94,33 +80,29 @@ def _facts(summary: Summary, tree: ModelTree) -> list[str]:
 
 
 def _tiles(summary: Summary) -> Markup:
-    tree, device = summary.method("tree"), summary.method("device_only")
+    tree, device, exact = summary.method("tree"), summary.method("device_only"), summary.exact
     if tree is None:
         return Markup()
+    latency, accuracy = ("", "") if device is None else (
+        f"all on the device: {text}" for text in (cells.ms(device.latency_ms), cells.percent(device.accuracy))
+    )  # fmt: skip
     tiles = [
-        ("latency of the tree", cells.ms(tree.latency_ms), tree.latency_origin, _than(device, "latency_ms")),
-        ("accuracy of the tree", cells.percent(tree.accuracy), tree.accuracy_origin, _than(device, "accuracy")),
+        ("latency of the tree", cells.ms(tree.latency_ms), tree.latency_origin, latency),
+        ("accuracy of the tree", cells.percent(tree.accuracy), tree.accuracy_origin, accuracy),
         ("reward of the tree", cells.plain(tree.reward), cells.reward_kind(tree), "accuracy and latency in one"),
     ]
     if tree.along_trace is not None:
         oracle = summary.oracle_along_trace
         more = "" if oracle is None else f"with hindsight {cells.ms(oracle.latency_ms)}"
         tiles.append(("latency along the trace", cells.ms(tree.along_trace.latency_ms), "simulated", more))
-    if summary.exact is not None:
-        reached = f"{summary.exact.found_percent:.2f} %"
-        tiles.append(("search result", reached, "predicted", "of the exact optimum"))
+    if exact is not None:
+        tiles.append(("search result", f"{exact.found_percent:.2f} %", "predicted", "of the exact optimum"))
     return blocks.tiles(tiles)
-
-
-def _than(device: MethodRow | None, field: str) -> str:
-    if device is None:
-        return ""
-    value = getattr(device, field)
-    return f"all on the device: {cells.ms(value) if field == 'latency_ms' else cells.percent(value)}"
 
 
 def _tree(tree: ModelTree) -> Markup:
     used = sorted({action.technique for node in tree.nodes for action in node.actions} - {"keep"})
+    words = TECHNIQUES | {"absorbed": "made superfluous by the technique in front of it"}
     note = (
         "Read from left to right: before every block the device measures the link, takes the fork that matches, and "
         "runs what the card says, until a card ends in the cloud or in a result. The colour is the speed of the link, "
@@ -129,8 +111,8 @@ def _tree(tree: ModelTree) -> Markup:
     return section(
         "The tree",
         blocks.block("scroll", draw_tree(tree)),
-        blocks.block("techniques", [(name, TECHNIQUES.get(name, "a technique of your own")) for name in used]),
-        blocks.details("The same as text", blocks.plain_text(render_text(tree))),
+        blocks.block("techniques", [(name, words.get(name, "a technique of your own")) for name in used]),
+        blocks.details("The same as text", blocks.block("text", render_text(tree))),
         note=note,
     )
 
@@ -169,7 +151,7 @@ def _along_trace(summary: Summary) -> Markup:
 def _predictor(summary: Summary) -> Markup:
     if summary.predictor is None:
         return Markup()
-    rank, error = cells.plain(summary.predictor.rank_correlation, 3), cells.plain(summary.predictor.mean_error, 2)
+    rank, error = cells.rank(summary.predictor.rank_correlation), cells.points(summary.predictor.mean_error)
     note = (
         "What the search believed and what is true; on the dashed line they agree. "
         f"Rank correlation {rank}, mean error {error} points."
@@ -201,18 +183,8 @@ def _savings(summary: Summary) -> Markup:
          one.why_not or "yes"]
         for one in sorted(summary.savings or [], key=lambda one: -one.saves_ms)
     ]  # fmt: skip
-    if not rows:
-        return Markup()
-    head = [
-        "layer",
-        "technique",
-        "layers replaced",
-        "takes now",
-        "saves",
-        "saves here, measured",
-        "points lost alone",
-        "offered",
-    ]
+    head = ["layer", "technique", "layers replaced", "takes now", "saves", "saves here, measured", "points lost alone"]
+    head += ["offered"]
     note = (
         "Every compression by itself. Milliseconds are those of the device's profile, what folds into neighbours left "
         "aside; points of accuracy were measured on search images."

@@ -46,8 +46,8 @@ def methods_section(summary: Summary) -> Markup:
 
 
 def _columns(reward_kind: str) -> list[Column[MethodRow]]:
-    def along(field: str) -> Callable[[MethodRow], float]:
-        return lambda m: math.nan if m.along_trace is None else float(getattr(m.along_trace, field))
+    def along(field: str) -> Callable[[MethodRow], float | None]:
+        return lambda m: getattr(m.along_trace, field, None)
 
     cost, link = ("search cost,", "measured"), ("along the trace,", "simulated")
     return [
@@ -56,10 +56,10 @@ def _columns(reward_kind: str) -> list[Column[MethodRow]]:
                origin=lambda m: m.latency_origin),
         Column(name="accuracy", pick=lambda m: m.accuracy, show=cells.percent, better=max,
                origin=lambda m: m.accuracy_origin),
-        Column(name="reward seen", pick=lambda m: cells.number(m.predicted_reward), show=cells.plain, better=max,
+        Column(name="reward seen", pick=lambda m: m.predicted_reward, show=cells.plain, better=max,
                group=("", "predicted")),
-        Column(name="evaluations", pick=lambda m: cells.number(m.evaluations), show=cells.count, group=cost),
-        Column(name="seconds", pick=lambda m: cells.number(m.seconds), show=cells.seconds, group=cost),
+        Column(name="evaluations", pick=lambda m: m.evaluations, show=cells.count, group=cost),
+        Column(name="seconds", pick=lambda m: m.seconds, show=cells.seconds, group=cost),
         Column(name="mean latency", pick=along("latency_ms"), show=cells.ms, better=min, group=link),
         Column(name="95 % under", pick=along("p95_latency_ms"), show=cells.ms, better=min, group=link),
         Column(name="reward ", pick=along("reward"), show=cells.plain, better=max, group=link),
@@ -68,7 +68,7 @@ def _columns(reward_kind: str) -> list[Column[MethodRow]]:
 
 def _exact_cells(exact: Exact) -> list[Markup | str]:
     accuracy = tag("predicted") + " " + cells.percent(exact.accuracy)
-    seconds = cells.seconds(cells.number(exact.seconds))
+    seconds = cells.seconds(exact.seconds)
     return [NONE, cells.ms(exact.latency_ms), accuracy, cells.plain(exact.reward), NONE, seconds, *[NONE] * ALONG]
 
 

@@ -34,6 +34,14 @@ def program():
     return export(Residual().eval(), (3, 8, 8))
 
 
+def test_for_one_batch_the_form_takes_that_alone_and_the_program_stays_dynamic(program):
+    session = onnxruntime.InferenceSession(onnx_form(program, batch=2), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [2, 3, 8, 8]
+    x = np.random.default_rng(1).standard_normal((5, 3, 8, 8), np.float32)
+    expected = program.module()(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(session.run(None, {"input": x[:2]})[0], expected[:2], atol=1e-5)
+
+
 def test_the_onnx_form_computes_what_torch_does_at_any_batch_and_prints_nothing(program, capfd):
     model = onnx_form(program)
     assert capfd.readouterr() == ("", "")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from operators import Of, conv1, conv3, exact
+from operator_cases import Of, conv1, conv3, exact
 from stage_programs import fused_from, kinds, read_from
 from torch import nn
 

@@ -1,7 +1,7 @@
 """Where numbers lie."""
 
 import torch
-from operators import Of, cat, conv1, conv3
+from operator_cases import Of, cat, conv1, conv3
 from stage_programs import fused_from, kinds, placed_from
 from torch import nn
 

@@ -1,9 +1,12 @@
 """From exported programs to core operators, and from those to stages."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
-from operators import Of
+from operator_cases import Of
 from stage_programs import kinds, read_from
 from torch import nn
 
@@ -22,6 +25,26 @@ from compile.graph.stages import (
     Rows,
 )
 from modeltree.errors import GraphError
+from transforms import export
+
+
+def test_a_program_is_brought_into_core_form_for_one_batch_after_another():
+    program = export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval(), (3, 5, 5))
+    shapes = [tuple(core_form(program, batch).result.meta["val"].shape) for batch in (1, 3)]
+    assert shapes == [(1, 36), (3, 36)]
+    (entering,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    assert not isinstance(entering.meta["val"].shape[0], int)
+
+
+def test_a_core_form_is_made_once_a_batch_and_goes_with_its_program():
+    program = export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval(), (3, 5, 5))
+    form = core_form(program, 1)
+    assert core_form(program, 1) is form
+    assert core_form(program, 2) is not form
+    gone = weakref.ref(form)
+    del program, form
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_convolution_is_read_with_all_its_numbers():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operators import CASES, Of, cat, conv1, conv3
+from operator_cases import Of, cat, conv1, conv3
+from operators import CASES
 from stage_programs import fused_from, kinds, planned_from
 from torch import nn
 

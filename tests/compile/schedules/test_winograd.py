@@ -8,18 +8,15 @@ import pytest
 import torch
 import tvm
 import tvm_ffi
+from short_target import SHORT
 from stage_programs import fused_from, planned_from
 from torch import nn
 
 from compile.pipeline import compile_block
-from compile.targets import TARGETS, Target, host
+from compile.targets import TARGETS, host
 from compile.verify import TOLERANCES
 from transforms import export
 
-SHORT = Target(
-    name="x86-64-v2", description="as short as ARM's vectors", triple="x86_64-unknown-linux-gnu", cpu="x86-64-v2",
-    vector_bits=128, registers=16, threads=2,
-)  # fmt: skip
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="targets of x86 code: run it on an x86-64 machine"
 )

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from trees import RTT_MS, forked_tree
 
-from modeltree.emulate import emulate
 from modeltree.errors import DataError, FormatError
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.scenes import SCENES, generate, load_trace
 from modeltree.link.traces import Trace, read_trace, write_trace
 from modeltree.tree import decode_tree, encode_tree
+from modeltree.tree.emulate import emulate
 
 NAN = float("nan")
 

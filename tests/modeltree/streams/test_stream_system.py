@@ -51,7 +51,7 @@ def test_what_a_planner_sees_of_its_actions_is_what_comes_of_them(strict):
     timeline.step_(Task(0.0, 0, 4, 500.0), EXIT_2_LOCAL)
     timeline.step_(Task(0.0, 0, 2, 500.0), EXIT_2_CUT)
     task = Task(3.0, 0, 3, 500.0)
-    foreseen = system.finish_ms(timeline.seen(task))
+    foreseen = system.finish_ms(timeline.observe(task))
     for action in range(1, len(system.table)):
         again = Timeline(system, 2)
         again.step_(Task(0.0, 0, 4, 500.0), EXIT_2_LOCAL)

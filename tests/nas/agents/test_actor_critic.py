@@ -8,13 +8,13 @@ import torch
 
 from modeltree.errors import ConfigError
 from nas.agents.a3c import A3cConfig
-from nas.agents.actor_critic import ActorCritic, Weights, loss_of, returns
+from nas.agents.a3c.actor_critic import ActorCritic, Weights, loss_of, returns
+from nas.agents.a3c.flat_actor_critic import FlatActorCritic, flattened, restore_
+from nas.agents.a3c.joint import OneHeadForAll
+from nas.agents.a3c.multitask import train_multitask
+from nas.agents.a3c.shared_rmsprop import rmsprop_
 from nas.agents.distributed_dqn import Batch, Values
 from nas.agents.distributed_dqn import loss_of as dqn_loss
-from nas.agents.flat_actor_critic import FlatActorCritic, flattened, restore_
-from nas.agents.joint_a3c import OneHeadForAll
-from nas.agents.multitask_a3c import train_multitask
-from nas.agents.shared_rmsprop import rmsprop_
 from nas.decisions.placement.environment import PlacementVectorEnv
 
 

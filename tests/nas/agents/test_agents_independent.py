@@ -15,12 +15,7 @@ INPUTS, HIDDEN, ACTIONS, COUNT = 3, 5, 4, 6
 ALPHA, GAMMA, TARGET_ENTROPY, STEP = 0.4, 0.9, 0.8, 1e-5
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # In numpy, from the equations: two layers' weights as a list of arrays, everything in float64.

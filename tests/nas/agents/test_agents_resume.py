@@ -11,13 +11,7 @@ from nas.agents.networks import Stack
 from nas.agents.replay_buffer import Batch
 from nas.decisions.streams.environment import TaskStreamEnv
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Stopped(Exception):

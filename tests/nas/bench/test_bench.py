@@ -15,6 +15,7 @@ from torch import nn
 from compile.program_file import program_bytes
 from modeltree.errors import ConfigError, NasError
 from nas.bench import PEERS, base_cases, measured, results_text, run_cases, save_results
+from nas.bench.cases import random_network
 from nas.bench.engines import Runner
 from nas.bench.paired import Results, Rounds
 from nas.bench.processes import Child
@@ -27,6 +28,15 @@ from torch import nn
 
 def build():
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10))
+"""
+
+SILENT = """
+from torch import nn
+
+def build():
+    norm = nn.BatchNorm2d(8)
+    nn.init.zeros_(norm.weight)
+    return nn.Sequential(nn.Conv2d(3, 8, 1), norm, nn.Flatten(), nn.Linear(512, 10))
 """
 
 
@@ -143,6 +153,18 @@ def test_every_peer_computes_what_torch_does(name, tmp_path):
         assert runner.call("burst", 0.001) > 0
     tolerance = 0.05 if "bf16" in name else 1e-4
     assert np.abs(found - case.expected).max() < tolerance * np.abs(case.expected).max()
+
+
+def test_a_random_network_has_no_silent_branch_and_maps_of_a_trained_ones_size(tmp_path):
+    (tmp_path / "net.py").write_text(SILENT)
+    network = random_network(f"{tmp_path / 'net.py'}:build", image_size=8)
+    scale = network[1].weight
+    assert scale.abs().min() > 0
+    torch.manual_seed(1)
+    with torch.no_grad():
+        maps = (network[1](network[0](torch.randn(64, 3, 8, 8))) - network[1].bias.reshape(1, -1, 1, 1)).flatten(2)
+    assert torch.allclose(maps.std((0, 2)), scale.abs(), rtol=0.25)
+    assert not any(module.training for module in network.modules())
 
 
 def test_two_files_of_one_name_are_two_rows(tmp_path):

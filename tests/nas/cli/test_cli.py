@@ -72,17 +72,12 @@ def one_thread():
 
 
 @pytest.fixture
-def nas(monkeypatch, capsys, tmp_path):
+def nas(nas):
     """Run `nas` in this process; returns (status, lines on standard output, lines on standard error)."""
-    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out.splitlines(), told.err.splitlines()
+        status, printed, errors = nas(*words)
+        return status, printed.splitlines(), errors
 
     return call
 
@@ -214,7 +209,7 @@ def test_a_network_that_does_not_fit_is_refused(nas, tmp_path, base, name, why):
         ("decides", ("--weights", "factory"), "the network decides by the values of a tensor"),
         ("not_finite", ("--weights", "factory"), "with numbers that are not finite: look for a division by zero"),
         ("heads", (), "gives y [10], z [2], which nas cannot train: pass its --weights, or --weights factory"),
-        ("heads", ("--exits", "auto"), "early exits answer with classes"),
+        ("heads", ("--exits", "auto"), "exits answer with classes"),
         ("tiny", ("--metric", "m.py:iou"), "there is no file m.py"),
         ("heads", ("--outputs", "y=labels"), "must be NAME=KIND, with a kind of classes, pixels, embedding, numbers"),
         ("heads", ("--data", "images:none", "--weights", "factory", "--N", 1), "no folder none: pass images:DIR"),

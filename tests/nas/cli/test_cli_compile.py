@@ -131,3 +131,14 @@ def test_compile_of_what_is_no_run_says_so(nas, compiler, tmp_path):
     status, _, error = nas("compile", tmp_path / "nothing", "--out", tmp_path / "b")
     assert (status, len(error)) == (2, 1)
     assert "is not a run directory: pass what nas search wrote to --out" in error[0]
+
+
+def test_libraries_with_reckoned_tiles_are_not_taken_for_timed_ones(nas, run, compiler, tmp_path):
+    kept = ("--target", "pi4", "--target", "host", "--cache", tmp_path / "kept", "--force", "--out", tmp_path / "b")
+    assert nas("compile", run, "--tune", "none", *kept)[0] == 0
+    compiler.clear()
+    assert nas("compile", run, *kept)[0] == 0
+    assert {target for _, target, _, _ in compiler} == {"host"}
+    compiler.clear()
+    assert nas("compile", run, "--tune", "none", *kept)[0] == 0
+    assert compiler == []

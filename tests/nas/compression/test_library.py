@@ -21,13 +21,7 @@ from nas.compression.library import Choice, library_folder
 from nas.jobs.executors import ProcessExecutor, SerialExecutor, executor
 from transforms import compose, technique
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

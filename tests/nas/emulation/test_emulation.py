@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from bundles import manifest, tree, write_bundle
 
-from modeltree.emulate import emulate
 from modeltree.errors import ConfigError
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.link.traces import Trace
 from modeltree.manifest import Provenance, encode_manifest
 from modeltree.reward import Reward
 from modeltree.tree import BandwidthFork, Leaf, encode_tree
+from modeltree.tree.emulate import emulate
 from nas.config import SearchConfig, encode_config
 from nas.emulation.estimated import emulate_estimated
 from nas.emulation.methods import emulate_methods, mean_over, verdicts

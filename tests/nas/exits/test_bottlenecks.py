@@ -17,13 +17,7 @@ from transforms import analyse, export
 from transforms.bottleneck import bottleneck, start_
 from transforms.quantise import quantised
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def quiet(done, total, text):
@@ -103,7 +97,7 @@ def test_one_comes_out_the_same_whatever_is_trained_beside_it_and_is_kept(prepar
     kept = tmp_path / "one" / "bottleneck_1_2_32.safetensors"
     kept.write_bytes(kept.read_bytes()[:-5])  # a damaged file is made again
     assert same(train_bottlenecks(prepared, [(1, 2)], tmp_path / "one", 0, quiet)[1, 2], both[1, 2])
-    monkeypatch.setattr(nas.exits.bottlenecks, "lessons", None)  # nothing is left to learn
+    monkeypatch.setattr(nas.exits.bottlenecks, "distillation_set", None)  # nothing is left to learn
     again = train_bottlenecks(prepared, [(1, 2), (2, 3)], tmp_path / "one", 0, quiet)
     assert all(same(both[key], again[key]) for key in both)
 

@@ -25,12 +25,7 @@ SHAPE = (3, 8, 8)
 CONFIG = TrainConfig(epochs=4, batch_size=64, lr=0.05, crop=False)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Block(nn.Module):
@@ -150,7 +145,7 @@ def test_heads_are_kept_and_depend_on_the_seed_and_their_place_alone(prepared, t
     (tmp_path / "one" / "exit_3_10.safetensors").write_bytes(whole[:-5])  # a damaged file is made again
     assert same(train_heads(prepared, (1, 3), tmp_path / "one", 0, quiet)[3], heads[3])
     assert (tmp_path / "one" / "exit_3_10.safetensors").read_bytes() == whole
-    monkeypatch.setattr(nas.exits.heads, "lessons", None)  # nothing is left to learn
+    monkeypatch.setattr(nas.exits.heads, "distillation_set", None)  # nothing is left to learn
     again = train_heads(prepared, (1, 3), tmp_path / "one", 0, quiet)
     assert all(same(heads[place], again[place]) for place in heads)
 

@@ -16,12 +16,7 @@ from transforms import compose
 CUTS = (0, 2, 5)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +89,8 @@ def same(one, other):
 
 def trained(forest, **config):
     rest = {"checkpoint": config.pop("checkpoint", None), "progress": config.pop("progress", lambda *_: None)}
-    lessons = config.pop("lessons", None) or Taught()
-    finetune_(forest, lessons, FinetuneConfig(batch_size=32, lr=5e-4, **config), **rest)
+    examples = config.pop("examples", None) or Taught()
+    finetune_(forest, examples, FinetuneConfig(batch_size=32, lr=5e-4, **config), **rest)
     return forest
 
 
@@ -159,12 +154,12 @@ def test_paths_that_change_nothing_need_no_training(made, paths):
 
 
 def test_every_step_takes_other_lessons_none_twice_and_both_ways_come_up(forest):
-    lessons = Taught()
-    trained(forest, steps=12, lessons=lessons)
-    assert len(lessons.taken) == 12
-    assert all(len(set(positions)) == 32 for positions, _ in lessons.taken)
-    assert len({tuple(positions) for positions, _ in lessons.taken}) == 12
-    assert {way for _, way in lessons.taken} == {0, 1}
+    examples = Taught()
+    trained(forest, steps=12, examples=examples)
+    assert len(examples.taken) == 12
+    assert all(len(set(positions)) == 32 for positions, _ in examples.taken)
+    assert len({tuple(positions) for positions, _ in examples.taken}) == 12
+    assert {way for _, way in examples.taken} == {0, 1}
 
 
 @pytest.mark.parametrize("stop", [49, 50, 73])

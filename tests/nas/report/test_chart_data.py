@@ -80,6 +80,11 @@ def test_latency_lies_across_and_accuracy_upwards():
     assert leaves == [{"name": "tree", "leaf": 3, "latency_ms": 41.0, "accuracy": 90.5, "chance": 0.25}]
 
 
+def test_without_branches_there_is_no_layer_without_data():
+    picture = search_charts.tradeoff_chart([], read_summary(full_summary()).methods)
+    assert [(kind, len(rows)) for kind, _, rows in layers(specification(picture, ["tree"]))] == [("point", 6)]
+
+
 def test_what_was_predicted_lies_across_and_what_was_measured_upwards():
     encoding, rows = drawn(search_charts.predictor_chart(Predictor(points=[(90.0, 89.5), (80.0, math.nan)])), "circle")
     assert axes(encoding) == (("predicted", "predicted accuracy in %"), ("measured", "measured accuracy in %"))

@@ -12,13 +12,7 @@ from nas.data import load_dataset
 from nas.training.rate import checked_rate
 from nas.training.train import recipe
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(*, normalised):

@@ -12,7 +12,7 @@ import nas.training.teacher
 from modeltree.errors import DataError
 from nas.data import Dataset, ImageSet, load_dataset
 from nas.training.base_network import Prepared
-from nas.training.teacher import lessons
+from nas.training.teacher import distillation_set
 
 COUNT, SIZE = 40, INPUT[1]
 BY = SIZE // 8  # the furthest an image is shifted
@@ -50,9 +50,9 @@ class Broken(torch.nn.Module):
         return torch.full((len(images), CLASSES), torch.nan)
 
 
-def everything(taught):
-    """Images and logits of all lessons, both ways."""
-    return [part for way in (0, 1) for part in taught.take(np.arange(len(taught)), way)]
+def everything(examples):
+    """Images and logits of all examples, both ways."""
+    return [part for way in (0, 1) for part in examples.take(np.arange(len(examples)), way)]
 
 
 def same(one, other):
@@ -61,24 +61,24 @@ def same(one, other):
 
 def test_images_and_logits_are_the_same_each_time(tmp_path):
     given = prepared(flip=True)
-    taught, again = (lessons(given, tmp_path / name, 0, quiet) for name in ("one", "two"))
-    first = everything(taught)
+    examples, again = (distillation_set(given, tmp_path / name, 0, quiet) for name in ("one", "two"))
+    first = everything(examples)
     torch.rand(3)
-    assert same(everything(taught), first)
+    assert same(everything(examples), first)
     assert same(everything(again), first)
 
 
 def test_a_lesson_does_not_depend_on_what_it_is_taken_with(tmp_path):
-    taught = lessons(prepared(flip=True), tmp_path, 0, quiet)
+    examples = distillation_set(prepared(flip=True), tmp_path, 0, quiet)
     positions = np.array([17, 3, 39])
-    images, logits, *_ = everything(taught)
-    some = taught.take(positions, 0)
+    images, logits, *_ = everything(examples)
+    some = examples.take(positions, 0)
     assert same(some, (images[positions], logits[positions]))
 
 
 def test_the_two_ways_and_another_seed_give_other_images(tmp_path):
-    taught, other = (lessons(prepared(flip=True), tmp_path / str(seed), seed, quiet) for seed in (0, 1))
-    here, _, there, _ = everything(taught)
+    examples, other = (distillation_set(prepared(flip=True), tmp_path / str(seed), seed, quiet) for seed in (0, 1))
+    here, _, there, _ = everything(examples)
     elsewhere, *_ = everything(other)
     for one in (there, elsewhere):
         apart = (here != one).flatten(1).any(1)
@@ -88,7 +88,7 @@ def test_the_two_ways_and_another_seed_give_other_images(tmp_path):
 @pytest.mark.parametrize("flip", [False, True])
 def test_logits_are_what_the_network_says_to_these_very_images(tmp_path, flip):
     given = prepared(flip=flip)
-    images, logits, others, theirs = everything(lessons(given, tmp_path, 0, quiet))
+    images, logits, others, theirs = everything(distillation_set(given, tmp_path, 0, quiet))
     with torch.no_grad():
         assert torch.allclose(given.model(images), logits, atol=1e-5)
         assert torch.allclose(given.model(others), theirs, atol=1e-5)
@@ -102,12 +102,12 @@ def shifted(dataset, image):
     return dataset.normalise(np.stack([padded[:, y : y + SIZE, x : x + SIZE] for y in whole for x in whole]))
 
 
-def mirrored(given, taught):
-    """Per lesson, whether it is a shifted mirror image; one that is neither that nor a shifted image is an error."""
+def mirrored(given, examples):
+    """Per example, whether it is a shifted mirror image; one that is neither that nor a shifted image is an error."""
     found = []
     for way in (0, 1):
-        images, _ = taught.take(np.arange(len(taught)), way)
-        for image, index in zip(images, taught.chosen, strict=True):
+        images, _ = examples.take(np.arange(len(examples)), way)
+        for image, index in zip(images, examples.chosen, strict=True):
             original = given.dataset.fit.images[index]
             plain, turned = (
                 bool((shifted(given.dataset, pixels) == image).flatten(1).all(1).any())
@@ -120,55 +120,55 @@ def mirrored(given, taught):
 
 def test_images_are_shifted_and_never_mirrored_where_mirroring_changes_the_label(tmp_path):
     given = prepared(flip=False)
-    assert not any(mirrored(given, lessons(given, tmp_path, 0, quiet)))
+    assert not any(mirrored(given, distillation_set(given, tmp_path, 0, quiet)))
     assert not load_dataset("digits", image_size=16).flip
 
 
 def test_elsewhere_about_half_is_mirrored(tmp_path):
     given = prepared(flip=True)
-    assert 0.3 < np.mean(mirrored(given, lessons(given, tmp_path, 0, quiet))) < 0.7
+    assert 0.3 < np.mean(mirrored(given, distillation_set(given, tmp_path, 0, quiet))) < 0.7
 
 
 def test_the_network_is_asked_once_and_its_answers_are_kept(tmp_path):
     given, told = prepared(), []
-    taught = lessons(given, tmp_path, 0, lambda done, total, text: told.append((done, total)))
+    examples = distillation_set(given, tmp_path, 0, lambda done, total, text: told.append((done, total)))
     assert told == [(COUNT, 2 * COUNT), (2 * COUNT, 2 * COUNT)]
     (kept,) = tmp_path.iterdir()
     before = kept.stat().st_mtime_ns
-    again = lessons(
+    again = distillation_set(
         dataclasses.replace(given, network=dataclasses.replace(tiny(), graph=Silent())),
         tmp_path,
         0,
         lambda *_: told.append(_),
     )
-    assert same(everything(again), everything(taught))
+    assert same(everything(again), everything(examples))
     assert len(told) == 2
     assert kept.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "empty", "garbage", "another shape", "another type"])
 def test_a_file_that_holds_something_else_is_made_again(tmp_path, spoil):
-    good = lessons(prepared(), tmp_path, 0, quiet)
+    good = distillation_set(prepared(), tmp_path, 0, quiet)
     (kept,) = tmp_path.iterdir()
     data = kept.read_bytes()
     if spoil.startswith("another"):
         np.save(kept, good.logits[:, 1:] if spoil == "another shape" else good.logits.astype(np.float64))
     else:
         kept.write_bytes({"truncated": data[:-10], "empty": b"", "garbage": b"PK\x03\x04" * 100}[spoil])
-    assert same(everything(lessons(prepared(), tmp_path, 0, quiet)), everything(good))
+    assert same(everything(distillation_set(prepared(), tmp_path, 0, quiet)), everything(good))
     assert kept.read_bytes() == data
 
 
 def test_no_more_images_than_needed_are_chosen_and_none_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(nas.training.teacher, "_MOST", 12)
-    taught = lessons(prepared(), tmp_path, 0, quiet)
-    assert len(taught) == 12
-    assert taught.logits.shape == (2, 12, CLASSES)
-    assert len(set(taught.chosen.tolist())) == 12
-    assert 0 <= taught.chosen.min() <= taught.chosen.max() < COUNT
+    examples = distillation_set(prepared(), tmp_path, 0, quiet)
+    assert len(examples) == 12
+    assert examples.logits.shape == (2, 12, CLASSES)
+    assert len(set(examples.chosen.tolist())) == 12
+    assert 0 <= examples.chosen.min() <= examples.chosen.max() < COUNT
 
 
 def test_answers_that_are_no_numbers_are_told_and_not_kept(tmp_path):
     with pytest.raises(DataError, match="not finite: train it again or check its weights"):
-        lessons(prepared(model=Broken()), tmp_path, 0, quiet)
+        distillation_set(prepared(model=Broken()), tmp_path, 0, quiet)
     assert not list(tmp_path.iterdir())

@@ -16,13 +16,7 @@ from nas.data import Dataset, ImageSet, load_dataset
 from nas.jobs.checkpoint import load_state, save_state
 from nas.training.train import TrainConfig, accuracy, augment, device_named, one_cycle, recipe, train
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

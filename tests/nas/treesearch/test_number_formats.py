@@ -16,8 +16,8 @@ from modeltree.link.scenes import load_trace
 from modeltree.manifest.tree_parts import number_formats_of
 from modeltree.preprocessing import PictureRule
 from modeltree.profiles import FormatPrice
-from modeltree.render import render_text
 from modeltree.tree import decode_tree, encode_tree
+from modeltree.tree.render import render_text
 from nas.compression.number_formats import format_drops
 from nas.config import SearchConfig
 from nas.finalise.finetune import Forest, complete_paths, forest_seen

@@ -21,13 +21,7 @@ from nas.treesearch.exact import solve
 from nas.treesearch.problem import Plan, Problem
 from nas.treesearch.reinforce import Reinforce, ReinforceConfig
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def searched(problem, *, seed=0, boosted=None, **config):

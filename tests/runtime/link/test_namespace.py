@@ -1,14 +1,13 @@
 """Two network namespaces with a wire between them: as fast as told, after a trace, and nothing left behind."""
 
 import contextlib
-import os
-import shutil
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from needed_namespaces import need_namespaces
 
 from modeltree.errors import ConfigError
 from modeltree.link.traces import Trace
@@ -40,13 +39,7 @@ def namespaces():
 
 @pytest.fixture
 def rights():
-    if os.geteuid() != 0 or not shutil.which("tc"):
-        pytest.skip("network namespaces need root and iproute2: apt-get install iproute2, run as root")
-    try:
-        with NamespaceLink():
-            pass
-    except ConfigError as error:
-        pytest.skip(str(error))
+    need_namespaces()
 
 
 @pytest.mark.netns

@@ -84,7 +84,7 @@ class Always:
     def __init__(self, ways, leaf):
         self.action = 1 + [way.leaf for way in ways].index(leaf)
 
-    def choose(self, seen):
+    def choose(self, observation):
         return self.action
 
 

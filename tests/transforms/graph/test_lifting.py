@@ -163,6 +163,29 @@ def test_a_view_changed_in_place_is_refused_and_not_lost(forward):
         lifted(Calls(forward, conv=nn.Conv2d(3, 4, 1)))
 
 
+def _written_mask(m, x):
+    mask = x.new_zeros((8, 8))
+    for number, rows in enumerate((slice(0, 3), slice(3, 8))):
+        mask[rows, 1:] = number + 1
+    return m.conv(x) + torch.where(mask == 2, x.new_full((8, 8), 0.5), torch.ones_like(mask))
+
+
+def test_a_tensor_of_the_inputs_kind_alone_is_a_constant_that_may_be_written_in_parts():
+    graph = assert_same(Calls(_written_mask, conv=nn.Conv2d(3, 4, 1)))
+    assert targets(graph) == [aten.add.Tensor]
+
+
+def test_a_constant_that_is_changed_after_it_was_read_is_refused():
+    def forward(m, x):
+        mask = torch.zeros(8, 8)
+        y = m.conv(x) + mask
+        mask.fill_(1.0)
+        return y * mask
+
+    with pytest.raises(GraphError, match="in place after it was read"):
+        lifted(Calls(forward, conv=nn.Conv2d(3, 4, 1)))
+
+
 def test_what_does_not_depend_on_the_input_is_computed_once():
     module = Calls(
         lambda m, x: m.conv(x) * torch.arange(8.0) + torch.eye(8).sum(0) * m.conv.bias.sum(),
@@ -241,7 +264,7 @@ def test_lifting_draws_no_random_numbers():
     ("forward", "message"),
     [
         (lambda m, x: m.fc(m.conv(x).reshape(2, -1)), r"shape \(2, 256\), not a multiple of the batch size"),
-        (lambda m, x: m.conv(x) + m.conv(x).new_ones(2, 4, 1, 1), r"shape \(2, 4, 1, 1\), not a multiple"),
+        (lambda m, x: m.conv(x) + m.conv(x).new_ones(2, 4, 1, 1), r"shape \(2, 4, 8, 8\), not a multiple"),
         (lambda m, x: (m.conv(x), x), "more than one tensor"),
         (lambda m, x: {"a": m.conv(x), "b": x}, "more than one tensor"),
         (lambda m, x: m.conv(x).transpose(0, 1), "first dimension must be the batch"),

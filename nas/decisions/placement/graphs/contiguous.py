@@ -41,7 +41,7 @@ def smallest_load(graph: OperatorGraph, ideals: Ideals | None = None) -> dict[in
     search = _Search(groups=groups, ideals=ideals)
     best = search.cover(high * (1 + _CLOSE))
     if best is None:
-        raise GraphError("no contiguous split fits: nodes that accelerators can neither hold nor CPUs take; add memory")
+        raise GraphError("no contiguous placement fits: accelerators cannot hold nor CPUs take some nodes; add memory")
     bound, step = low, 0.01
     while high > low * (1 + _CLOSE) + _CLOSE**2:
         cover = search.cover(bound)

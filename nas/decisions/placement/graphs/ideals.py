@@ -113,24 +113,24 @@ def _table(groups: Groups, masks: list[int]) -> Ideals:
 def _masks(groups: Groups, limit: int) -> list[int]:
     needs, readers = _neighbours(groups)
     first = [group for group in range(len(groups)) if not needs[group]]
-    seen: dict[int, tuple[int, ...]] = {0: tuple(first)}
+    ready_of: dict[int, tuple[int, ...]] = {0: tuple(first)}
     waiting = [0]
     while waiting:
         ideal = waiting.pop()
-        ready = seen[ideal]
+        ready = ready_of[ideal]
         for group in ready:
             grown = ideal | 1 << group
-            if grown in seen:
+            if grown in ready_of:
                 continue
             new = tuple(one for one in readers[group] if needs[one] & ~grown == 0)
-            seen[grown] = tuple(one for one in ready if one != group) + new
+            ready_of[grown] = tuple(one for one in ready if one != group) + new
             waiting.append(grown)
-        if len(seen) > limit:
+        if len(ready_of) > limit:
             raise TooManyIdeals(
                 f"the graph has more than {limit} ideals, the limit of the exact planner: draw nodes together with "
                 "colorClass"
             )
-    return list(seen)
+    return list(ready_of)
 
 
 def _neighbours(groups: Groups) -> tuple[list[int], list[list[int]]]:

@@ -107,7 +107,7 @@ def small_load(
         if clock() >= end:
             break
     if math.isinf(largest):
-        raise GraphError("no split that fits the accelerators' memory came up: add memory, accelerators or seconds")
+        raise GraphError("no placement that fits the accelerators' memory came up: add memory, accelerators or seconds")
     return groups.spread(best)
 
 

@@ -37,11 +37,11 @@ def plan_network(spec: NetworkSpec, hosts: Hosts, objective: Objective, *, every
     return plan(cuts, hosts, objective), cuts
 
 
-def to_json(spec: NetworkSpec, hosts: Hosts, objective: Objective, found: Plan, cuts: Cuts) -> dict[str, Any]:
+def to_json(spec: NetworkSpec, hosts: Hosts, objective: Objective, plan: Plan, cuts: Cuts) -> dict[str, Any]:
     """A plan as `nas place --json` prints it. Times are predicted from the profiles."""
     stages: list[dict[str, Any]] = []
     placement: dict[str, str] = {}
-    for stage in found.stages:
+    for stage in plan.stages:
         items = (cuts.items[stage.stop] & ~cuts.items[stage.start]).nonzero()[0]
         placement |= {spec.items[item].name: hosts.names[stage.host] for item in items}
         stages.append({
@@ -53,12 +53,12 @@ def to_json(spec: NetworkSpec, hosts: Hosts, objective: Objective, found: Plan, 
             "weight_bytes": stage.weight_bytes,
         })  # fmt: skip
     return {
-        "objective": found.latency_ms if objective == "latency" else found.slowest_ms,
+        "objective": plan.latency_ms if objective == "latency" else plan.slowest_ms,
         "placement": placement,
         "stages": stages,
-        "answer_ms": found.answer_ms,
-        "latency_ms": found.latency_ms,
-        "images_per_second": 1e3 / found.slowest_ms,
-        "exact": found.exact,
+        "answer_ms": plan.answer_ms,
+        "latency_ms": plan.latency_ms,
+        "images_per_second": 1e3 / plan.slowest_ms,
+        "exact": plan.exact,
         "origin": "predicted",
     }

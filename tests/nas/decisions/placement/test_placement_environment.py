@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 from modeltree.errors import ConfigError
 from nas.agents.a3c import A3cConfig
-from nas.agents.multitask_a3c import train_multitask
+from nas.agents.a3c.multitask import train_multitask
 from nas.decisions.placement.blocks import NETWORKS, atoms_of, load_blocks, load_chain
 from nas.decisions.placement.delays import KAPPA, Delays
 from nas.decisions.placement.environment import PlacementEnv, PlacementVectorEnv

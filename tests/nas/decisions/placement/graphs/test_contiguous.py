@@ -18,7 +18,7 @@ def test_the_contiguous_split_is_the_best_of_all_assignments(seed, training):
     graph = random_graph(seed, training=training)
     best = best_load(graph, contiguous=True)
     if math.isinf(best):
-        with pytest.raises(GraphError, match="no contiguous split"):
+        with pytest.raises(GraphError, match="no contiguous placement"):
             smallest_load(graph)
         return
     placement = smallest_load(graph)

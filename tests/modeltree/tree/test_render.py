@@ -7,7 +7,8 @@ import pytest
 from trees import device_only, exits_tree, forked_tree, types
 
 from modeltree.link.bandwidth import BandwidthTypes
-from modeltree.render import (
+from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork
+from modeltree.tree.render import (
     bytes_text,
     fork_text,
     handover_text,
@@ -17,7 +18,6 @@ from modeltree.render import (
     render_dot,
     render_text,
 )
-from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork
 
 THREE = BandwidthTypes(
     representative_mbps=(1.0, 2.0, 4.0), edges_mbps=(1.5, 3.0), transition=((1 / 3,) * 3,) * 3, initial=(1 / 3,) * 3

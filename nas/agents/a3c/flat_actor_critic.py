@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nas.agents.actor_critic import ActorCritic, Weights
+from nas.agents.a3c.actor_critic import ActorCritic, Weights
 
 Layer = tuple[np.ndarray, np.ndarray]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import ConfigError
-from nas.agents.a3c import A3cConfig, MakeEnv, Trained, train
+from nas.agents.a3c.training import A3cConfig, MakeEnv, Trained, train
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modeltree.errors import ConfigError
-from nas.agents.a3c import A3cConfig, MakeEnv, Trained, train
+from nas.agents.a3c.training import A3cConfig, MakeEnv, Trained, train
 
 MOST_OUTPUTS = 60_000
 
@@ -35,10 +35,10 @@ def choices(options: np.ndarray) -> OneHeadForAll:
     ------
     ConfigError : there are more than `MOST_OUTPUTS` combinations.
     """
-    found = OneHeadForAll(tuple(int(count) for count in options))
-    if found.options > MOST_OUTPUTS:
-        raise ConfigError(f"a joint head needs {found.options} outputs: {MOST_OUTPUTS} at most; use multi-task A3C")
-    return found
+    joint = OneHeadForAll(tuple(int(count) for count in options))
+    if joint.options > MOST_OUTPUTS:
+        raise ConfigError(f"a joint head needs {joint.options} outputs: {MOST_OUTPUTS} at most; use multi-task A3C")
+    return joint
 
 
 def train_joint(make: MakeEnv, config: A3cConfig) -> Trained:

@@ -16,11 +16,11 @@ from trees import (
     tree_of,
 )
 
-from modeltree.emulate import emulate, oracle, ranks, spread_starts, sure_exits
 from modeltree.errors import ConfigError
 from modeltree.link.traces import Trace
 from modeltree.reward import Reward
 from modeltree.tree import ExitFork
+from modeltree.tree.emulate import emulate, oracle, ranks, spread_starts, sure_exits
 
 
 def trace_of(time_s, bandwidth_mbps, end_s):

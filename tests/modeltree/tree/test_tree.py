@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import pytest
+from json_changes import both, setting
 from trees import cloud_only, device_only, exits_tree, forked_tree, tree_of
 
 from modeltree.errors import FormatError
@@ -54,23 +55,6 @@ def spoilt(change, tree=None):
     plain = json.loads(encode_tree(tree or forked_tree()))
     change(plain)
     return json.dumps(plain).encode()
-
-
-def setting(*path, value):
-    def change(plain):
-        for key in path[:-1]:
-            plain = plain[key]
-        plain[path[-1]] = value
-
-    return change
-
-
-def both(*changes):
-    def change(plain):
-        for each in changes:
-            each(plain)
-
-    return change
 
 
 HANDOVER = {"place": 2, "shape": [250], "bytes": 1000, "bits": 32, "block": ""}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from transforms.techniques.refitting import refit_
+from transforms.techniques.least_squares import refit_
 
 
 @pytest.mark.parametrize("bias", [True, False])

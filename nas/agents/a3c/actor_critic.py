@@ -96,11 +96,11 @@ class Weights:
 
 def returns(rewards: np.ndarray, following: np.ndarray, gamma: float) -> np.ndarray:
     """k-step returns, eq. 16: (k, copies) rewards in their order, (copies,) values of the states behind the last."""
-    found, after = [], following
+    values, after = [], following
     for reward in rewards[::-1]:
         after = reward + gamma * after
-        found.append(after)
-    return np.stack(found[::-1])
+        values.append(after)
+    return np.stack(values[::-1])
 
 
 def loss_of(

@@ -17,9 +17,9 @@ import torch
 from torch import multiprocessing
 
 from modeltree.errors import ConfigError
-from nas.agents.actor_critic import ActorCritic, Weights, returns
-from nas.agents.flat_actor_critic import FlatActorCritic, Shape, flattened, restore_
-from nas.agents.shared_rmsprop import rmsprop_
+from nas.agents.a3c.actor_critic import ActorCritic, Weights, returns
+from nas.agents.a3c.flat_actor_critic import FlatActorCritic, Shape, flattened, restore_
+from nas.agents.a3c.shared_rmsprop import rmsprop_
 
 
 class Choices(Protocol):
@@ -90,18 +90,18 @@ class A3cConfig:
     def phases(self) -> list["Phase"]:
         """One for each round of the starts, and what follows."""
         updates = self.episodes * self.slots // (self.copies * self.steps)
-        rounds, found, spent = self.starts.bit_length() - 1, [], 0
+        rounds, listed, spent = self.starts.bit_length() - 1, [], 0
         for index in range(rounds):
             networks = self.starts >> index
             each = int(updates * self.start_share / rounds / networks)
             spent += networks * each
-            found.append(
+            listed.append(
                 Phase(networks=networks, updates=each, entropy=self.first_entropy, lr=self.lr, first=index / rounds,
                       last=(index + 1) / rounds)
             )  # fmt: skip
         rest = max(1, updates - spent)
         lr = self.second_lr if rounds else self.lr
-        return [*found, Phase(networks=1, updates=rest, entropy=self.entropy, lr=lr, first=0.0, last=1.0)]
+        return [*listed, Phase(networks=1, updates=rest, entropy=self.entropy, lr=lr, first=0.0, last=1.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,13 +197,13 @@ def by_chance(env: gymnasium.vector.VectorEnv, seed: int, steps: int = 64) -> Ch
     env.reset(seed=seed)
     env.action_space.seed(seed)
     played = [env.step(env.action_space.sample()) for _ in range(steps)]
-    rewards, seen = np.concatenate([one[1] for one in played]), np.concatenate([one[0] for one in played])
-    spread = seen.std(0)
+    rewards, observations = np.concatenate([one[1] for one in played]), np.concatenate([one[0] for one in played])
+    spread = observations.std(0)
     return Chance(
         reward=float(rewards.mean()),
         reward_spread=float(rewards.std()) or 1.0,
-        observation=seen.mean(0),
-        observation_spread=np.where(spread < 1e-3, 1.0, spread).astype(seen.dtype),
+        observation=observations.mean(0),
+        observation_spread=np.where(spread < 1e-3, 1.0, spread).astype(observations.dtype),
     )
 
 
@@ -227,10 +227,10 @@ def _workers(make: MakeEnv, choices: Choices, config: A3cConfig, shape: Shape, c
         def together(*arguments: Any) -> tuple[list[float], float]:
             done = torch.zeros(1).share_memory_()
             fixed = (make, choices, config, shape, chance)
-            found = pool.starmap(_work, [(index, *fixed, *arguments, done) for index in range(config.workers)])
-            shortest = min(len(curve) for curve, _ in found)
-            curve = np.mean([curve[:shortest] for curve, _ in found], axis=0).tolist()
-            return curve, float(np.mean([level for _, level in found]))
+            results = pool.starmap(_work, [(index, *fixed, *arguments, done) for index in range(config.workers)])
+            shortest = min(len(curve) for curve, _ in results)
+            curve = np.mean([curve[:shortest] for curve, _ in results], axis=0).tolist()
+            return curve, float(np.mean([level for _, level in results]))
 
         yield together
 
@@ -281,20 +281,20 @@ class _Worker:
 
     def _play(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Observations and choices, (steps * copies, ...), and rewards, (steps, copies)."""
-        seen, taken, rewards = [], [], []
+        observations, taken, rewards = [], [], []
         assert self.observation is not None
         for _ in range(self.config.steps):
             chosen = self.own.drawn(self.observation, rng)
-            seen.append(self.observation)
+            observations.append(self.observation)
             taken.append(chosen)
             observation, reward, *_ = self.env.step(self.choices.actions(chosen))
             self.observation = self._centred(observation)
             rewards.append(reward)
-        return np.concatenate(seen), np.concatenate(taken), np.stack(rewards)
+        return np.concatenate(observations), np.concatenate(taken), np.stack(rewards)
 
     def _centred(self, observation: np.ndarray) -> np.ndarray:
-        found: np.ndarray = (observation - self.chance.observation) / self.chance.observation_spread
-        return found.astype(np.float32)
+        scaled: np.ndarray = (observation - self.chance.observation) / self.chance.observation_spread
+        return scaled.astype(np.float32)
 
 
 @dataclass(kw_only=True)

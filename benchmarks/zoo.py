@@ -1,0 +1,354 @@
+"""Networks that people deploy, through the whole compiler: lifted, compiled for four targets, checked, and timed.
+
+    python benchmarks/zoo.py --out FOLDER [--network resnet18 ...] [--step host ...] [--again]
+    python benchmarks/zoo.py --out FOLDER --table
+
+Every step of a network is a process of its own and leaves a JSON file in the folder; what is there is not made again
+(`--again`: what was refused is). Needs torchvision and timm. Weights are random and batch norms have the statistics of
+random images, so errors are those of arithmetic and accuracies mean nothing. Tiles are reckoned unless `--tune`, which
+goes for `host` alone. Seconds are of processor, so that other jobs on the machine do not count.
+
+Steps: `here` (lifted: cuts, share of MACs that techniques apply to; compiled for one thread, run against torch),
+`cross` (compiled for `pi4`, `pi5` and `phone`; their twins run against torch), `times` (in turns with
+the peers, one thread).
+"""
+
+import argparse
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modeltree.files import write_bytes
+
+NETWORKS = {
+    **{name: f"torchvision:{name}" for name in (
+        "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
+        "squeezenet1_1", "shufflenet_v2_x1_0", "densenet121", "googlenet", "inception_v3", "regnet_y_400mf",
+        "mnasnet1_0", "convnext_tiny", "vgg16_bn", "alexnet", "vit_b_16", "swin_t",
+    )},
+    **{name: f"timm:{name}" for name in (
+        "efficientnet_lite0", "levit_128s", "edgenext_small", "efficientformer_l1", "mobilevit_s", "ghostnet_100",
+        "repvgg_a0", "mobileone_s0", "hrnet_w18_small", "dla34", "resnest14d",
+    )},
+    "deit_tiny": "timm:deit_tiny_patch16_224", "tiny_vit_5m": "timm:tiny_vit_5m_224",
+}  # fmt: skip
+TRANSFORMERS = (
+    "vit_b_16", "swin_t", "deit_tiny", "levit_128s", "edgenext_small", "efficientformer_l1", "mobilevit_s",
+    "tiny_vit_5m",
+)  # fmt: skip
+"""Those with attention; the others count as CNNs."""
+SIZES = {"inception_v3": 299}
+CLASSES = 1000
+CROSS = ("pi4", "pi5", "phone")
+STEPS = {"here": ("lift", "host"), "times": ("times",), "cross": CROSS}
+"""And the parts that each leaves, a file a part."""
+PEERS = ("ort", "openvino")
+LIMIT_S = 3600
+ROUNDS, BURST_S = 5, 0.15
+
+
+class Lifted(msgspec.Struct, kw_only=True):
+    """What a network is. bytes : of its parameters and buffers as float32. share : % of MACs."""
+
+    macs: int
+    bytes: int
+    cuts: int
+    share: float
+
+
+class Compiled(msgspec.Struct, kw_only=True):
+    """One library. seconds : of processor, for compiling alone. peak_bytes : of the process, torch and network in it.
+
+    off : root mean square of the difference to torch over that of torch's answer. checked : what was run for it, the
+        library or its twin. kernels : how many there are of each name.
+    """
+
+    seconds: float
+    peak_bytes: int
+    library_bytes: int
+    weight_bytes: int
+    workspace_bytes: int
+    kernels: dict[str, int]
+    off: float | None = None
+    checked: str = ""
+
+
+class Timed(msgspec.Struct, kw_only=True):
+    """Milliseconds of processor a call, a round each. off : largest difference to torch over torch's largest number."""
+
+    round_ms: dict[str, list[float]]
+    off: dict[str, float]
+    tuned: bool
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One step of one network: one of the three, or why there is none."""
+
+    network: str
+    step: str
+    date: str
+    commit: str
+    load: float
+    lifted: Lifted | None = None
+    compiled: Compiled | None = None
+    timed: Timed | None = None
+    refused: str = ""
+
+
+def here(name: str, folder: Path, tune: bool) -> dict[str, Lifted | Compiled]:
+    """Build, export, analyse, compile for this machine and check; leaves program, library and torch's answer there."""
+    from applicable import share
+
+    from compile.targets import host
+    from compile.tuning import TuningCache
+    from compile.verify import verify_block
+    from nas.bench.cases import case_of, random_network
+    from transforms import TECHNIQUES, analyse, export
+
+    size = SIZES.get(name, 224)
+    model = random_network(NETWORKS.get(name, name), image_size=size, classes=CLASSES)
+    program = export(model, (3, size, size))
+    case = case_of(_file(name), program, folder, onnx=False)
+    np.savez(folder / f"{_file(name)}.npz", x=case.x, expected=case.expected)
+    network = analyse(program)
+    held = {one.data_ptr(): one for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()}
+    lifted = Lifted(
+        macs=network.spec.macs(), bytes=sum(4 * one.numel() for one in held.values()),
+        cuts=len(network.spec.places) - 2, share=share(network, list(TECHNIQUES)),
+    )  # fmt: skip
+    cache = TuningCache(folder / "tiles.json") if tune else None
+    made, library = _library(program, msgspec.structs.replace(host(), threads=1), cache)
+    case.library("f32", 1).write_bytes(library)
+    made.off, made.checked = verify_block(program, case.library("f32", 1)).relative, "library"
+    return {"lift": lifted, "host": made}
+
+
+def cross(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
+    """Compiled for all other targets, and checked here. Those with the same twin have one run for them."""
+    from compile.program_file import read_program
+    from compile.targets import load_target
+    from compile.verify import Deviation
+    from compile.vouch import twin_of, vouched
+
+    program = read_program(folder / f"{_file(name)}.pt2")
+    found: dict[str, Lifted | Compiled] = {}
+    known: dict[object, Deviation | None] = {}
+    for target in map(load_target, CROSS):
+        made, _ = _library(program, target, None)
+        twin = twin_of(target)
+        key = twin and msgspec.structs.replace(twin, name="")
+        if key not in known:
+            known[key] = vouched(program, target, batch=1, weights="f32")
+        if deviation := known[key]:
+            made.off, made.checked = deviation.relative, "twin"
+        found[target.name] = made
+    return found
+
+
+def _library(program: Any, target: Any, cache: Any) -> tuple[Compiled, bytes]:
+    from compile.pipeline import compile_block
+
+    began = time.process_time()
+    made = compile_block(program, target, cache=cache, tune=cache is not None)
+    seconds, peak = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if cache is not None:
+        cache.save()
+    facts = Compiled(
+        seconds=seconds, peak_bytes=peak, library_bytes=len(made.library), weight_bytes=made.weight_bytes,
+        workspace_bytes=made.workspace_bytes, kernels=Counter(made.kernels),
+    )  # fmt: skip
+    return facts, made.library
+
+
+def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
+    """Ours and the peers in turns, one thread each."""
+    from compile.bundle.onnx_form import onnx_form
+    from compile.program_file import read_program
+    from nas.bench import OURS
+    from nas.bench.cases import Case
+    from nas.bench.engines import PEERS as KNOWN
+    from nas.bench.engines import Runner
+    from nas.bench.processes import Child
+
+    held = np.load(folder / f"{_file(name)}.npz")
+    case = Case(name=_file(name), folder=folder, x=held["x"], expected=held["expected"])
+    if not case.onnx.exists():
+        write_bytes(case.onnx, onnx_form(read_program(case.program), batch=1))
+    engines = {OURS["f32"].name: OURS["f32"], **{peer: KNOWN[peer] for peer in PEERS}}
+    children = {one: Child(Runner, one, 1, environment=engine.environment(1)) for one, engine in engines.items()}
+    largest = float(np.abs(case.expected).max())
+    off = {
+        one: float(np.abs(child.call("load", case) - case.expected).max()) / largest for one, child in children.items()
+    }
+    times: dict[str, list[float]] = {one: [] for one in children}
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for one in map(str, rng.permutation(list(children))):
+            times[one].append(1e3 * children[one].call("burst", BURST_S, True))
+    for child in children.values():
+        child.close()
+    return Timed(round_ms=times, off=off, tuned=tuned)
+
+
+def run_step(name: str, step: str, told: argparse.Namespace) -> None:
+    """In this process: the row of one step."""
+    import torch
+
+    from nas.jobs.machine import commit, load_average, today
+
+    torch.set_num_threads(1)
+    made = partial(Row, network=name, date=today(), commit=commit(), load=load_average())
+    folder = told.out / "work"
+    try:
+        if step == "times":
+            rows = [made(step=step, timed=timed(name, folder, told.rounds, told.tune))]
+        else:
+            found = here(name, folder, told.tune) if step == "here" else cross(name, folder)
+            rows = [
+                made(step=part, lifted=one) if isinstance(one, Lifted) else made(step=part, compiled=one)
+                for part, one in found.items()
+            ]
+    except Exception as error:  # a row says what went wrong, whatever it was
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        rows = [made(step=part, refused=f"{type(error).__name__}: {reason}") for part in STEPS[step]]
+    for row in rows:
+        _write(told.out, row)
+
+
+def drive(told: argparse.Namespace) -> None:
+    """Every step that is wanted and not there, each in its own process."""
+    (told.out / "work").mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1", "TVM_BIND_THREADS": "0"}
+    for step, name in _order(told):
+        rows = [_read(told.out, name, one) for one in STEPS[step]]
+        if all(row is not None and not (told.again and row.refused) for row in rows):
+            continue
+        words = ["--out", str(told.out), "--one", "--network", name, "--step", step, "--rounds", str(told.rounds)]
+        words += ["--tune"] if told.tune else []
+        began = time.monotonic()
+        for one in STEPS[step]:
+            _path(told.out, name, one).unlink(missing_ok=True)
+        ended = subprocess.run([sys.executable, __file__, *words], env=environment, timeout=LIMIT_S, check=False)
+        for one in STEPS[step]:
+            if not _path(told.out, name, one).exists():
+                why = f"its process ended with status {ended.returncode}"
+                _write(told.out, Row(network=name, step=one, date="", commit="", load=0.0, refused=why))
+        said = {row.refused for one in STEPS[step] if (row := _read(told.out, name, one)) is not None}
+        print(f"{name} {step} {time.monotonic() - began:.0f} s {' '.join(sorted(said))}", flush=True)
+
+
+def _order(told: argparse.Namespace) -> list[tuple[str, str]]:
+    """This machine's steps network by network, then the other targets: what says most comes first."""
+    names, steps = told.network or list(NETWORKS), told.step or STEPS
+    first = [(step, name) for name in names for step in STEPS if step in steps and step != "cross"]
+    return first + [("cross", name) for name in names if "cross" in steps]
+
+
+def _file(name: str) -> str:
+    return name.replace(":", "-").replace("/", "-")
+
+
+def _path(out: Path, name: str, step: str) -> Path:
+    return out / f"{_file(name)}-{step}.json"
+
+
+def _write(out: Path, row: Row) -> None:
+    write_bytes(_path(out, row.network, row.step), msgspec.json.format(msgspec.json.encode(row), indent=1) + b"\n")
+
+
+def _read(out: Path, name: str, step: str) -> Row | None:
+    path = _path(out, name, step)
+    return msgspec.json.decode(path.read_bytes(), type=Row) if path.exists() else None
+
+
+def table(out: Path, names: list[str]) -> str:
+    """Markdown: a row a network, what was refused, and geometric means."""
+    head = [
+        "network", "MMACs", "cuts", "MACs %", "weights MB", "library over weights", "s host", "s pi4 / pi5 / phone",
+        "peak GB", "off torch", "off, pi4 / pi5 / phone", "ms", *(f"over {peer}" for peer in PEERS),
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head))]
+    ratios: dict[str, dict[str, float]] = {peer: {} for peer in PEERS}
+    refused = []
+    for name in names:
+        rows = {one: _read(out, name, one) for parts in STEPS.values() for one in parts}
+        refused += [f"* {name}, {step}: {row.refused}" for step, row in rows.items() if row and row.refused]
+        lines.append("| " + " | ".join(_cells(name, rows, ratios)) + " |")
+    lines += ["", *refused, ""]
+    for kind, inside in (("CNNs", False), ("transformers", True)):
+        for peer, found in ratios.items():
+            mine = [ratio for name, ratio in found.items() if (name in TRANSFORMERS) == inside]
+            if mine:
+                mean = math.exp(sum(map(math.log, mine)) / len(mine))
+                lines.append(f"{len(mine)} {kind} over {peer}: geometric mean {mean:.2f}, worst {max(mine):.2f}.")
+    return "\n".join(lines)
+
+
+def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, float]]) -> list[str]:
+    network = rows["lift"].lifted if rows["lift"] else None
+    libraries = {step: row.compiled for step in ("host", *CROSS) if (row := rows[step]) and row.compiled}
+    times = rows["times"].timed if rows["times"] else None
+    cells = [name, *([""] * 4)]
+    if network:
+        cells = [
+            name,
+            f"{network.macs / 1e6:.0f}",
+            str(network.cuts),
+            f"{network.share:.1f}",
+            f"{network.bytes / 1e6:.1f}",
+        ]
+    sizes = [made.library_bytes / network.bytes for made in libraries.values()] if network else []
+    cells.append(f"{max(sizes):.3f}" if sizes else "")
+    host = libraries.get("host")
+    cross = [libraries.get(step) for step in CROSS]
+    cells.append(f"{host.seconds:.0f}" if host else "")
+    cells.append(" / ".join(f"{one.seconds:.0f}" if one else "-" for one in cross))
+    peaks = [made.peak_bytes for step, made in libraries.items() if step in ("host", CROSS[0])]
+    cells.append(f"{max(peaks) / 1e9:.1f}" if peaks else "")
+    cells.append(_error(host))
+    cells.append(" / ".join(map(_error, cross)))
+    if times is None:
+        return [*cells, "", *("" for _ in PEERS)]
+    ours = times.round_ms["nas-f32"]
+    for peer in PEERS:
+        ratios[peer][name] = float(np.median(np.divide(ours, times.round_ms[peer])))
+    return [*cells, f"{np.median(ours):.1f}", *(f"{ratios[peer][name]:.2f}" for peer in PEERS)]
+
+
+def _error(made: Compiled | None) -> str:
+    return "-" if made is None or made.off is None else f"{made.off:.0e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--network", action="append", help="of the list, or torchvision:NAME or timm:NAME; all unless said"
+    )
+    parser.add_argument("--step", action="append", choices=STEPS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.table:
+        print(table(told.out, told.network or list(NETWORKS)))
+    elif told.one:
+        run_step(told.network[0], told.step[0], told)
+    else:
+        drive(told)
+
+
+if __name__ == "__main__":
+    main()
