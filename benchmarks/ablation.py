@@ -70,7 +70,7 @@ def distillation(options: object) -> None:
     trace = load_trace(sorted(Path(options.traces).glob("*.csv"))[0], seed=0)  # type: ignore[attr-defined]
     cuts = slice_blocks(prepared.network.spec, config.N)
     spaces = build_search_spaces(
-        prepared.network, library, predictor, scenario_of(SearchConfig(), trace), cuts,
+        prepared.network, library, predictor, scenario_of(SearchConfig(device="phone"), trace), cuts,
         single_root=False, max_loss=SearchConfig().max_loss,
     )  # fmt: skip
     print("| distillation | episodes | networks evaluated | s | reward found | accuracy %, measured | latency ms |")

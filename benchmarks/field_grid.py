@@ -8,7 +8,8 @@ compiled (every method of METHODS that does not do the same as a simpler one) an
 slowed down to its profile, in the stretch of its trace that is most like the whole (benchmarks/field.py), all methods
 interleaved, so that what else the machine does meets them alike. Each step that has left its result is not done again,
 so that a grid goes on where it was stopped; cells are ordered so that every link comes once before any comes twice. How
-long a step took is printed. `--table` does nothing but print what is there, as Markdown.
+long a step took is printed. `--measured DIR` searches with what the cells of the same names in DIR met. `--table` does
+nothing but print what is there, as Markdown.
 
 A row: mean reward of the tree less that of the best simple choice, and its name; mean latency of both and of the
 hindsight oracle; whether the tree hands over at some types and
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=None, help="folder that the networks at 224 are shown")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--every-ms", type=float, default=250.0)
+    parser.add_argument("--measured", type=Path, default=None, help="grid whose cells of the same names were played")
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     told = parser.parse_args()
     spec = json.loads(told.spec.read_text())
@@ -84,15 +86,13 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
     run, bundles = folder / "run", folder / "bundles"
     rtt = [] if cell.rtt_ms is None else ["--rtt-ms", str(cell.rtt_ms)]
     cache = [] if told.cache is None else ["--cache", str(told.cache)]
-    steps = []
     if not (run / "summary.json").exists():
         resume = ["--resume"] if (run / "config.json").exists() else []
-        steps.append(
-            ["search", *options, "--trace", str(trace), "--device", cell.device, "--measure", "estimated", *rtt, *cache,
-             "--method", "surgery", "--method", "branch", "--method", "tree", "--out", str(run), "--json", *resume]
-        )  # fmt: skip
-    if steps and not nas(cell, steps[0]):
-        return
+        met = [] if told.measured is None else ["--measured", str(told.measured / cell.name / "field")]
+        words = ["search", *options, "--trace", str(trace), "--device", cell.device, "--measure", "estimated"]
+        words += [*rtt, *cache, *met, "--method", "surgery", "--method", "branch", "--method", "tree"]
+        if not nas(cell, [*words, "--out", str(run), "--json", *resume]):
+            return
     missing = [method for method in different(run) if not (bundles / method / "manifest.json").exists()]
     if missing:
         kept = [] if told.cache is None else ["--cache", str(told.cache / "compiled")]

@@ -35,7 +35,7 @@ def learnt(options: argparse.Namespace) -> Iterator[tuple[str, SearchConfig, Pre
     """Per base: its name, a config, and what is known of it (from the cache, where a search left it)."""
     for base in options.bases:
         weights = str(Path(options.weights) / f"{base}_cifar10_jpeg.safetensors")
-        config = SearchConfig(base=base, data=options.data, weights=weights)
+        config = SearchConfig(base=base, data=options.data, weights=weights, device="phone")
         with tempfile.TemporaryDirectory() as scratch:
             prepared = prepare(config, Path(scratch), options.cache, lambda *_: None)
             library, predictor, _, _ = knowledge(config, prepared, options.cache)

@@ -65,9 +65,9 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow_chance: bool = False
     metric: str | None = None
     outputs: tuple[str, ...] = ()
-    trace: str = "wifi_weak_indoor"
+    trace: str = "wifi_edge"
     rtt_ms: float | None = None
-    device: str = "phone"
+    device: str = "zero2w_ncnn_1t"
     cloud: str = "cloud_gpu"
     methods: tuple[str, ...] = METHODS
     techniques: tuple[str, ...] = TECHNIQUE_NAMES

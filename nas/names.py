@@ -58,6 +58,9 @@ ACTIONS = "actions"
 PLAIN_TREE = "plain_tree"
 """The model tree without exits and codes, searched beside that with them."""
 
+UNFORKED = "unforked"
+"""The best single path, the same for every state of the link; a bound, no method."""
+
 METHOD_TABLE = (
     Method(
         name="device_only", title="All on the device", phrase="device-only", rank=0, baseline=True, deployable=True,

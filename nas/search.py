@@ -54,7 +54,16 @@ from nas.refit import refitted
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
 from nas.training.base_network import Prepared, check_learnt, prepare
-from nas.treesearch.methods import MethodResult, fixed, run_branch, run_exact, run_surgery, run_tabular, run_tree
+from nas.treesearch.methods import (
+    MethodResult,
+    fixed,
+    run_branch,
+    run_exact,
+    run_surgery,
+    run_tabular,
+    run_tree,
+    run_unforked,
+)
 from nas.treesearch.options.number_formats import KnownFormats
 from nas.treesearch.search_spaces import (
     SearchSpaces,
@@ -139,8 +148,9 @@ def search(
     seconds |= concluded.seconds
     seconds["total"] = time.perf_counter() - began
     findings = Findings(
-        results=results, exact=None if oracle else run_exact(searched), quality=quality, seconds=seconds
-    )
+        results=results, exact=None if oracle else run_exact(searched), quality=quality, seconds=seconds,
+        unforked=None if oracle else run_unforked(searched),
+    )  # fmt: skip
     summary = summarise(config, prepared, trace, spaces, findings, concluded)
     for name, tree in concluded.trees.items():
         write_bytes(run.path("methods", f"{name}.json"), encode_tree(tree))

@@ -1,4 +1,4 @@
-"""Synthetic links: the seven scenes of [Wang 2020, sec. VII] as seeded Markov-modulated traces.
+"""Synthetic links: the seven scenes of [Wang 2020, sec. VII], and one of ours, as seeded Markov-modulated traces.
 
 Parameters are ours, rounded to be typical of the uplinks in public recordings (levels, spread, quartiles, outages);
 no recording is copied. They stand in where no trace of one's own is at hand: a result on them says "synthetic".
@@ -72,6 +72,8 @@ SCENES: dict[str, Scene] = {
                {0.8: 10, 10: 8, 45: 8}, cv=0.3, correlation_s=1.0, outage_share=0.2, outage_s=2.0, rtt_p90=1.5),
         _scene("wifi_outdoor_slow", "WiFi while walking across a campus: fast, falling off between access points.",
                {10: 6, 25: 10, 45: 10}, cv=0.2, correlation_s=1.0, outage_share=0.02, outage_s=1.0, rtt_p90=1.3),
+        _scene("wifi_edge", "WiFi at the edge of its reach, the server beside it: fast in sight, else a trickle.",
+               {0.1: 10, 4: 4, 40: 12}, cv=0.3, correlation_s=1.0, outage_share=0.05, outage_s=0.5, rtt_p90=1.5),
     )
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ SCENE_RTT_MS = {
     "wifi_weak_indoor": 30.0,
     "wifi_weak_outdoor": 35.0,
     "wifi_outdoor_slow": 25.0,
+    "wifi_edge": 4.0,
 }
 """Typical round trips to a near server, by scene. Chosen, not measured: most recorded traces have bandwidth only."""
 

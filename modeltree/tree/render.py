@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from modeltree.image_codes import image_code
 from modeltree.tree import Action, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, by_confidence
@@ -133,6 +133,22 @@ def handover_text(handover: Handover) -> str:
     through = f", through exit {handover.exit}" if handover.exit else ""
     coded = image_code(handover.code).title if handover.code else f"{handover.bits} bits a number"
     return f"{what}: {shape}, {coded}, {bytes_text(handover.bytes)}{through}"
+
+
+def path_text(path: Sequence[Node]) -> str:
+    """What a path does, in a few words."""
+    own = sum(1 for node in path if node.partition)
+    changed = sum(action.technique not in ("keep", "absorbed") for node in path for action in node.actions)
+    end = path[-1].handover
+    here = f"{own} block{'s' * (own != 1)} here" if own else ""
+    if changed:
+        here += f", {changed} layer{'s' * (changed != 1)} compressed"
+    leaves = path[-1].fork
+    if isinstance(leaves, ExitFork):
+        here += f", through exit {leaves.exit}" + (" when sure" if by_confidence(path[-1]) else "")
+    if end is None:
+        return here or "nothing runs"
+    return f"{here}, then {handover_text(end)}" if here else handover_text(end)
 
 
 def leaf_text(leaf: Leaf) -> str:

@@ -93,7 +93,7 @@ def random_network(base: str, *, image_size: int = 32, classes: int = _CLASSES, 
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
-                parameter += _NOISE * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator))
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over all that is seen

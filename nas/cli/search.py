@@ -45,9 +45,11 @@ def search(
     resize: Resize = "shorter-side",
     mean: Mean = "",
     std: Std = "",
-    trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_weak_indoor",
+    trace: Annotated[str, typer.Option(help="A shipped scene, or a CSV or mahimahi file")] = "wifi_edge",
     rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the scene's unless said")] = None,
-    device: Annotated[str, typer.Option(help="phone, pi4, pi5_ncnn, another shipped profile, or one's file")] = "phone",
+    device: Annotated[str, typer.Option(help="phone, pi4, pi5_ncnn, another shipped profile, or one's file")] = (
+        "zero2w_ncnn_1t"
+    ),
     cloud: Annotated[str, typer.Option(help="cloud_gpu, cloud_cpu, or a profile's file")] = "cloud_gpu",
     method: Annotated[
         list[str] | None,

@@ -138,6 +138,10 @@ def print_run(folder: Path, summary: dict[str, Any], tree: "ModelTree") -> None:
 
     print(render_text(tree))
     console.print(_comparison(summary))
+    if summary.get("link_states"):
+        console.print(_link_states(summary["link_states"]))
+        for leaf, path in {one["leaf"]: one["path"] for one in summary["link_states"]}.items():
+            print(f"  leaf {leaf}: {path}")
     for sentence in verdict(summary, tree):
         print(f"* {sentence}")
     quality, exact, tuned = summary["predictor"], summary["exact"], summary["finetuning"]
@@ -177,6 +181,23 @@ def print_savings(summary: dict[str, Any]) -> None:
         f"ms: predicted by the profile of {device}; measured: saved on the machine that searched; points: alone"
     )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _link_states(states: list[dict[str, Any]]) -> Any:
+    """Which leaf serves which state of the link, and what each method takes there: a column a state."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("ms while the link is", no_wrap=True)
+    for one in states:
+        table.add_column(one["range"], justify="right")
+    for name in states[0]["latency_ms"]:
+        table.add_row(name, *(f"{one['latency_ms'][name]:.2f}" for one in states))
+    table.add_row("the tree's leaf", *(str(one["leaf"]) for one in states))
+    table.add_row("round trip", *(f"{one['rtt_ms']:.2f}" for one in states))
+    table.caption = "predicted; unforked: the best path that is the same in all states"
+    return table
 
 
 def _comparison(summary: dict[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """Variants that may be made of a network's units: which apply, and which cannot pay on a device."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,9 @@ LANES = 16
 
 HOPELESS_ALONE = 25.0
 """Points of accuracy that a closed form may lose alone and still be trained."""
+
+_FIRST = 2
+"""Of a unit's variants so many are made before it is looked whether others are needed."""
 
 
 class Choice(NamedTuple):
@@ -124,14 +127,56 @@ def slower(
     """Variants that take as long on a device as what they replace, with the reason; pruned ones, whose follower is
     faster, and those that stand for more than their unit aside."""
     base_ms = {item.unit: device.compute_ms(item.layers) for item in network.spec.items if item.unit is not None}
-    slower = {}
+    alone_ms = _alone_ms(network, wanted, device)
+    return {key: "saves no time on this device" for key, ms in alone_ms.items() if ms >= base_ms[key[0]]}
+
+
+def quickest(
+    network: Network, wanted: Sequence[tuple[int, Choice]], device: DeviceProfile
+) -> list[tuple[int, Choice]]:  # fmt: skip
+    """Variants to make first, in the order of `wanted`: the `_FIRST` fastest of every unit, and all that say more than
+    their own time, by making the follower faster or standing for more than their unit."""
+    ms = _alone_ms(network, wanted, device)
+    fast = {
+        key
+        for unit in {index for index, _ in ms}
+        for key in sorted((key for key in ms if key[0] == unit), key=lambda key: ms[key])[:_FIRST]
+    }
+    return [key for key in wanted if key in fast or key not in ms]
+
+
+def needless(
+    network: Network, later: Sequence[tuple[int, Choice]], records: Mapping[tuple[int, Choice], Record],
+    device: DeviceProfile, enough: float,
+) -> dict[tuple[int, Choice], str]:  # fmt: skip
+    """Variants that need not be made, for another one of the unit is as fast on the device and does no harm.
+
+    records : of those made first. enough : see `DistilConfig`.
+    """
+    ms = _alone_ms(network, [*later, *records], device)
+    spared = {}
+    for key in (key for key in later if key in ms):
+        rivals = (one for one in ms if one[0] == key[0] and one in records and _harmless(records[one], enough))
+        if (rival := next((one for one in rivals if ms[one] <= ms[key]), None)) is not None:
+            spared[key] = f"{rival[1]} is as fast and does no harm"
+    return spared
+
+
+def _harmless(record: Record, enough: float) -> bool:
+    return record.logit_error <= enough and not record.kept
+
+
+def _alone_ms(
+    network: Network, wanted: Iterable[tuple[int, Choice]], device: DeviceProfile
+) -> dict[tuple[int, Choice], float]:  # fmt: skip
+    """What variants take that stand for their unit alone and change nothing behind it."""
+    found = {}
     for index, choice in wanted:
-        variant = technique(choice.technique).structure(network.units[index], choice.rate)
-        if len(covered(network.units[index], choice)) > 1 or not isinstance(variant.restore, nn.Identity):
-            continue
-        if device.compute_ms(module_specs(variant, network.units[index].in_shape)) >= base_ms[index]:
-            slower[index, choice] = "saves no time on this device"
-    return slower
+        unit = network.units[index]
+        variant = technique(choice.technique).structure(unit, choice.rate)
+        if len(covered(unit, choice)) == 1 and isinstance(variant.restore, nn.Identity):
+            found[index, choice] = device.compute_ms(module_specs(variant, unit.in_shape))
+    return found
 
 
 def hopeless(records: Mapping[tuple[int, Choice], Record]) -> dict[tuple[int, Choice], str]:
@@ -151,7 +196,7 @@ def outdone(
     records : of variants that stand for their unit alone. enough : see `DistilConfig`.
     """
     ms = {key: device.compute_ms(record.layers) for key, record in records.items()}
-    good = [key for key, record in records.items() if record.logit_error <= enough and not record.kept]
+    good = [key for key, record in records.items() if _harmless(record, enough)]
     beaten = {}
     for key in (key for key, record in records.items() if not record.settled and not record.kept):
         rival = next((one for one in good if one[0] == key[0] and ms[one] <= ms[key]), None)

@@ -30,7 +30,18 @@ from nas.compression.budget import (
     unit_images,
     waves,
 )
-from nas.compression.candidates import LANES, Choice, Record, candidates, covered, hopeless, outdone, slower
+from nas.compression.candidates import (
+    LANES,
+    Choice,
+    Record,
+    candidates,
+    covered,
+    hopeless,
+    needless,
+    outdone,
+    quickest,
+    slower,
+)
 from nas.compression.distillation import DistilConfig, distil, relative_error
 from nas.compression.features import Features, write_features
 from nas.jobs.batches import channels_together, images_at_once
@@ -119,8 +130,9 @@ def build_library(
 ) -> Library:  # fmt: skip
     """Make what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
-    Every variant begins with what a closed form gives. Steps of gradient follow only where the network still suffers,
-    and where no other variant of the unit is as fast and does no harm.
+    Every variant begins with what a closed form gives, the fastest of each unit first: slower ones are made only where
+    those do harm. Steps of gradient follow only where the network still suffers, and where no other variant of the unit
+    is as fast and does no harm.
 
     Parameters
     ----------
@@ -138,12 +150,21 @@ def build_library(
     count = probe_count(network.spec, len(probe[0]))
     builder = _Builder(network, program, folder, fit, (probe[0][:count], probe[1][:count]), executor, config, measure)
 
-    missing = [key for key in wanted if key not in records]
-    if missing:
-        progress(len(records), len(wanted), "closed forms")
-    for key, record in builder.run(_start_one, missing):
-        records[key] = record
-        progress(len(records), len(wanted), "closed forms")
+    def start(keys: Sequence[tuple[int, Choice]]) -> None:
+        missing = [key for key in keys if key not in records]
+        if missing:
+            progress(len(records), len(wanted), "closed forms")
+        for key, record in builder.run(_start_one, missing):
+            records[key] = record
+            progress(len(records), len(wanted), "closed forms")
+
+    first = quickest(network, wanted, device) if device else wanted
+    start(first)
+    later = [key for key in wanted if key not in first]
+    spared = needless(network, later, {key: records[key] for key in first}, device, config.enough) if device else {}
+    wanted = [key for key in wanted if key not in spared]
+    records = {key: record for key, record in records.items() if key not in spared}
+    start(wanted)
     alone = {key: one for key, one in records.items() if covered(network.units[key[0]], key[1]) == (key[0],)}
     left_out = hopeless(records) | (outdone(alone, device, config.enough) if device else {})
     unsettled = [key for key in wanted if not records[key].settled and key not in left_out]
@@ -152,7 +173,7 @@ def build_library(
         records[key] = record
         progress(len(wanted) - len(unsettled) + done, len(wanted), "variants")
     ordered = {key: records[key] for key in wanted if records[key].settled}
-    return Library(folder=folder, records=ordered, declined=declined | left_out)
+    return Library(folder=folder, records=ordered, declined=declined | spared | left_out)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class _Device:
         node, start_s = self._driver.child(here, seen), float(self._starts_s[i])
         if node.handover is None:
             done_ms = elapsed_ms + node.device_ms
-        elif seen.asks or not node.handover.device_ms:
+        elif not node.handover.device_ms or (seen.asks and not self._driver.goes_on_here(node, seen)):
             done_ms = self._handed_over(node, start_s, elapsed_ms + node.device_ms, estimate)
         else:
             done_ms = elapsed_ms + node.device_ms - node.handover.encode_ms + node.handover.device_ms

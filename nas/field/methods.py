@@ -79,10 +79,14 @@ def predicted_s(tree: ModelTree) -> dict[str, float]:
     return {name: s_from_ms(ms) for name, ms in (predicted_ms(tree) | coding_ms).items()}
 
 
+AS_PROFILE = "every block takes at least what the profile of"
+"""How the text of a run begins in which the machine plays a profile."""
+
+
 def slowdown_text(slowdown: str, tree: ModelTree) -> str:
     """What plays the device, for people; empty where nothing does."""
     if slowdown == NO_SLOWDOWN:
         return ""
     if slowdown == PROFILE:
-        return f"every block takes at least what the profile of {tree.device} predicts, the rest of it slept"
+        return f"{AS_PROFILE} {tree.device} predicts, the rest of it slept"
     return f"every block takes {float(slowdown):g} times what it takes here, the rest of it slept"

@@ -11,9 +11,9 @@ import numpy as np
 
 from modeltree.link.traces import Trace
 from modeltree.manifest import Manifest
-from modeltree.tree import BitsFork, ExitFork, ModelTree, Node, by_confidence
+from modeltree.tree import BitsFork, ExitFork, ModelTree, Node
 from modeltree.tree.emulate import emulate, link_ms
-from modeltree.tree.render import handover_text
+from modeltree.tree.render import path_text
 from modeltree.units import s_from_ms
 from nas.field.record import Leaf, MethodRun, Shot
 from runtime.selection.branch_selection import SWITCH, on_known_links
@@ -93,22 +93,6 @@ def replayed_tree(tree: ModelTree, measured: Measured, trace: Trace) -> ModelTre
 def leaves_of(tree: ModelTree, shots: Sequence[Shot], trace: Trace) -> tuple[Leaf, ...]:
     """Every path with its predictions and, over the shots that it answered as planned, measured means."""
     return tuple(_leaf(tree, end, shots, trace) for end in tree.leaves())
-
-
-def path_text(path: Sequence[Node]) -> str:
-    """What a path does, in a few words."""
-    own = sum(1 for node in path if node.block)
-    changed = sum(action.technique not in ("keep", "absorbed") for node in path for action in node.actions)
-    end = path[-1].handover
-    here = f"{own} block{'s' * (own != 1)} here" if own else ""
-    if changed:
-        here += f", {changed} layer{'s' * (changed != 1)} compressed"
-    leaves = path[-1].fork
-    if isinstance(leaves, ExitFork):
-        here += f", through exit {leaves.exit}" + (" when sure" if by_confidence(path[-1]) else "")
-    if end is None:
-        return here or "nothing runs"
-    return f"{here}, then {handover_text(end)}" if here else handover_text(end)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from modeltree.reward import Reward
 from modeltree.tree.render import ms_text
+from nas.field.methods import AS_PROFILE
 from nas.field.record import FieldRun
 from nas.field.tally import DRIFT_MS, DRIFT_SHARE, Drift, Tally, lead_ms
 from nas.names import METHOD_BY_NAME, STRATEGIES
@@ -12,6 +13,9 @@ from nas.results.verdict import TIE_REWARD
 
 MOST_ERROR = 0.01
 """Of the largest logit; a larger difference to torch is more than rounding."""
+
+MOST_SLOWER = 1.2
+"""Times that blocks may take of what a played profile predicts; beyond, the machine and not the device was measured."""
 
 REMEDIES = {
     "device": "Measure the device again (nas profile --out device.json, on it) and search with --device device.json.",
@@ -46,6 +50,7 @@ def field_verdict(field: FieldRun, found: Sequence[Tally]) -> list[str]:
         _bound(subject),
         _foretold(subject),
         _failures(found, field.deadline_ms),
+        _kept_up(field, found),
         _checks(found),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -174,6 +179,22 @@ def _failures(found: Sequence[Tally], deadline_ms: float | None) -> str:
     if out:
         parts.append(f"{out} are left out, as their times cannot be true")
     return _sentence(parts)
+
+
+def _kept_up(field: FieldRun, found: Sequence[Tally]) -> str:
+    """A warning where the machine was too slow or too busy for the device that it was to play."""
+    if not field.slowdown.startswith(AS_PROFILE):
+        return ""
+    leaves = [leaf for one in found for leaf in one.run.leaves if leaf.device_ms and leaf.device_predicted_ms > 0]
+    played_ms = sum(leaf.shots * leaf.device_predicted_ms for leaf in leaves)
+    met_ms = sum(leaf.shots * leaf.device_ms for leaf in leaves if leaf.device_ms)
+    if not leaves or met_ms <= MOST_SLOWER * played_ms:
+        return ""
+    return (
+        f"This machine was too slow, or too busy, to play {field.device}: its blocks took {met_ms / played_ms:.2g} "
+        "times what the profile predicts, so that device and server times are this machine's. Run it on an idle "
+        "machine, or play a slower device."
+    )
 
 
 def _checks(found: Sequence[Tally]) -> str:

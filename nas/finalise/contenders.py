@@ -16,7 +16,7 @@ from nas.treesearch.evaluator import PathOutcome, PlanPath
 HOPELESS = 5.0
 """Points of reward (of 400) behind the best from which on a method is not trained."""
 
-_SMALL_STEPS, _STEPS = 100, 200
+_SMALL_STEPS, _STEPS = 60, 200
 
 
 def finetune_settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:

@@ -13,17 +13,21 @@ import numpy as np
 
 from modeltree.link.traces import Trace
 from modeltree.tree.emulate import emulate, oracle, spread_starts
+from modeltree.tree.render import path_text
 from nas.compression.predictor import Quality
 from nas.config import SearchConfig
+from nas.finalise.finetune import complete_paths
+from nas.finalise.link_states import link_states
 from nas.finalise.select import Concluded
-from nas.finalise.tree_builder import layers_of
+from nas.finalise.tree_builder import TreeBuilder, layers_of
 from nas.jobs.machine import commit
-from nas.names import METHOD_BY_NAME
+from nas.names import ACTIONS, METHOD_BY_NAME, UNFORKED
 from nas.quality.agreement import Agreement
 from nas.quality.measure import Measure
 from nas.quality.own_metric import OwnMetric
 from nas.results.summary import SUMMARY_VERSION
 from nas.training.base_network import Prepared
+from nas.treesearch.evaluator import PathOutcome
 from nas.treesearch.methods import MethodResult
 from nas.treesearch.options.savings import savings
 from nas.treesearch.problem import Outcome
@@ -39,6 +43,7 @@ class Findings:
     """What a search found out before anything was measured at its end.
 
     results : per method. exact : the optimum of the predictor (`run_exact`); None where it was not computed.
+    unforked : the best single path (`run_unforked`), likewise.
     quality : of the predictor. seconds : per stage.
     """
 
@@ -46,6 +51,7 @@ class Findings:
     exact: Mapping[str, float] | None
     quality: Quality
     seconds: Mapping[str, float]
+    unforked: MethodResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +87,7 @@ def summarise(
         "searched": None if concluded.searched is None else concluded.searched._asdict(),
         **_along_trace(trace, spaces.scenario, findings.results, concluded, scale),
         "exact": _exact(findings.exact, findings.results.get("tree"), scale),
+        **_link_states(config, prepared, spaces, findings.unforked, concluded, scale),
         "curves": {
             name: [(step.evaluations, step.best + scale.reward) for step in result.curve]
             for name, result in findings.results.items()
@@ -175,6 +182,28 @@ def _endings(prepared: Prepared, spaces: SearchSpaces) -> dict[str, Any]:
             for ending in spaces.tree.problem.blocks[0].endings[0] if ending.picture
         ],
     }  # fmt: skip
+
+
+def _link_states(
+    config: SearchConfig, prepared: Prepared, spaces: SearchSpaces, unforked: MethodResult | None,
+    concluded: Concluded, scale: _Scale,
+) -> dict[str, Any]:  # fmt: skip
+    """What is done in every state of the link, and the best single path that is taken in all of them."""
+    trees = {name: concluded.trees[name] for name in METHOD_BY_NAME if name in concluded.trees and name != ACTIONS}
+    single = None
+    if unforked is not None and spaces.scenario.types.count > 1:
+        builder = TreeBuilder(spaces, spaces.cuts, prepared, base=config.base, trace=config.trace)
+        seen = {
+            path: PathOutcome(spaces.tree.predict(path), spaces.tree.problem.ending_of(path).rate or 1.0)
+            for path in complete_paths(spaces.tree, list(unforked.plans))
+        }
+        tree = builder.tree(unforked.plans, seen, "predicted")
+        trees = {UNFORKED: tree, **trees}
+        single = {
+            "reward": unforked.reward + scale.reward, "latency_ms": unforked.latency_ms,
+            "accuracy": unforked.accuracy + scale.points, "path": path_text(tree.path(tree.leaves()[-1].id)),
+        }  # fmt: skip
+    return {UNFORKED: single, "link_states": link_states(concluded.tree, trees, spaces.scenario)}
 
 
 def provenance() -> dict[str, Any]:

@@ -25,7 +25,7 @@ FEWEST = 4
 _SCALE_SPREAD, _CALL_SPREAD, _CALL_MS = 2.0, 1.5, 0.05
 _MODEL_ERROR = 0.05  # of a block, beside what its measurements say
 _HUBER = 1.5
-_STEPS, _LONGEST, _DONE = 60, 1.0, 1e-9
+_STEPS, _LONGEST, _DONE = 60, 1.0, 1e-6
 _CAPPED = 0.7  # of an error left out; what is farther off is disturbed
 
 
@@ -84,11 +84,12 @@ def _missed(samples: Sequence[Sample], said_ms: Sequence[float]) -> float:
 
 def _fit(samples: Sequence[Sample], terms: Sequence[str], call_ms: float, spread: float) -> Fit:
     """The most likely logarithms by Gauss and Newton's method, weights drawn again at every step."""
-    own = np.array([[one.terms_ms.get(term, 0.0) for term in terms] for one in samples])
+    known = [term for term in terms if any(one.terms_ms.get(term) for one in samples)]
+    own = np.array([[one.terms_ms.get(term, 0.0) for term in known] for one in samples])
     met = np.log([one.ms for one in samples])
     variance = _MODEL_ERROR**2 + np.array([one.noise for one in samples]) ** 2
-    usual = np.array([0.0, *np.zeros(len(terms)), math.log(call_ms or _CALL_MS)])
-    trust = np.array([_SCALE_SPREAD, *np.full(len(terms), spread), _CALL_SPREAD]) ** -2.0
+    usual = np.array([0.0, *np.zeros(len(known)), math.log(call_ms or _CALL_MS)])
+    trust = np.array([_SCALE_SPREAD, *np.full(len(known), spread), _CALL_SPREAD]) ** -2.0
     found = usual.copy()
     found[0] = float(np.median(met - np.log(own.sum(axis=1) + math.exp(usual[-1]))))
     for _ in range(_STEPS):
@@ -104,5 +105,6 @@ def _fit(samples: Sequence[Sample], terms: Sequence[str], call_ms: float, spread
         found += step * min(1.0, _LONGEST / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < _DONE:
             break
-    times = np.exp(found[0] + found[1:-1]).tolist()
-    return Fit(times=dict(zip(terms, times, strict=True)), call_ms=math.exp(found[-1]), spread=spread)
+    times = dict.fromkeys(terms, math.exp(found[0]))  # what was not met follows the machine
+    times |= zip(known, np.exp(found[0] + found[1:-1]).tolist(), strict=True)
+    return Fit(times=times, call_ms=math.exp(found[-1]), spread=spread)

@@ -100,7 +100,7 @@ def refitted(met: Met, device: DeviceProfile, cloud: DeviceProfile) -> Refitted:
 def errors_of(met: Met, found: Refitted, *, same: bool = True) -> list[Missed]:
     """Of each part, what is predicted and met to take next to nothing aside.
 
-    same : whether `found` was made from `met`; else nothing is left out.
+    same : whether `found` was made from `met`; else nothing is left out, and a crossing is off by at most what is said.
     """
     rows = [
         _missed("device", list(met.blocks.values()), found.device_fit.ms, found.device_fit.fit, same),
@@ -108,10 +108,9 @@ def errors_of(met: Met, found: Refitted, *, same: bool = True) -> list[Missed]:
         _missed("server", list(met.rests.values()), found.cloud_fit.ms, found.cloud_fit.fit, same),
     ]
     if (crossed := met.crossed) is not None and crossed.error is not None and crossed.mended_error is not None:
-        off = Missed(
-            part="transfer", kinds=1, before=crossed.error, after=crossed.mended_error, left_out=math.nan
-        )  # fmt: skip
-        rows.insert(2, off)
+        elsewhere = abs(found.extra_ms - max(0.0, crossed.extra_ms)) / crossed.ms  # 0 where it was made from `met`
+        left = crossed.mended_error + elsewhere
+        rows.insert(2, Missed(part="transfer", kinds=1, before=crossed.error, after=left, left_out=math.nan))
     return [row for row in rows if row.kinds]
 
 

@@ -57,6 +57,31 @@ class Exact(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
 
 
+class Unforked(msgspec.Struct, frozen=True, kw_only=True):
+    """The best single path, taken whatever the link is like; all predicted. path : what it does, in words."""
+
+    reward: float
+    latency_ms: float
+    accuracy: float
+    path: str = ""
+
+
+class LinkState(msgspec.Struct, frozen=True, kw_only=True):
+    """A bandwidth type: what the tree does while the link is so, and what every method takes there (predicted, ms).
+
+    range, path : in words. mbps, rtt_ms : that stand for it. leaf : the tree's node where its path ends.
+    latency_ms : by method, `unforked` among them where it is known.
+    """
+
+    range: str
+    mbps: float
+    rtt_ms: float
+    chance: float
+    leaf: int
+    path: str
+    latency_ms: dict[str, float]
+
+
 class Predictor(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted against measured accuracy, percent."""
 
@@ -195,6 +220,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     measure: MeasureSummary | None = None
     methods: list[MethodRow] = []
     exact: Exact | None = None
+    unforked: Unforked | None = None
+    link_states: list[LinkState] | None = None
     oracle_along_trace: AlongTrace | None = None
     curves: dict[str, list[tuple[float, float]]] | None = None
     predictor: Predictor | None = None

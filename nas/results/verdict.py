@@ -7,7 +7,7 @@ from typing import Any
 from modeltree.tree import ExitFork, ModelTree
 from modeltree.tree.render import ms_text
 from nas.names import METHOD_TABLE, STRATEGIES, phrase
-from nas.results.summary import Exact, MethodRow, Summary, read_summary
+from nas.results.summary import Exact, MethodRow, Summary, Unforked, read_summary
 
 TIE_REWARD = 0.5
 """Rewards (of 400) closer than this count as equal: less than a millisecond, or a quarter point of accuracy."""
@@ -45,7 +45,7 @@ def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
         _headline(best, by_name, summary, tree),
         _caveats(best, by_name),
         _energy(by_name.get("tree", best), summary),
-        _price(by_name.get("tree", best), by_name),
+        _price(by_name.get("tree", best), by_name, summary.unforked),
         _search(summary.exact, summary),
     ]
     return [sentence for sentence in (*sentences, _origin(summary)) if sentence]
@@ -82,12 +82,25 @@ def _tie_or_win(
         return f"The branch, chosen once at the start, is the best choice: {worth}."
     if tree is not None and all(node.handover is None for node in tree.nodes):
         return f"Splitting does not help here: a compressed network that stays on the device is best, {worth}."
+    if _forking_pays(branch, summary):
+        return (
+            f"Forking by the state of the link pays: {worth}. Once, before the first block, is enough, so that the "
+            "branch, chosen at the start of every inference, does as well as the tree."
+        )
     levels = summary.scenario.bandwidth_mbps
     if levels and max(levels) < STEADY_RATIO * min(levels):
         why = f"the link hardly varies ({min(levels):.3g} to {max(levels):.3g} Mbit/s)"
     else:
         why = "changing its mind under way gains nothing on this link"
     return f"The tree only ties with the branch, as {why}: a branch chosen once at the start is enough, {worth}."
+
+
+def _forking_pays(forking: MethodRow, summary: Summary) -> bool:
+    """Whether a method is predicted to be worth more than any single path."""
+    single, states = summary.unforked, summary.link_states or []
+    if single is None or len({state.leaf for state in states}) < 2 or forking.predicted_reward is None:
+        return False
+    return forking.predicted_reward > single.reward + TIE_REWARD
 
 
 def _without_split(tree: ModelTree | None) -> str:
@@ -130,15 +143,20 @@ def _caveats(best: MethodRow, by_name: Mapping[str, MethodRow]) -> str:
     return _sentence(said)
 
 
-def _price(subject: MethodRow, by_name: Mapping[str, MethodRow]) -> str:
-    """How much faster and less accurate a method is than the ones a reader would try first."""
-    others = [by_name[name] for name in ("device_only", "surgery", "cloud_jpeg") if name in by_name]
-    others = [other for other in others if other.method != subject.method]
+def _price(subject: MethodRow, by_name: Mapping[str, MethodRow], single: Unforked | None) -> str:
+    """How much faster and less accurate a method is than the ones a reader would try first, and than the best path that
+    is the same whatever the link is like."""
+    others: list[tuple[str, MethodRow | Unforked]] = [
+        (f"{phrase(name)} ({ms_text(by_name[name].latency_ms)})", by_name[name])
+        for name in ("device_only", "surgery", "cloud_jpeg")
+        if name in by_name and name != subject.method
+    ]
+    if single is not None:
+        others.append((f"the best path without forks ({ms_text(single.latency_ms)}: {single.path})", single))
     parts: list[str] = []
-    for other in others:
+    for known, other in others:
         who = "" if parts else f"{phrase(subject.method)} has "
-        name = f"{phrase(other.method)} ({ms_text(other.latency_ms)})"
-        parts.append(f"compared with {name}, {who}{_against(subject, other)}")
+        parts.append(f"compared with {known}, {who}{_against(subject, other)}")
     return _sentence(parts)
 
 
@@ -148,7 +166,7 @@ def _sentence(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _against(subject: MethodRow, other: MethodRow) -> str:
+def _against(subject: MethodRow, other: MethodRow | Unforked) -> str:
     ratio = subject.latency_ms / other.latency_ms if other.latency_ms > 0 else math.nan
     if not math.isfinite(ratio):
         time = f"{ms_text(subject.latency_ms)} against {ms_text(other.latency_ms)}"

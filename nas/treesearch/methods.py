@@ -12,6 +12,7 @@ from modeltree.errors import ConfigError
 from modeltree.image_codes import BASELINE
 from nas.config import SearchConfig
 from nas.jobs.progress import Progress
+from nas.names import UNFORKED
 from nas.treesearch.evaluator import Evaluator, PathOutcome, PlanPath
 from nas.treesearch.exact import solve
 from nas.treesearch.problem import KEEP, Outcome, Plan, Problem, TreePlan
@@ -146,6 +147,16 @@ def run_exact(spaces: SearchSpaces) -> dict[str, Any]:
     best = solve(spaces.tree.problem)
     outcome = Evaluator(spaces.tree.problem.unpriced, accuracy=spaces.tree.predict).tree(best.plans).outcome
     return {**outcome._asdict(), "valued": best.outcome.reward, "seconds": time.perf_counter() - began}
+
+
+def run_unforked(spaces: SearchSpaces) -> MethodResult:
+    """The true optimum over single paths, taken whatever the link is like: what forking has to beat."""
+    began = time.perf_counter()
+    whole = spaces.unforked.problem
+    plan = solve(whole).plans[0]
+    assert plan is not None
+    tree = branch_as_tree(spaces.tree.problem, whole, [plan] * len(spaces.branches))
+    return _result(spaces, UNFORKED, tree, 0, time.perf_counter() - began)
 
 
 def reward_of(problem: Problem, plans: TreePlan, seen: Mapping[PlanPath, PathOutcome]) -> Outcome:

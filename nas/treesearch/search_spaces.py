@@ -1,6 +1,6 @@
 """The spaces that all methods search: one over the tree, one over whole branches per bandwidth type."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from modeltree.errors import ConfigError
@@ -18,7 +18,7 @@ _DEAREST, _HALVINGS = 1e6, 12
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpaces:
-    """The tree's space, and one space of whole branches per bandwidth type.
+    """The tree's space, one space of whole branches per bandwidth type, and one of branches that serve all types alike.
 
     cuts : places at which the network is sliced. library : the variants that the spaces offer.
     """
@@ -29,6 +29,7 @@ class SearchSpaces:
     scenario: Scenario
     tree: Space
     branches: tuple[Space, ...]
+    unforked: Space
 
 
 def build_search_spaces(
@@ -36,29 +37,20 @@ def build_search_spaces(
     single_root: bool, max_loss: float, endings: KnownEndings | None = None, formats: KnownFormats | None = None,
 ) -> SearchSpaces:  # fmt: skip
     """The spaces that all methods search."""
-    last = len(network.spec.segments)
-    branches = []
-    for kind in range(scenario.types.count):
-        alone = scenario.alone(kind)
-        space = build_space(
-            network,
-            library,
-            predictor,
-            alone,
-            cuts,
-            levels=(0, last),
-            max_loss=max_loss,
-            endings=endings,
-            formats=formats,
-        )
-        branches.append(space)
-    tree = build_space(
-        network, library, predictor, scenario, cuts, single_root=single_root, max_loss=max_loss, endings=endings,
-        formats=formats,
-    )  # fmt: skip
+
+    def space(scenario: Scenario, levels: Sequence[int] | None, single_root: bool) -> Space:
+        return build_space(
+            network, library, predictor, scenario, cuts, levels=levels, single_root=single_root, max_loss=max_loss,
+            endings=endings, formats=formats,
+        )  # fmt: skip
+
+    whole = (0, len(network.spec.segments))
     return SearchSpaces(
-        network=network, cuts=tuple(cuts), library=library, scenario=scenario, tree=tree, branches=tuple(branches)
-    )
+        network=network, cuts=tuple(cuts), library=library, scenario=scenario,
+        tree=space(scenario, None, single_root),
+        branches=tuple(space(scenario.alone(kind), whole, False) for kind in range(scenario.types.count)),
+        unforked=space(scenario, whole, True),
+    )  # fmt: skip
 
 
 def within_energy(spaces: SearchSpaces, limit_mj: float) -> SearchSpaces:
@@ -88,8 +80,7 @@ def within_energy(spaces: SearchSpaces, limit_mj: float) -> SearchSpaces:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
         low, high = (middle, high) if taken(middle) > limit_mj else (low, middle)
-    tree, *branches = (priced(space, high, limit_mj) for space in (spaces.tree, *spaces.branches))
-    return replace(spaces, tree=tree, branches=tuple(branches))
+    return _changed(spaces, lambda space: priced(space, high, limit_mj))
 
 
 def without_endings(spaces: SearchSpaces) -> SearchSpaces:
@@ -98,12 +89,17 @@ def without_endings(spaces: SearchSpaces) -> SearchSpaces:
 
     A plan of them is one of `spaces`, too.
     """
-    return replace(spaces, tree=_plain(spaces.tree), branches=tuple(map(_plain, spaces.branches)))
+    return _changed(spaces, _plain)
 
 
 def without_pictures(spaces: SearchSpaces) -> SearchSpaces:
     """The same spaces, the picture crossing as raw pixels alone; a plan of them is one of `spaces`, too."""
-    return replace(spaces, tree=_raw(spaces.tree), branches=tuple(map(_raw, spaces.branches)))
+    return _changed(spaces, _raw)
+
+
+def _changed(spaces: SearchSpaces, change: Callable[[Space], Space]) -> SearchSpaces:
+    branches = tuple(map(change, spaces.branches))
+    return replace(spaces, tree=change(spaces.tree), branches=branches, unforked=change(spaces.unforked))
 
 
 def _raw(space: Space) -> Space:

@@ -90,6 +90,8 @@ class TreeWalk:
         reason = walk.stays.removeprefix(": ") or None
         if reason is None and left_s <= -MARGIN_S:
             reason = "the deadline has passed"
+        if reason is None and self._driver.goes_on_here(node, walk.seen):
+            reason = "to go on here is faster"
         if reason is None:
             assert self._hedge is not None
             try:

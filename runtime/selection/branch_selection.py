@@ -40,6 +40,9 @@ class Driver(Protocol):
         """Whether a path may end at a leaf that is reached when time runs out."""
         ...
 
+    def goes_on_here(self, end: Node, seen: LinkState) -> bool:
+        """Whether what an end hands over is not to be sent, though the cloud may be asked, but done here."""
+
     def answered(self, leaf: int, seen: LinkState, device_ms: float, radio_ms: float) -> None:
         """An inference is over: where its path ended, what was known at its last fork, and how long it kept us busy."""
         ...
@@ -58,6 +61,10 @@ class BySwitch:
     def allows(self, leaf: int) -> bool:
         """Any."""
         return True
+
+    def goes_on_here(self, end: Node, seen: LinkState) -> bool:
+        """Never: the type decides."""
+        return False
 
     def answered(self, leaf: int, seen: LinkState, device_ms: float, radio_ms: float) -> None:
         """Learns nothing of it."""
@@ -111,6 +118,10 @@ class ByPolicy:
         if leaf in self._action:
             return bool(allowed[self._action[leaf]])
         return bool((allowed & self._below[self._tree.nodes[leaf].parent]).any())
+
+    def goes_on_here(self, end: Node, seen: LinkState) -> bool:
+        """Never: the policy has chosen to send."""
+        return False
 
     def answered(self, leaf: int, seen: LinkState, device_ms: float, radio_ms: float) -> None:
         """The action taken is part of the next state [Niu 2022, eq. 5]; leaves by confidence are no actions."""

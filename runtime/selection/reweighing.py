@@ -2,8 +2,9 @@
 
 The types of the bandwidth are of no account here: of all leaves below a node the one with the highest reward
 [Wang 2020, eq. 7] is gone for. What crosses is valued over all that the bandwidth may be, by the estimator's own record
-of errors, not as if the estimate were right, and at no more than it costs to go on alone. The leaf of the inference
-before is kept unless another is clearly worth more.
+of errors, not as if the estimate were right, and at no more than it costs to go on alone. What a leaf hands over is
+done here where that is the faster, so that no tree is bound to a server that is slower than it was told. The leaf of
+the inference before is kept unless another is clearly worth more.
 """
 
 import math
@@ -127,13 +128,19 @@ class ByMeasured:
         """Any."""
         return True
 
+    def goes_on_here(self, end: Node, seen: LinkState) -> bool:
+        """Whether what an end hands over is better done here, where that is known to be faster."""
+        assert end.handover is not None
+        rest_ms, crossing_ms = self._rest_ms(end), self._crossing_ms(end, self._link(seen))
+        return 0 < rest_ms < (1 - MARGIN_SHARE) * crossing_ms
+
     def answered(self, leaf: int, seen: LinkState, device_ms: float, radio_ms: float) -> None:
         """Held from now on, where it is one that can be chosen and the cloud could have been."""
         if leaf in self._leaves and seen.asks:
             self._held = leaf
 
     def _chosen(self, here: int | None, below: Sequence[int], seen: LinkState) -> int:
-        link = self._times.link(seen) or LinkNow(self._tree.types.representative_mbps[0], 0.0, self._tree.rtt_ms)
+        link = self._link(seen)
         latency_ms = {leaf: self._latency_ms(here, self._leaves[leaf], link) for leaf in below}
         worth = {leaf: float(self._reward.of(self._leaves[leaf].accuracy, latency_ms[leaf])) for leaf in below}
         best = max(below, key=worth.__getitem__)
@@ -155,12 +162,22 @@ class ByMeasured:
             if (head := leaf.heads.get(node.id)) is not None:
                 own_ms += self._times.block_ms(head.block, head.device_ms)
         end = leaf.path[-1]
-        return own_ms if end.handover is None else own_ms + self._crossing_ms(end, link)
+        if end.handover is None:
+            return own_ms
+        return own_ms + min(self._crossing_ms(end, link), self._rest_ms(end) or math.inf)
+
+    def _link(self, seen: LinkState) -> LinkNow:
+        return self._times.link(seen) or LinkNow(self._tree.types.representative_mbps[0], 0.0, self._tree.rtt_ms)
+
+    def _rest_ms(self, end: Node) -> float:
+        """What follows a hand-over, done here; 0: not known."""
+        assert end.handover is not None
+        return self._times.block_ms(end.handover.block, end.handover.device_ms)
 
     def _crossing_ms(self, end: Node, link: LinkNow) -> float:
         """Coding, link and server, on average over what the bandwidth may be."""
         assert end.handover is not None
-        rest_ms = self._times.block_ms(end.handover.block, end.handover.device_ms)
+        rest_ms = self._rest_ms(end)
         fixed_ms = link.rtt_ms + self._times.server_ms(end)
         carry_ms = self._times.sent_bytes(end) / bytes_per_ms(max(link.mbps, 1e-6))
         usual_ms = fixed_ms + carry_ms * math.exp(-DEVIATIONS[0] * link.spread)

@@ -247,7 +247,7 @@ def test_another_search_uses_the_library_that_is_there(found, tmp_path):
     other = search(
         faster, tmp_path / "run", cache=searched.folder.parent / "cache", progress=lambda *what: told.append(what)
     )  # fmt: skip
-    assert [what[1:3] for what in told if what[0] == "library"] == [(21, 21)]
+    assert [what[1:3] for what in told if what[0] == "library"] == [(19, 19)]
     assert not [what for what in told if what[0] == "calibration"]
     assert {row["method"] for row in other.summary["methods"]} >= {"device_only", "cloud_raw", "cloud_jpeg", "tree"}
     assert np.isfinite([row["reward"] for row in other.summary["methods"]]).all()

@@ -17,6 +17,7 @@ BEFORE = json.loads((Path(__file__).parents[1] / "golden" / "command_line_v1.jso
 """Verb -> option, or argument in capitals -> default. An option may come; none may go or mean another default.
 
 `policy train --agent` became None, which is `sac` for a tree as before, and another learner for streams of tasks.
+`search --device` and `--trace` became what the demo forks on (decision 023).
 """
 
 NAMES = {

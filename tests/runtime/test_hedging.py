@@ -17,6 +17,7 @@ from runtime.bandwidth import ProbePolicy
 from runtime.execution.device import Device
 from runtime.options import SessionOptions
 from runtime.remote.circuit_breaker import Breaker
+from runtime.selection.branch_selection import BySwitch
 from runtime.session import Session
 from runtime.wire.transports import Refused, Reply, TimedOut, Unreachable
 
@@ -175,6 +176,19 @@ def test_while_an_answer_is_overdue_the_server_is_not_asked_again():
         late.set()
         settled(session)
         assert session.infer(IMAGE_).answered_by == "cloud"
+
+
+def test_what_a_driver_would_rather_do_here_is_not_sent():
+    class Here(BySwitch):
+        def goes_on_here(self, end, seen):
+            return True
+
+    device, transport = FakeDevice(), FakeTransport()
+    told = SessionOptions(timeout_s=PATIENCE_S)
+    with Session(device, FakeLink(), transport, told, driver=Here(tree())) as session:  # type: ignore[arg-type]
+        result = session.infer(IMAGE_)
+    assert (result.answered_by, device.ran, transport.asked) == ("device", [FROM_IMAGE], [])
+    assert result.why.endswith("to go on here is faster")
 
 
 def test_of_a_server_that_never_answered_the_tree_says_when_it_is_overdue():

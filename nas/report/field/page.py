@@ -92,12 +92,13 @@ def _tiles(methods: Sequence[Tally], compared: Sequence[Drift]) -> Markup:
 def _columns(field: FieldRun, methods: Sequence[Tally]) -> list[Column[Tally]]:
     """Those in which any method has a number."""
     measured, computed = ("", "measured"), ("", "computed")
+    late = math.nan if field.deadline_ms is None else 1
     columns = [
         Column[Tally](name="mean", group=measured, pick=lambda m: m.mean_ms, show=cells.ms, better=min),
         Column(name="median", group=measured, pick=lambda m: m.median_ms, show=cells.ms, better=min),
         Column(name="95 % under", group=measured, pick=lambda m: m.p95_ms, show=cells.ms, better=min),
         Column(name="handed over", group=measured, pick=lambda m: m.handed_over, show=cells.share),
-        Column(name="late", group=measured, pick=lambda m: m.late if field.deadline_ms else math.nan, show=cells.whole),
+        Column(name="late", group=measured, pick=lambda m: late * m.late, show=cells.whole),
         Column(name="images right", group=measured, pick=lambda m: m.right, show=cells.share, better=max),
         Column(name="accuracy", group=("", "bundle's"), pick=lambda m: m.accuracy, show=cells.percent, better=max),
         Column(name="reward", group=("", "mixed"), pick=lambda m: m.reward, show=cells.plain, better=max),

@@ -21,6 +21,7 @@ from nas.report.pieces.table import Cell, table
 from nas.report.search import charts
 from nas.report.search.drawing import draw_tree
 from nas.report.search.endings import endings_section
+from nas.report.search.link_states import link_states_section
 from nas.report.search.table import methods_section
 from nas.results.summary import Summary, read_summary
 from nas.results.verdict import best_choice, verdict_of
@@ -56,7 +57,8 @@ def render_page(summary: Summary, tree: ModelTree) -> str:
         facts=_facts(summary, tree),
         sections=[
             blocks.verdict(verdict_of(summary, tree), warn=best is None or best.method != "tree"),
-            _tiles(summary), blocks.legend(blocks.KINDS), _tree(tree), methods_section(summary),
+            _tiles(summary), blocks.legend(blocks.KINDS), _tree(tree), link_states_section(summary),
+            methods_section(summary),
             blocks.pair(_search(summary), _tradeoff(summary)), _along_trace(summary),
             blocks.pair(_predictor(summary), halves), endings_section(summary), _savings(summary), _dropped(summary),
             _setup(summary),

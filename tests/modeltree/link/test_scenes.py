@@ -9,11 +9,11 @@ from modeltree.link.traces import write_trace
 
 NAMES = {
     "4g_weak_indoor", "4g_indoor_static", "4g_indoor_slow", "4g_outdoor_quick", "wifi_weak_indoor",
-    "wifi_weak_outdoor", "wifi_outdoor_slow",
+    "wifi_weak_outdoor", "wifi_outdoor_slow", "wifi_edge",
 }  # fmt: skip
 
 
-def test_the_seven_scenes_of_the_paper_are_there():
+def test_the_seven_scenes_of_the_paper_and_ours_are_there():
     assert set(SCENES) == NAMES
     assert all(scene.description and scene.name == name for name, scene in SCENES.items())
 

@@ -36,7 +36,7 @@ def test_every_default_of_the_command_line_is_the_configs(configured):
     config, folder, rest = configured()
     assert config == SearchConfig(workers=config.workers)  # as many as this machine has cores
     assert config.workers >= 1
-    assert folder.as_posix() == "runs/vgg11-wifi_weak_indoor-phone-0"
+    assert folder.as_posix() == "runs/vgg11-wifi_edge-zero2w_ncnn_1t-0"
     assert rest["resume"] is False
 
 

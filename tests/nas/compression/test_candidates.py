@@ -7,8 +7,9 @@ from torch import nn
 
 from modeltree.layers import LayerSpec
 from modeltree.profiles import load_profile
-from nas.compression.candidates import Choice, Record, candidates, hopeless, outdone, slower
-from transforms import analyse, export
+from nas.compression.candidates import Choice, Record, candidates, hopeless, needless, outdone, quickest, slower
+from transforms import analyse, export, technique
+from transforms.graph.describe import module_specs
 
 PHONE = load_profile("phone")
 
@@ -91,3 +92,42 @@ def test_variants_that_take_as_long_as_their_layer_are_left_out():
     assert {choice.technique for _, choice in dropped} == {"mobilenet"}
     layers_are_free = msgspec.structs.replace(PHONE, ns_per_mac=dict.fromkeys(PHONE.ns_per_mac, 1.0), overhead_us=0.0)
     assert not slower(network, every, layers_are_free)
+
+
+LINEAR = 3
+"""The tiny network's first linear layer: a quarter of the rank takes twice what an eighth takes."""
+
+
+def of_linear(choice, logit_error, *, settled=True):
+    unit = tiny().units[LINEAR]
+    layers = tuple(module_specs(technique(choice.technique).structure(unit, choice.rate), unit.in_shape))
+    return Record(
+        unit=LINEAR, technique=choice.technique, rate=choice.rate, error=0.0, logit_error=logit_error, drop=0.0,
+        seconds=0.0, layers=layers, kept=0, foldable=False, settled=settled,
+    )  # fmt: skip
+
+
+def test_the_two_fastest_of_a_unit_are_made_first_and_all_that_reach_beyond_it():
+    wanted = [(LINEAR, Choice("svd", rate)) for rate in (0.5, 0.25, 0.125)]
+    beyond = [
+        (1, Choice("prune", 0.5)),
+        (1, Choice("prune", 0.25)),
+        (1, Choice("prune", 0.125)),
+        (LINEAR, Choice("gap", 1.0)),
+    ]
+    assert quickest(tiny(), [*wanted, *beyond], PHONE) == [*wanted[1:], *beyond]
+
+
+def test_a_slower_variant_is_spared_where_a_faster_one_does_no_harm():
+    later, fast = [(LINEAR, Choice("svd", 0.25))], Choice("svd", 0.125)
+    for error, spared in ((1e-3, True), (3e-3, False)):
+        told = needless(tiny(), later, {(LINEAR, fast): of_linear(fast, error)}, PHONE, 2e-3)
+        assert (later[0] in told) == spared
+    assert (
+        "svd@0.125 is as fast" in needless(tiny(), later, {(LINEAR, fast): of_linear(fast, 0.0)}, PHONE, 2e-3)[later[0]]
+    )
+
+
+def test_a_faster_variant_is_never_spared_for_a_slower_one():
+    slow = Choice("svd", 0.25)
+    assert not needless(tiny(), [(LINEAR, Choice("svd", 0.125))], {(LINEAR, slow): of_linear(slow, 0.0)}, PHONE, 2e-3)

@@ -14,6 +14,7 @@ from bundles import FEATURES, FIRST, FROM_FOUR, FROM_IMAGE, IMAGE, SECOND, manif
 from modeltree.errors import ConfigError, NasError
 from modeltree.link.traces import Trace
 from modeltree.manifest import encode_manifest
+from modeltree.tree.render import path_text
 from nas.cli.links.field import over_surgery
 from nas.field.config import FieldConfig, factor_of
 from nas.field.images import FieldImages, field_images
@@ -24,7 +25,7 @@ from nas.field.processes.links import chosen_link, port_of
 from nas.field.processes.relaying import RelayTask
 from nas.field.processes.turn import measured_of
 from nas.field.record import Shot
-from nas.field.replay import Measured, leaves_of, method_run, path_text, replayed_tree
+from nas.field.replay import Measured, leaves_of, method_run, replayed_tree
 from nas.field.tally import tally
 from runtime.link import Relay, Shape
 

@@ -147,3 +147,13 @@ def test_single_hand_overs_tell_what_is_left_of_the_crossings_error():
     told = met(crossed=crossed)
     [row] = errors_of(told, refitted(told, load_profile("pi4"), load_profile("cloud_gpu")))
     assert (row.part, row.before, row.after) == ("transfer", 0.13, 0.02)
+
+
+def test_crossings_elsewhere_are_off_by_what_they_take_beside_as_well():
+    crossed = Crossed(
+        predicted_ms=20, ms=25, rtt_ms=31, extra_ms=2.5, message_bytes=0, count=9, error=0.13, mended_error=0.02
+    )  # fmt: skip
+    here, there = met(crossed=crossed), met(crossed=msgspec.structs.replace(crossed, extra_ms=4.5))
+    found = refitted(here, load_profile("pi4"), load_profile("cloud_gpu"))
+    [row] = errors_of(there, found, same=False)
+    assert row.after == pytest.approx(0.02 + 2.0 / 25)

@@ -1,13 +1,24 @@
 """Every page in a real browser: nothing fails, nothing is asked for, nothing hangs out, and one can point at things."""
 
+import numpy as np
 import pytest
 from browser import HOW, WHERE, Browser
+from bundles import tree
+from decision_tables import small_decisions
 from html_pages import charts_of
+from stream_lines import LINES
 from test_report import EVIL, full_summary, small_tree
 from test_report_field import device_run, field, tree_run
 
+from modeltree.link.traces import Trace
+from nas.decisions.offloading.compare import contenders, over_bandwidths, rows
+from nas.emulation.methods import emulate_methods, mean_over, verdicts
+from nas.field.stream.record import StreamRecord, StreamRun
+from nas.report.emulation import render_emulation
 from nas.report.field.page import render_field
+from nas.report.policies import render_policies
 from nas.report.search.page import render_page
+from nas.report.streams import render_stream
 from nas.results.summary import read_summary
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(WHERE is None, reason=HOW)]
@@ -24,7 +35,38 @@ def field_page():
     return render_field(field(device_run(), tree_run(alone=(1,)), deadline_ms=50.0, device=EVIL))
 
 
-PAGES = {"search": search_page, "field": field_page}
+def emulation_page():
+    """Three links that change between 8 and 1 Mbit/s."""
+    trees, times = {"tree": tree(), "surgery": tree()}, 20.0 * np.arange(4)
+    links = [
+        emulate_methods(trees, Trace(
+            name=name, time_s=times, bandwidth_mbps=np.array([8.0, 1.0, 4.0, 1.0]), end_s=80.0, rtt_ms=10.0, origin="",
+        ), starts=20)
+        for name in ("one", "two", EVIL)
+    ]  # fmt: skip
+    whole = mean_over(links)
+    return render_emulation(links, whole, trees, verdicts(whole, trees))
+
+
+def policies_page():
+    decisions = small_decisions()
+    policies = contenders(decisions, {})
+    outcomes = over_bandwidths(decisions, policies, np.linspace(0.0, 80.0, 81))
+    return render_policies(title=EVIL, facts=[], table=decisions.table, rows=rows(decisions, policies, outcomes),
+                           outcomes=outcomes, times_s=None)  # fmt: skip
+
+
+def streams_page():
+    runs = tuple(StreamRun(policy=policy, lines=LINES, server_down_ms=(0.0, 9.0)) for policy in ("edf", EVIL))
+    record = StreamRecord(bundle="b", base=EVIL, devices=2, mbps=10.0, rtt_ms=4.0, order="fifo", slowdown=2.0,
+                          tasks_from="drawn", machine="m", commit="c", date="d", table={}, runs=runs)  # fmt: skip
+    return render_stream(record)
+
+
+PAGES = {
+    "search": search_page, "field": field_page, "emulation": emulation_page, "policies": policies_page,
+    "streams": streams_page,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

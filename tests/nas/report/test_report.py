@@ -287,6 +287,48 @@ def test_the_verdict_names_the_simplest_best_choice(rewards, says):
     assert 2 <= len(sentences) <= 5
 
 
+def forked(summary, *, leaves=(0, 1), predicted=355.0, single=350.0):
+    """The same run where the best path without forks is known, and the branch is predicted to be worth so much."""
+    ms = {"unforked": 55.0, "device_only": 100.0, "tree": 40.0}
+    states = [
+        {"range": f"state {i}", "mbps": 1.0, "rtt_ms": 25.0, "chance": 0.5, "leaf": leaf, "path": f"way {leaf}",
+         "latency_ms": ms}
+        for i, leaf in enumerate(leaves)
+    ]  # fmt: skip
+    summary["methods"][4]["predicted_reward"] = predicted
+    return summary | {
+        "link_states": states,
+        "unforked": {"reward": single, "latency_ms": 55.0, "accuracy": 90.5, "path": "2 blocks here"},
+    }
+
+
+def test_a_tree_that_ties_with_the_branch_but_beats_every_single_path_forks_for_something():
+    sentences = verdict(forked(rewarded(branch=356.1)), small_tree())
+    assert sentences[0].startswith("Forking by the state of the link pays: 50 ms at 90.0 % accuracy (reward 356.1).")
+    assert "compared with the best path without forks (55 ms: 2 blocks here), 27 % less latency and 0.5" in sentences[1]
+
+
+@pytest.mark.parametrize("why", [{"leaves": (0, 0)}, {"single": 354.7}])
+def test_forking_pays_only_where_states_part_and_no_single_path_ties(why):
+    assert "only ties with the branch" in verdict(forked(rewarded(branch=356.1), **why), small_tree())[0]
+
+
+def test_the_page_says_which_leaf_serves_which_state_and_what_others_take(tmp_path):
+    write_report(tmp_path, forked(full_summary()), small_tree())
+    text = Page((tmp_path / "report.html").read_text()).text
+    for said in (
+        "What is done when",
+        "state 0",
+        "leaf 1: way 1",
+        "Best path without forks",
+        "55 ms",
+        "2 blocks here",
+    ):
+        assert said in text
+    write_report(tmp_path, full_summary(), small_tree())
+    assert "What is done when" not in (tmp_path / "report.html").read_text()
+
+
 def test_a_tie_on_a_steady_link_says_that_the_link_hardly_varies():
     summary = rewarded(branch=355.8)
     summary["scenario"]["bandwidth_mbps"] = [7.0, 8.0]

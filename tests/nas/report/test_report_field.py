@@ -182,6 +182,17 @@ def test_the_verdict_says_when_splitting_does_not_help():
     assert "differs by no more than chance" in lead(same, tree_run())[1]
 
 
+def test_a_machine_that_cannot_play_its_device_is_said():
+    played = "every block takes at least what the profile of phone predicts, the rest of it slept"
+    slow = method("tree", [shot(i, nodes=(0,), device_ms=47.0) for i in range(4)], [
+        leaf(0, device_ms=9.4, measured=(47.0, None, None), shots=4)
+    ])  # fmt: skip
+    (said,) = [one for one in lead(slow, slowdown=played) if "too busy" in one]
+    assert "to play phone: its blocks took 5 times what the profile predicts" in said
+    assert not any("too busy" in one for one in lead(slow, slowdown="every block takes 5 times what it takes here"))
+    assert not any("too busy" in one for one in lead(slowdown=played))  # what was to be played was met
+
+
 def test_a_tree_that_never_handed_over_is_said():
     here = method("tree", [shot(i, nodes=(0, 2), device_ms=40.0) for i in range(10)], tree_run().leaves)
     assert "it never handed over" in lead(device_run(), here)[0]

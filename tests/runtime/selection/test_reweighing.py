@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from trees import FAST_MBPS, SLOW_MBPS, forked_tree
@@ -68,6 +69,22 @@ def test_on_a_link_that_is_out_it_stays():
 
 def test_a_server_that_is_slower_than_predicted_is_left_for_the_device():
     assert walked(driver(server_ms=900.0)) == 2
+
+
+def test_what_a_server_is_too_slow_for_is_done_here_and_sent_again_when_that_is_faster():
+    tree = forked_tree()
+    end = tree.nodes[1]
+    handover = msgspec.structs.replace(end.handover, device_ms=30.0)
+    end = msgspec.structs.replace(end, handover=handover)
+    tree = msgspec.structs.replace(tree, nodes=(tree.nodes[0], end, *tree.nodes[2:]))
+    met = Met(server_ms=0.5)
+    way, seen = ByMeasured(tree, met), LinkState(1, FAST_MBPS, asks=True)
+    assert not way.goes_on_here(end, seen)
+    met._server_ms = 900.0
+    assert way.goes_on_here(end, seen)
+    assert way._latency_ms(None, way._leaves[1], met.now) == pytest.approx(4.0 + 30.0)
+    assert not way.goes_on_here(forked_tree().nodes[1], seen)  # nobody knows what the rest would take here
+    assert not open_driver(tree, "switch").goes_on_here(end, seen)
 
 
 def test_a_device_that_is_slower_than_predicted_hands_over_early():
