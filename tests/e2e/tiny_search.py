@@ -100,7 +100,7 @@ def config(options: dict[str, str]) -> SearchConfig:
     """What `given` wrote, searched with little."""
     return SearchConfig(
         image_codes=(), **options, K=2, N=2, image_size=16, rtt_ms=0.2, cloud="cloud_gpu",
-        techniques=("svd", "prune"), budget=200, finetune_steps=60, executor="serial", workers=1,
+        techniques=("svd", "prune"), budget=200, finetune_steps=60, max_loss=2.0, executor="serial", workers=1,
     )  # fmt: skip
 
 
