@@ -1,5 +1,6 @@
 """Per-branch distillation: every composed network trained whole, as the paper does it."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class BranchOracle:
         variants: dict[int, nn.Module] = {
             unit: technique(choice.technique).apply(network.units[unit], choice.rate) for unit, choice in plan.items()
         }
-        whole = compose(network, 0, len(network.spec.segments), variants)
+        whole = copy.deepcopy(compose(network, 0, len(network.spec.segments), variants))  # it shares the base's weights
         config = FinetuneConfig(steps=self.config.branch_steps, seed=self.config.seed, lr=_LR)
         trained = distil_whole_(whole, self.examples, config)
         return top1(trained, *self.judged, measure=self.prepared.measure)

@@ -17,7 +17,6 @@ import numpy as np
 from modeltree.errors import NasError
 from modeltree.image_codes import image_code
 from modeltree.tree import Handover
-from modeltree.units import bytes_per_ms, s_from_ms
 from runtime.execution.device import Device
 from runtime.images import Entry, can_code, coded, tensor_of
 from runtime.inference.inference_state import Walk
@@ -88,7 +87,7 @@ class Hedge:
         hurry = self._options.hedge and not way.leaves
         due_s = None
         if hurry:
-            due_s = self._cloud.expected_s(handover.block, call.size_bytes) or _foretold_s(walk, call.size_bytes)
+            due_s = self._cloud.expected_s(handover.block, call.size_bytes)
         alone_s = min(timeout_s, spare_s, math.inf if due_s is None else LATE * due_s)
         try:
             return _taken(call.future.result(max(0.0, alone_s)), handover, walk)
@@ -195,13 +194,6 @@ def ran(device: Device, blocks: Sequence[str], x: np.ndarray | Entry, clock: Cal
         y = device.run(block, y)
         blocks_ms.append((block, 1e3 * (clock() - began_s)))
     return Ran(y, blocks_ms)
-
-
-def _foretold_s(walk: Walk, size_bytes: int) -> float:
-    """Seconds until an answer of a server that was not met yet, as the tree has it on its slowest link."""
-    tree = walk.tree
-    carry_ms = size_bytes / bytes_per_ms(tree.types.representative_mbps[0])
-    return s_from_ms(tree.rtt_ms + tree.extra_ms + carry_ms + tree.nodes[walk.nodes[-1]].cloud_ms)
 
 
 def _cloud_first(cloud: Future, local: Future) -> bool:
