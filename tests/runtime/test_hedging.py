@@ -191,7 +191,7 @@ def test_what_a_driver_would_rather_do_here_is_not_sent():
     assert result.why.endswith("to go on here is faster")
 
 
-def test_of_a_server_that_never_answered_the_tree_says_when_it_is_overdue():
+def test_a_server_that_never_answers_is_replaced_by_the_device():
     session, device, _, transport = opened()
     transport.go.clear()
     with session:
