@@ -16,7 +16,6 @@ from transforms.graph.describe import module_specs
 LANES = 16
 """Numbers in the widest vectors that we compile for: a multiple of it is one of the vectors of every target."""
 
-
 HOPELESS_ALONE = 25.0
 """Points of accuracy that a closed form may lose alone and still be trained."""
 

@@ -191,14 +191,6 @@ def test_what_a_driver_would_rather_do_here_is_not_sent():
     assert result.why.endswith("to go on here is faster")
 
 
-def test_a_server_that_never_answers_is_replaced_by_the_device():
-    session, device, _, transport = opened()
-    transport.go.clear()
-    with session:
-        assert session.infer(IMAGE_).answered_by == "device"
-        assert device.ran == [FROM_IMAGE]
-
-
 def test_an_answer_that_is_not_overdue_yet_is_waited_for():
     session, device, link, _ = opened()
     with session:
