@@ -79,6 +79,7 @@ class _Device:
         self.estimator = Estimator(rtt_ms=tree.rtt_ms)
         self.now_s = 0.0
         self._overdue, self._calls = 0, 0
+        self._served = set[str]()  # blocks that the server has answered for: only then is it known when one is late
         self._breaker = Breaker(lambda: self.now_s, random.Random(0))
         self._driver = open_driver(tree, policy)
         if isinstance(self._driver, ByMeasured):
@@ -148,12 +149,15 @@ class _Device:
         if not size_bytes:
             return began_ms + ms_from_s(self._link_s(0, began_s)) + node.cloud_ms
         link_s, cloud_s = self._link_s(size_bytes, began_s), s_from_ms(node.cloud_ms)
-        low_mbps = self._tree.types.representative_mbps[0] if estimate is None else estimate.low_mbps
-        due_s = self.estimator.round_trip.seconds + s_from_ms(size_bytes / bytes_per_ms(low_mbps)) + cloud_s
-        alone_s = min(PATIENCE_S, LATE * due_s) if node.handover.device_ms else math.inf
+        alone_s = PATIENCE_S if node.handover.device_ms else math.inf
+        if node.handover.device_ms and estimate is not None and node.handover.block in self._served:
+            carry_s = s_from_ms(size_bytes / bytes_per_ms(estimate.low_mbps))
+            alone_s = min(alone_s, LATE * (self.estimator.round_trip.seconds + carry_s + cloud_s))
         late = link_s + cloud_s > alone_s
         self._calls += 1
-        self._sent(began_s, size_bytes, link_s, cloud_s=cloud_s, heard=partial(self._answered, late=late))
+        self._sent(
+            began_s, size_bytes, link_s, cloud_s=cloud_s, heard=partial(self._answered, node.handover.block, late=late)
+        )
         if late:
             self._at(began_s + alone_s, self._is_overdue)
         return began_ms + min(ms_from_s(link_s + cloud_s), ms_from_s(alone_s) + (node.handover.device_ms or math.inf))
@@ -231,7 +235,7 @@ class _Device:
     def _begins(self, now_s: float) -> None:
         self._under_way += 1
 
-    def _answered(self, reading: Reading, now_s: float, *, late: bool) -> None:
+    def _answered(self, block: str, reading: Reading, now_s: float, *, late: bool) -> None:
         """A hand-over's answer is there, or was given up."""
         self._handed_over_s = now_s
         self._calls -= 1
@@ -239,6 +243,7 @@ class _Device:
         self.estimator.add(reading)
         if reading.finished:
             self._breaker.succeeded()
+            self._served.add(block)
             self._surprises = self._surprises or int(late)
         else:
             self._breaker.failed(reading.time_s - reading.seconds, link=True)

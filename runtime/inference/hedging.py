@@ -85,9 +85,7 @@ class Hedge:
         timeout_s = min(self._options.timeout_s, left_s if race else spare_s)
         call = self._call(handover, x, pixels, walk, timeout_s)
         hurry = self._options.hedge and not way.leaves
-        due_s = None
-        if hurry:
-            due_s = self._cloud.expected_s(handover.block, call.size_bytes)
+        due_s = self._cloud.expected_s(handover.block, call.size_bytes) if hurry else None
         alone_s = min(timeout_s, spare_s, math.inf if due_s is None else LATE * due_s)
         try:
             return _taken(call.future.result(max(0.0, alone_s)), handover, walk)
