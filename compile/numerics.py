@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from compile.formats import FORMATS
 from modeltree.errors import unknown
 
 SIMULATED = ("f32", "bf16", "int8", "int8-dot")
@@ -39,7 +38,7 @@ class Numerics(TorchFunctionMode):
 
     def __init__(self, name: str, *, signed: bool = False, entering: torch.Tensor | None = None) -> None:
         super().__init__()
-        if name not in FORMATS or name not in SIMULATED:
+        if name not in SIMULATED:
             raise unknown("number format", name, SIMULATED)
         self.name, self.signed, self.entering = name, signed, entering
 

@@ -82,10 +82,11 @@ def _tie_or_win(
         return f"The branch, chosen once at the start, is the best choice: {worth}."
     if tree is not None and all(node.handover is None for node in tree.nodes):
         return f"Splitting does not help here: a compressed network that stays on the device is best, {worth}."
-    if _forking_pays(branch, summary):
+    if gain := _gain_of_forking(branch, summary):
         return (
-            f"Forking by the state of the link pays: {worth}. Once, before the first block, is enough, so that the "
-            "branch, chosen at the start of every inference, does as well as the tree."
+            f"Forking by the state of the link pays: {worth}, {gain:.1f} of reward more than any single path as "
+            "predicted. Once, before the first block, is enough, so that the branch, chosen at the start of every "
+            "inference, does as well as the tree."
         )
     levels = summary.scenario.bandwidth_mbps
     if levels and max(levels) < STEADY_RATIO * min(levels):
@@ -95,12 +96,13 @@ def _tie_or_win(
     return f"The tree only ties with the branch, as {why}: a branch chosen once at the start is enough, {worth}."
 
 
-def _forking_pays(forking: MethodRow, summary: Summary) -> bool:
-    """Whether a method is predicted to be worth more than any single path."""
+def _gain_of_forking(forking: MethodRow, summary: Summary) -> float:
+    """Reward by which a method is predicted to beat any single path; 0 where that is a tie, or nothing forks."""
     single, states = summary.unforked, summary.link_states or []
     if single is None or len({state.leaf for state in states}) < 2 or forking.predicted_reward is None:
-        return False
-    return forking.predicted_reward > single.reward + TIE_REWARD
+        return 0.0
+    gain = forking.predicted_reward - single.reward
+    return gain if gain > TIE_REWARD else 0.0
 
 
 def _without_split(tree: ModelTree | None) -> str:
@@ -146,17 +148,19 @@ def _caveats(best: MethodRow, by_name: Mapping[str, MethodRow]) -> str:
 def _price(subject: MethodRow, by_name: Mapping[str, MethodRow], single: Unforked | None) -> str:
     """How much faster and less accurate a method is than the ones a reader would try first, and than the best path that
     is the same whatever the link is like."""
-    others: list[tuple[str, MethodRow | Unforked]] = [
+    others = [
         (f"{phrase(name)} ({ms_text(by_name[name].latency_ms)})", by_name[name])
         for name in ("device_only", "surgery", "cloud_jpeg")
         if name in by_name and name != subject.method
     ]
-    if single is not None:
-        others.append((f"the best path without forks ({ms_text(single.latency_ms)}: {single.path})", single))
     parts: list[str] = []
     for known, other in others:
         who = "" if parts else f"{phrase(subject.method)} has "
-        parts.append(f"compared with {known}, {who}{_against(subject, other)}")
+        parts.append(f"compared with {known}, {who}{_against(subject.latency_ms, subject.accuracy, other)}")
+    if single is not None and subject.predicted_accuracy is not None:
+        alone = f"the best path without forks ({ms_text(single.latency_ms)}: {single.path})"
+        against = _against(subject.latency_ms, subject.predicted_accuracy, single)
+        parts.append(f"compared with {alone}, {against}, both as predicted")
     return _sentence(parts)
 
 
@@ -166,17 +170,18 @@ def _sentence(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _against(subject: MethodRow, other: MethodRow | Unforked) -> str:
-    ratio = subject.latency_ms / other.latency_ms if other.latency_ms > 0 else math.nan
+def _against(latency_ms: float, percent: float, other: MethodRow | Unforked) -> str:
+    """What a latency in ms and an accuracy in percent are beside another method's."""
+    ratio = latency_ms / other.latency_ms if other.latency_ms > 0 else math.nan
     if not math.isfinite(ratio):
-        time = f"{ms_text(subject.latency_ms)} against {ms_text(other.latency_ms)}"
+        time = f"{ms_text(latency_ms)} against {ms_text(other.latency_ms)}"
     elif abs(ratio - 1) < 0.01:
         time = "the same latency"
     elif ratio >= 3:
         time = f"{ratio:.0f} times the latency"
     else:
         time = f"{100 * abs(ratio - 1):.0f} % {'less' if ratio < 1 else 'more'} latency"
-    points = subject.accuracy - other.accuracy
+    points = percent - other.accuracy
     if abs(points) < 0.05:
         accuracy = "the same accuracy"
     else:

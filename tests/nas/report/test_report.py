@@ -296,6 +296,7 @@ def forked(summary, *, leaves=(0, 1), predicted=355.0, single=350.0):
         for i, leaf in enumerate(leaves)
     ]  # fmt: skip
     summary["methods"][4]["predicted_reward"] = predicted
+    summary["methods"][5]["predicted_accuracy"] = 90.8
     return summary | {
         "link_states": states,
         "unforked": {"reward": single, "latency_ms": 55.0, "accuracy": 90.5, "path": "2 blocks here"},
@@ -304,8 +305,11 @@ def forked(summary, *, leaves=(0, 1), predicted=355.0, single=350.0):
 
 def test_a_tree_that_ties_with_the_branch_but_beats_every_single_path_forks_for_something():
     sentences = verdict(forked(rewarded(branch=356.1)), small_tree())
-    assert sentences[0].startswith("Forking by the state of the link pays: 50 ms at 90.0 % accuracy (reward 356.1).")
-    assert "compared with the best path without forks (55 ms: 2 blocks here), 27 % less latency and 0.5" in sentences[1]
+    assert sentences[0].startswith(
+        "Forking by the state of the link pays: 50 ms at 90.0 % accuracy (reward 356.1), 5.0 "
+    )
+    without = "compared with the best path without forks (55 ms: 2 blocks here), 27 % less latency and 0.3 points more"
+    assert f"{without} accuracy, both as predicted" in sentences[1]
 
 
 @pytest.mark.parametrize("why", [{"leaves": (0, 0)}, {"single": 354.7}])
