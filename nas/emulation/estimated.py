@@ -24,6 +24,7 @@ from modeltree.tree.emulate import Emulation, accuracies, checked_starts, link_m
 from modeltree.units import bytes_per_ms, ms_from_s, s_from_ms
 from runtime.bandwidth import Estimate, Estimator, ProbePolicy, Reading, longer_probe, probe_due
 from runtime.bandwidth.switch import Hysteresis, Match, matched
+from runtime.inference.hedging import UNMET_S
 from runtime.inference.met_times import link_now
 from runtime.remote.circuit_breaker import Breaker
 from runtime.remote.offload_client import CALLS_IN_FLIGHT
@@ -79,7 +80,7 @@ class _Device:
         self.estimator = Estimator(rtt_ms=tree.rtt_ms)
         self.now_s = 0.0
         self._overdue, self._calls = 0, 0
-        self._served = set[str]()  # blocks that the server has answered for: only then is it known when one is late
+        self._served = set[str]()  # blocks that the server has answered for
         self._breaker = Breaker(lambda: self.now_s, random.Random(0))
         self._driver = open_driver(tree, policy)
         if isinstance(self._driver, ByMeasured):
@@ -149,10 +150,11 @@ class _Device:
         if not size_bytes:
             return began_ms + ms_from_s(self._link_s(0, began_s)) + node.cloud_ms
         link_s, cloud_s = self._link_s(size_bytes, began_s), s_from_ms(node.cloud_ms)
-        alone_s = PATIENCE_S if node.handover.device_ms else math.inf
-        if node.handover.device_ms and estimate is not None and node.handover.block in self._served:
-            carry_s = s_from_ms(size_bytes / bytes_per_ms(estimate.low_mbps))
-            alone_s = min(alone_s, LATE * (self.estimator.round_trip.seconds + carry_s + cloud_s))
+        met = estimate is not None and node.handover.block in self._served
+        low_mbps = self._tree.types.representative_mbps[0] if estimate is None else estimate.low_mbps
+        due_s = self.estimator.round_trip.seconds + s_from_ms(size_bytes / bytes_per_ms(low_mbps)) + cloud_s
+        late_s = LATE * due_s if met else max(LATE * due_s, UNMET_S)
+        alone_s = min(PATIENCE_S, late_s) if node.handover.device_ms else math.inf
         late = link_s + cloud_s > alone_s
         self._calls += 1
         self._sent(

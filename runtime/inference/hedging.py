@@ -17,6 +17,7 @@ import numpy as np
 from modeltree.errors import NasError
 from modeltree.image_codes import image_code
 from modeltree.tree import Handover
+from modeltree.units import bytes_per_ms, s_from_ms
 from runtime.execution.device import Device
 from runtime.images import Entry, can_code, coded, tensor_of
 from runtime.inference.inference_state import Walk
@@ -31,6 +32,9 @@ from runtime.wire.transports.interface import Reply
 
 LONGEST_RACE_S = 300.0
 """A block of ours that runs for so long is stuck."""
+
+UNMET_S = 0.5
+"""No answer is overdue before, where the server or the link was never met."""
 
 _WHOLE_BITS = 32
 
@@ -85,13 +89,13 @@ class Hedge:
         timeout_s = min(self._options.timeout_s, left_s if race else spare_s)
         call = self._call(handover, x, pixels, walk, timeout_s)
         hurry = self._options.hedge and not way.leaves
-        due_s = self._cloud.expected_s(handover.block, call.size_bytes) if hurry else None
-        alone_s = min(timeout_s, spare_s, math.inf if due_s is None else LATE * due_s)
+        late_s = self._late_s(handover, call.size_bytes, walk) if hurry else math.inf
+        alone_s = min(timeout_s, spare_s, late_s)
         try:
             return _taken(call.future.result(max(0.0, alone_s)), handover, walk)
         except NotYet:
             if race and alone_s < timeout_s:
-                if due_s is not None and alone_s == LATE * due_s:
+                if alone_s == late_s:
                     self._cloud.overdue(call)
                 return self._first(call, handover, way, walk)
             self._cloud.give_up(call)
@@ -99,6 +103,17 @@ class Hedge:
         finally:
             if walk.answered_by != "cloud":
                 walk.radio_ms = 1e3 * min(timeout_s, self._clock() - call.began_s)
+
+    def _late_s(self, handover: Handover, size_bytes: int, walk: Walk) -> float:
+        """Seconds from which on an answer is overdue. Of a server that was not met the tree tells, but its connection
+        and its first run take their time."""
+        due_s = self._cloud.expected_s(handover.block, size_bytes)
+        if due_s is not None:
+            return LATE * due_s
+        tree = walk.tree
+        carry_ms = size_bytes / bytes_per_ms(tree.types.representative_mbps[0])
+        foretold_ms = tree.rtt_ms + tree.extra_ms + carry_ms + tree.nodes[walk.nodes[-1]].cloud_ms
+        return max(LATE * s_from_ms(foretold_ms), UNMET_S)
 
     def whole(
         self, handover: Handover, x: np.ndarray | Entry, pixels: np.ndarray | None, walk: Walk, deadline: float | None
