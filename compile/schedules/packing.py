@@ -6,7 +6,7 @@ on the side of the input no time either. A vector of the last output block is lo
 lanes that hold no channel are made zero where they are stored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ def ranges(stage: Convolution, source: Layout, result: Layout) -> tuple[np.ndarr
     return np.array([min(first, blocks - count) for first in low], dtype=np.int32), count
 
 
-def dense(stage: Convolution, source: Layout, result: Layout, first: Sequence[int], in_blocks: int) -> np.ndarray:
+def dense(stage: Convolution, source: Layout, result: Layout, first: np.ndarray, in_blocks: int) -> np.ndarray:
     """Weights as (out blocks, in blocks, kernel rows, kernel columns, in block, lanes), f32, 0 where no channel is.
 
     first, in_blocks : as `ranges` finds them.
