@@ -363,6 +363,14 @@ def test_the_search_is_judged_against_the_optimum_and_its_rivals():
     found = full_summary()
     found["exact"]["found_percent"] = 100.0
     assert "The search found the predictor's exact optimum (reward 357.1)." in verdict(found)
+
+
+def test_the_verdict_says_where_the_optimum_is_what_is_handed_over():
+    said = verdict(summary() | {"chosen": "optimum"})
+    assert (
+        "The search came within 0.3 % of the predictor's exact optimum (357.1); that optimum, trained and measured like "
+        "the rest, is what is handed over as the tree." in said
+    )
     beaten = rewarded(random=358.0)
     beaten["exact"] = None
     assert "Random search found a better tree: give the controllers a larger budget." in verdict(beaten)
