@@ -363,17 +363,15 @@ def test_the_search_is_judged_against_the_optimum_and_its_rivals():
     found = full_summary()
     found["exact"]["found_percent"] = 100.0
     assert "The search found the predictor's exact optimum (reward 357.1)." in verdict(found)
-
-
-def test_the_verdict_says_where_the_optimum_is_what_is_handed_over():
-    said = verdict(summary() | {"chosen": "optimum"})
-    assert (
-        "The search came within 0.3 % of the predictor's exact optimum (357.1); that optimum, trained and measured like "
-        "the rest, is what is handed over as the tree." in said
-    )
     beaten = rewarded(random=358.0)
     beaten["exact"] = None
     assert "Random search found a better tree: give the controllers a larger budget." in verdict(beaten)
+
+
+def test_the_verdict_says_where_the_optimum_is_what_is_handed_over():
+    optimum = "that optimum, trained and measured like the rest, is what is handed over as the tree."
+    assert any(line.endswith(optimum) for line in verdict(full_summary() | {"chosen": "optimum"}))
+    assert not any(line.endswith(optimum) for line in verdict(full_summary()))
 
 
 def test_slower_and_better_is_said_as_such():
