@@ -115,9 +115,8 @@ def measure(run: Path, threads: int, rounds: int, folder: Path, tune: bool) -> N
           f"{summary['base']['accuracy']:.2f} -> {row['accuracy']:.2f} % ({row['accuracy_origin']})")  # fmt: skip
     if any(weights != "f32" for _, weights in blocks):
         _, plain_ms, ratio = in_turns(base_call, [here.call(program) for program in programs.values()], rounds)
-        print(
-            f"  blocks in {', '.join(weights for _, weights in blocks)}; all in f32 {plain_ms:.2f} ms: {ratio:.2f} times"
-        )
+        formats = ", ".join(weights for _, weights in blocks)
+        print(f"  its blocks are in {formats}; all in f32 {plain_ms:.2f} ms, {ratio:.2f} times as fast as the base")
     total: dict[str, list[float]] = {}
     for action in actions:
         if action.technique in ("keep", "absorbed"):
