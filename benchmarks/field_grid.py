@@ -8,8 +8,8 @@ compiled (every method of METHODS that does not do the same as a simpler one) an
 slowed down to its profile, in the stretch of its trace that is most like the whole (benchmarks/field.py), all methods
 interleaved, so that what else the machine does meets them alike. Each step that has left its result is not done again,
 so that a grid goes on where it was stopped; cells are ordered so that every link comes once before any comes twice. How
-long a step took is printed. `--measured DIR` searches with what the cells of the same names in DIR met. `--table` does
-nothing but print what is there, as Markdown.
+long a step took is printed. `--measured DIR` searches with what the cells of the same names in DIR met, or, where
+DIR is a single field run, all with what that one met. `--table` does nothing but print what is there, as Markdown.
 
 A row: mean reward of the tree less that of the best simple choice, and its name; mean latency of both and of the
 hindsight oracle; whether the tree hands over at some types and
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=None, help="folder that the networks at 224 are shown")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--every-ms", type=float, default=250.0)
-    parser.add_argument("--measured", type=Path, default=None, help="grid whose cells of the same names were played")
+    parser.add_argument("--measured", type=Path, default=None, help="grid of cells played before, or one field run")
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     told = parser.parse_args()
     spec = json.loads(told.spec.read_text())
@@ -88,7 +88,7 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
     cache = [] if told.cache is None else ["--cache", str(told.cache)]
     if not (run / "summary.json").exists():
         resume = ["--resume"] if (run / "config.json").exists() else []
-        met = [] if told.measured is None else ["--measured", str(told.measured / cell.name / "field")]
+        met = [] if told.measured is None else ["--measured", str(met_in(told.measured, cell))]
         words = ["search", *options, "--trace", str(trace), "--device", cell.device, "--measure", "estimated"]
         words += [*rtt, *cache, *met, "--method", "surgery", "--method", "branch", "--method", "tree"]
         if not nas(cell, [*words, "--out", str(run), "--json", *resume]):
@@ -109,6 +109,11 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
          "--every-ms", str(told.every_ms), "--offset-s", str(offset_s), "--link", "relay", "--interleaved",
          "--threads", "1", "--quiet", *shown, "--out", str(folder / "field")],
     )  # fmt: skip
+
+
+def met_in(measured: Path, cell: Cell) -> Path:
+    """The field run that a cell is searched by."""
+    return measured if (measured / "field.json").exists() else measured / cell.name / "field"
 
 
 def different(run: Path) -> list[str]:

@@ -58,6 +58,9 @@ ACTIONS = "actions"
 PLAIN_TREE = "plain_tree"
 """The model tree without exits and codes, searched beside that with them."""
 
+OPTIMUM = "optimum"
+"""The best tree there is by the predictor, found exactly; there where the searched tree falls short of it."""
+
 UNFORKED = "unforked"
 """The best single path, the same for every state of the link; a bound, no method."""
 
@@ -89,9 +92,13 @@ METHOD_TABLE = (
         name="tree", title="Model tree", phrase="the tree", rank=7, offered=True, trained=True, deployable=True,
         handed_over=True,
     ),
+    Method(
+        name=OPTIMUM, title="Predictor's optimum", phrase="the predictor's optimum", rank=8, trained=True,
+        handed_over=True,
+    ),
     Method(name=ACTIONS, title="Exit, cut and bits", phrase="exit, cut and bits", rank=5),
-    Method(name="random", title="Random search", phrase="random search", rank=8, offered=True, rival=True),
-    Method(name="egreedy", title="ε-greedy search", phrase="ε-greedy search", rank=9, offered=True, rival=True),
+    Method(name="random", title="Random search", phrase="random search", rank=9, offered=True, rival=True),
+    Method(name="egreedy", title="ε-greedy search", phrase="ε-greedy search", rank=10, offered=True, rival=True),
 )  # fmt: skip
 """Every method, in the order of the rows of `summary.json`."""
 

@@ -39,6 +39,7 @@ from nas.config import SearchConfig
 from nas.emulation.known_types import met_link
 from nas.exits.measure import learn_endings
 from nas.exits.places import exit_places
+from nas.finalise.choice import TIE
 from nas.finalise.per_branch import BranchOracle
 from nas.finalise.select import conclude
 from nas.finalise.summarise import Findings, summarise
@@ -47,7 +48,7 @@ from nas.jobs.machine import processor
 from nas.jobs.memory import keep_freed_memory
 from nas.jobs.progress import Progress, StageProgress, silent_stages
 from nas.jobs.threads import torch_threads
-from nas.names import FIXED, PLAIN_TREE
+from nas.names import FIXED, OPTIMUM, PLAIN_TREE
 from nas.profiling.device import open_timer
 from nas.profiling.variants import read_pairs, timed_variants, write_pairs
 from nas.refit import refitted
@@ -59,6 +60,7 @@ from nas.treesearch.methods import (
     fixed,
     run_branch,
     run_exact,
+    run_optimum,
     run_surgery,
     run_tabular,
     run_tree,
@@ -285,6 +287,10 @@ def _methods(
         )
     if "tree" in wanted:
         stage("tree", lambda: run_tree(spaces, config, results.get("branch"), progress, oracle))
+    if "tree" in wanted and oracle is None:
+        optimum = run_optimum(spaces)
+        if optimum.valued > results["tree"].valued + TIE:
+            stage(OPTIMUM, lambda: optimum)
     reference = max((r.evaluations for n, r in results.items() if n in ("branch", "tree")), default=config.budget)
     for name in ("random", "egreedy"):
         if name in wanted and oracle is None:

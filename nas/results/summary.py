@@ -211,7 +211,8 @@ class MeasureSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything. curves : per searcher, (evaluations, best reward so far, predicted)."""
+    """Everything. curves : per searcher, (evaluations, best reward so far, predicted). chosen : whose tree is handed
+    over, under the name `tree`."""
 
     version: int = SUMMARY_VERSION
     config: dict[str, Any] = {}
@@ -219,6 +220,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     base: BaseSummary = BaseSummary()
     measure: MeasureSummary | None = None
     methods: list[MethodRow] = []
+    chosen: str = ""
     exact: Exact | None = None
     unforked: Unforked | None = None
     link_states: list[LinkState] | None = None

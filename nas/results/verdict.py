@@ -6,7 +6,7 @@ from typing import Any
 
 from modeltree.tree import ExitFork, ModelTree
 from modeltree.tree.render import ms_text
-from nas.names import METHOD_TABLE, STRATEGIES, phrase
+from nas.names import METHOD_TABLE, OPTIMUM, STRATEGIES, phrase
 from nas.results.summary import Exact, MethodRow, Summary, Unforked, read_summary
 
 TIE_REWARD = 0.5
@@ -45,7 +45,7 @@ def verdict_of(summary: Summary, tree: ModelTree | None = None) -> list[str]:
         _headline(best, by_name, summary, tree),
         _caveats(best, by_name),
         _energy(by_name.get("tree", best), summary),
-        _price(by_name.get("tree", best), by_name, summary.unforked),
+        _price(by_name.get("tree", best), by_name, summary),
         _search(summary.exact, summary),
     ]
     return [sentence for sentence in (*sentences, _origin(summary)) if sentence]
@@ -145,7 +145,7 @@ def _caveats(best: MethodRow, by_name: Mapping[str, MethodRow]) -> str:
     return _sentence(said)
 
 
-def _price(subject: MethodRow, by_name: Mapping[str, MethodRow], single: Unforked | None) -> str:
+def _price(subject: MethodRow, by_name: Mapping[str, MethodRow], summary: Summary) -> str:
     """How much faster and less accurate a method is than the ones a reader would try first, and than the best path that
     is the same whatever the link is like."""
     others = [
@@ -157,9 +157,10 @@ def _price(subject: MethodRow, by_name: Mapping[str, MethodRow], single: Unforke
     for known, other in others:
         who = "" if parts else f"{phrase(subject.method)} has "
         parts.append(f"compared with {known}, {who}{_against(subject.latency_ms, subject.accuracy, other)}")
-    if single is not None and subject.predicted_accuracy is not None:
+    single, predicted = summary.unforked, (summary.method(summary.chosen) or subject).predicted_accuracy
+    if single is not None and predicted is not None:
         alone = f"the best path without forks ({ms_text(single.latency_ms)}: {single.path})"
-        against = _against(subject.latency_ms, subject.predicted_accuracy, single)
+        against = _against(subject.latency_ms, predicted, single)
         parts.append(f"compared with {alone}, {against}, both as predicted")
     return _sentence(parts)
 
@@ -200,6 +201,8 @@ def _search(exact: Exact | None, summary: Summary) -> str:
         else:
             missing = max(100 - exact.found_percent, 0.0)
             said.append(f"the search came within {missing:.2g} % of the predictor's exact optimum ({exact.reward:.1f})")
+            if summary.chosen == OPTIMUM:
+                said.append("that optimum, trained and measured like the rest, is what is handed over as the tree")
     reached = _searched(tree)
     rivals = [(method.phrase, summary.method(method.name)) for method in METHOD_TABLE if method.rival]
     better = [name for name, rival in rivals if rival is not None and _searched(rival) > reached + TIE_REWARD]

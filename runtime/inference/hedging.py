@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -112,7 +111,8 @@ class Hedge:
             return LATE * due_s
         tree = walk.tree
         carry_ms = size_bytes / bytes_per_ms(tree.types.representative_mbps[0])
-        foretold_ms = tree.rtt_ms + tree.extra_ms + carry_ms + tree.nodes[walk.nodes[-1]].cloud_ms
+        on_the_way_ms = handover.encode_ms + tree.rtt_ms + tree.extra_ms + carry_ms
+        foretold_ms = on_the_way_ms + tree.nodes[walk.nodes[-1]].cloud_ms
         return max(LATE * s_from_ms(foretold_ms), UNMET_S)
 
     def whole(
@@ -173,22 +173,11 @@ class Hedge:
             pixels, sent = x.pixels if isinstance(x, Entry) else pixels, tensor_of(x)
             if pixels is not None and handover.place == 0 and frames:  # another server takes normalised floats alone
                 bits, sent = handover.bits, self._picture(handover, pixels)
-        if (least_s := self._device.least_coding_s(handover)) > 0:
-            sent = self._slowly_coded(sent, least_s, walk)
         shape_out = self._device.manifest.blocks[handover.block].out_shape
-        return self._cloud.ask(handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
-
-    def _slowly_coded(
-        self, sent: np.ndarray | PictureToSend, least_s: float, walk: Walk
-    ) -> np.ndarray | PictureToSend:  # fmt: skip
-        """The same, coded as slowly as a device that is played."""
-        began_s = self._clock()
-        if isinstance(sent, PictureToSend):
-            file = sent.made()
-            sent = replace(sent, made=lambda: file)
-        time.sleep(max(0.0, least_s - (self._clock() - began_s)))
-        walk.parts.encode += 1e3 * (self._clock() - began_s)
-        return sent
+        return self._cloud.ask(
+            handover.block, sent, bits=bits, timeout_s=timeout_s, shape_out=shape_out,
+            coding_s=self._device.least_coding_s(handover),
+        )  # fmt: skip
 
     def _picture(self, handover: Handover, pixels: np.ndarray) -> np.ndarray | PictureToSend:
         """The image as the hand-over's code has it; as pixels where that is none, or nothing here can code."""

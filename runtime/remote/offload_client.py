@@ -74,7 +74,8 @@ class Cloud:
         self.probed = probed
         self._server_s: dict[str, float] = {}
         self._served_s: dict[str, float] = {}  # when a model last answered
-        self._usual_s: dict[str, float] = {}  # from sending to the answer, of calls that were answered
+        self._coding_s: dict[str, float] = {}  # what is sent to a model
+        self._usual_s: dict[str, float] = {}  # from coding to the answer, of calls that were answered
         self._threads = Workers(CALLS_IN_FLIGHT, "nas-handover")
         self._in_flight: set[Call] = set()
         self._lock = threading.Lock()
@@ -104,7 +105,7 @@ class Cloud:
     def expected_s(self, model: str, size_bytes: int) -> float | None:
         """Seconds until an answer should be there; None while the link or the model is not known."""
         link_s, server_s = self.link.expected_s(size_bytes), self._server_s.get(model)
-        return None if link_s is None or server_s is None else link_s + server_s
+        return None if link_s is None or server_s is None else self._coding_s[model] + link_s + server_s
 
     def served(self, model: str) -> Served | None:
         """What a model takes there; None where it never answered."""
@@ -115,13 +116,14 @@ class Cloud:
 
     def ask(
         self, model: str, x: np.ndarray | PictureToSend, *, bits: int, timeout_s: float, shape_out: tuple[int, ...],
-        urgent: bool = False,
+        urgent: bool = False, coding_s: float = 0.0,
     ) -> Call:  # fmt: skip
         """Begin a hand-over; `Call.future` brings the reply or a `NasError`.
 
         x : (1, *shape) what crosses, float32.
 
         urgent : the time is what a deadline leaves, so that one that runs out is nobody's fault; several in a row are.
+        coding_s : that coding takes at least, where a slower device is played.
 
         Raises
         ------
@@ -130,7 +132,7 @@ class Cloud:
         size_bytes = x.likely_bytes if isinstance(x, PictureToSend) else x.size * bits // 8
         call = Call(model, max(1, size_bytes), self.clock())
         call.urgent = urgent
-        call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out)
+        call.future = self._threads.submit(self._run, call, x, bits, timeout_s, shape_out, coding_s)
         with self._lock:
             self._in_flight.add(call)
         return call
@@ -156,10 +158,13 @@ class Cloud:
         self.transport.close()
 
     def _run(
-        self, call: Call, x: np.ndarray | PictureToSend, bits: int, timeout_s: float, shape_out: tuple[int, ...]
-    ) -> Reply:
+        self, call: Call, x: np.ndarray | PictureToSend, bits: int, timeout_s: float, shape_out: tuple[int, ...],
+        coding_s: float,
+    ) -> Reply:  # fmt: skip
         try:
-            reply = self.transport.infer(call.model, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out)
+            reply = self.transport.infer(
+                call.model, x, bits=bits, timeout_s=timeout_s, shape_out=shape_out, coding_s=coding_s
+            )
         except NasError as error:
             self._settle(call, None, error)
             raise
@@ -179,7 +184,10 @@ class Cloud:
             with self._lock:
                 self._came_late |= call.overdue
                 self._served_s[call.model] = self.clock()
-                for means, new_s in ((self._server_s, reply.server_s), (self._usual_s, reply.seconds)):
+                for means, new_s in (
+                    (self._server_s, reply.server_s), (self._coding_s, reply.encode_s),
+                    (self._usual_s, reply.encode_s + reply.seconds),
+                ):  # fmt: skip
                     before_s = means.get(call.model, new_s)
                     means[call.model] = before_s + _SHARE * (new_s - before_s)
             self.breaker.succeeded()

@@ -16,7 +16,8 @@ from modeltree.errors import ConfigError
 from modeltree.tree import decode_tree
 from nas.cli import main
 from nas.data import load_dataset
-from nas.names import FIXED, METHODS
+from nas.finalise.choice import TIE
+from nas.names import FIXED, METHODS, OPTIMUM
 from nas.search import search
 from nas.training.base_network import with_unseen_search
 
@@ -139,7 +140,7 @@ def test_the_summary_has_a_row_a_method_and_says_where_numbers_come_from(found):
     summary = json.loads((searched.folder / "summary.json").read_text())
     assert summary == plain(searched.summary)
     rows = {row["method"]: row for row in summary["methods"]}
-    assert tuple(rows) == FIXED + METHODS
+    assert tuple(name for name in rows if name != OPTIMUM) == FIXED + METHODS
     origins = {name: row["accuracy_origin"] for name, row in rows.items()}
     assert {name for name, origin in origins.items() if origin == "predicted"} == {"random", "egreedy"}
     assert all(row["latency_origin"] == "predicted" for row in rows.values())
@@ -163,6 +164,16 @@ def test_what_was_searched_is_ordered_as_predicted(found):
     best = max(value for value in rows.values() if value is not None)
     assert best <= searched.summary["exact"]["reward"] + 1e-9
     assert 0 < searched.summary["exact"]["found_percent"] <= 100 + 1e-9
+
+
+def test_where_the_search_falls_short_of_the_optimum_that_is_trained_and_measured_too(found):
+    searched, _, _, _ = found
+    summary, rows = searched.summary, {row["method"]: row for row in searched.summary["methods"]}
+    assert rows["tree"]["predicted_reward"] < rows[OPTIMUM]["predicted_reward"] - TIE  # this search is a short one
+    assert rows[OPTIMUM]["predicted_reward"] == pytest.approx(summary["exact"]["reward"])
+    assert rows[OPTIMUM]["accuracy_origin"] == "measured"
+    tree = decode_tree((searched.folder / "methods" / "optimum.json").read_bytes(), "optimum")
+    assert (tree == searched.tree) == (summary["chosen"] == OPTIMUM)
 
 
 def test_curves_never_fall(found):

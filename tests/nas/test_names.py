@@ -39,19 +39,19 @@ def test_no_two_methods_share_a_name_a_title_a_phrase_or_a_rank():
 
 def test_rows_of_a_summary_come_in_this_order():
     assert [method.name for method in METHOD_TABLE] == [
-        "device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "plain_tree", "tree", "actions", "random",
-        "egreedy",
+        "device_only", "cloud_raw", "cloud_jpeg", "surgery", "branch", "plain_tree", "tree", "optimum", "actions",
+        "random", "egreedy",
     ]  # fmt: skip
 
 
 def test_what_is_read_off_the_table():
     assert FIXED == ("device_only", "cloud_raw", "cloud_jpeg")
     assert STRATEGIES == ("device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "tree")
-    assert SIMPLER == ("device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "plain_tree", "tree")
-    assert TRAINED == ("tree", "plain_tree", "branch")
+    assert SIMPLER == ("device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "plain_tree", "tree", "optimum")
+    assert TRAINED == ("optimum", "tree", "plain_tree", "branch")
     assert list(TITLES) == [
-        "device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "actions", "plain_tree", "tree", "random",
-        "egreedy",
+        "device_only", "cloud_jpeg", "cloud_raw", "surgery", "branch", "actions", "plain_tree", "tree", "optimum",
+        "random", "egreedy",
     ]  # fmt: skip
 
 

@@ -71,10 +71,11 @@ class FakeTransport:
     def __init__(self):
         self.asked, self.answered = [], threading.Semaphore(0)
         self.go, self.gates, self.trouble, self.seconds = threading.Event(), {}, None, 1e-3
+        self.coded_s = 0.0
         self.go.set()
         self._lock = threading.Lock()
 
-    def infer(self, model, x, *, bits, timeout_s, shape_out):
+    def infer(self, model, x, *, bits, timeout_s, shape_out, coding_s):
         with self._lock:
             number = len(self.asked)
             self.asked.append(model)
@@ -85,8 +86,9 @@ class FakeTransport:
                 raise self.trouble
             output = np.full((1, *shape_out), CLOUD_TAG + number, np.float32)
             return Reply(
-                output=output, encode_s=0.0, sent_bytes=100, received_bytes=10, seconds=self.seconds, server_s=0.0
-            )
+                output=output, encode_s=self.coded_s, sent_bytes=100, received_bytes=10, seconds=self.seconds,
+                server_s=0.0,
+            )  # fmt: skip
         finally:
             self.answered.release()
 
@@ -160,6 +162,16 @@ def test_an_answer_that_is_overdue_starts_the_rest_here_without_any_deadline():
         result = session.infer(IMAGE_)
         assert (result.answered_by, tag(result)) == ("device", TAGS[FROM_IMAGE])
         assert "no answer within" in result.why
+
+
+def test_what_coding_takes_makes_no_answer_overdue():
+    session, _, link, transport = opened()
+    transport.coded_s, link.expected = AGES_S, 1e-3
+    with session:
+        session.infer(IMAGE_)
+        gate = transport.gates[1] = threading.Event()
+        threading.Timer(0.05, gate.set).start()
+        assert session.infer(IMAGE_).answered_by == "cloud"
 
 
 def test_while_an_answer_is_overdue_the_server_is_not_asked_again():

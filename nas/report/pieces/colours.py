@@ -10,6 +10,7 @@ from nas.report.pieces.blocks import colour_key
 METHODS = {
     "tree": "tree", "branch": "branch", "surgery": "surgery", "device_only": "device", "cloud_jpeg": "jpeg",
     "cloud_raw": "raw", "random": "random", "egreedy": "egreedy", "plain_tree": "faint", "actions": "faint",
+    "optimum": "faint",
 }  # fmt: skip
 """Variables of the methods that have a colour of their own."""
 

@@ -116,7 +116,7 @@ class Transport(ABC):
 
     def infer(
         self, model: str, x: np.ndarray | PictureToSend, *, bits: int, timeout_s: float,
-        shape_out: tuple[int, ...] | None = None,
+        shape_out: tuple[int, ...] | None = None, coding_s: float = 0.0,
     ) -> Reply:  # fmt: skip
         """What a model of the server makes of a batch.
 
@@ -125,6 +125,7 @@ class Transport(ABC):
         x : (n, ...), float32; or uint8 pixels, with 8 bits; or one picture's file, where the server knows `frames`.
         bits : of a number; 32 sends float32 as it is.
         shape_out : of one image's answer, where known; an answer of another shape is refused.
+        coding_s : seconds that coding takes at least, the rest of them slept: a slower device is played.
 
         Raises
         ------
@@ -133,6 +134,8 @@ class Transport(ABC):
         until = self._until(timeout_s)
         started = self._clock()
         tensor = self._tensor(model, x, bits, until)
+        if (rest_s := coding_s - (self._clock() - started)) > 0:
+            time.sleep(rest_s)
         begun = self._clock()
         response, cost = self._exchange(model, tensor, until)
         output = _output(response, 1 if isinstance(x, PictureToSend) else len(x), shape_out)

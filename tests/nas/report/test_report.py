@@ -368,6 +368,12 @@ def test_the_search_is_judged_against_the_optimum_and_its_rivals():
     assert "Random search found a better tree: give the controllers a larger budget." in verdict(beaten)
 
 
+def test_the_verdict_says_where_the_optimum_is_what_is_handed_over():
+    optimum = "that optimum, trained and measured like the rest, is what is handed over as the tree."
+    assert any(line.endswith(optimum) for line in verdict(full_summary() | {"chosen": "optimum"}))
+    assert not any(line.endswith(optimum) for line in verdict(full_summary()))
+
+
 def test_slower_and_better_is_said_as_such():
     summary = full_summary()
     summary["methods"][5] |= {"latency_ms": 400.0, "accuracy": 93.5}
