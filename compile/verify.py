@@ -3,9 +3,9 @@
 Tolerances are relative to the largest number of torch's answer. f32: our sums run in another order than torch's, over
 up to 10^5 products, and each rounding is 2^-24: 1e-4 is a hundred times what we have seen and a hundredth of what a
 wrong tile does. A block that amplifies rounding (deep, its weights random) is far from what float64 would say in torch
-too: then eight times that distance is allowed, up to a tenth of what a wrong tile does. bf16 keeps 8 bits of a weight (relative error 2^-9 each, partly cancelling over a sum, growing with
-depth), int8 7 bits of a channel's largest: there the numbers only tell a wrong kernel from a coarse weight, and what
-the format costs is measured in accuracy.
+too: then eight times that distance is allowed, up to a tenth of what a wrong tile does. bf16 keeps 8 bits of a weight
+(relative error 2^-9 each, partly cancelling over a sum, growing with depth), int8 7 bits of a channel's largest: there
+the numbers only tell a wrong kernel from a coarse weight, and what the format costs is measured in accuracy.
 """
 
 import copy
