@@ -6,6 +6,7 @@ variants must be trained and how many paths a tree has is not known yet, and tak
 which benchmarks/README.md says how far off it was.
 """
 
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,14 +29,14 @@ from transforms import Network
 
 _TRAINED_PASS = 3.0  # of a step, forward and back, in passes
 _THREAD = 0.6  # what each thread beside the first is worth
-_TIMED, _RUNS = 16, 2  # images in a timed pass
+_TIMED, _LEAST, _MOST, _LONG_S = 16, 2, 7, 1.0  # images in a timed pass; how often, until so long
 
 _MADE = 0.6  # of the variants that apply; faster ones of their layers spare the others
 _UNSETTLED = 0.5  # of those made, that are trained
-_CLOSED_FORM_S, _START_S = 0.15, 4.0
-_BEHIND = 0.6  # of a pass, for what lies behind a variant
-_EPISODE_S = 1.5e-3  # for every type and block
-_PATHS = 5  # of a tree and its rivals
+_CLOSED_FORM_S, _CLOSED_FORM_PASSES, _START_S = 0.15, 100, 4.0
+_BEHIND = 0.6  # of a pass: what lies behind a variant, or a network of variants
+_EPISODE_S = 1e-3  # for every type and block
+_PATHS = 2  # of a tree and its rivals, first parts that they share counted once
 _REST_S = 8.0  # exports, report
 
 
@@ -73,9 +74,10 @@ def expected(
     workers = 1 if config.executor == "serial" else config.workers
     threads = 1 + _THREAD * (config.workers - 1)
     search, test = len(dataset.search), len(dataset.test)
-    applies = candidates(network, config.techniques)[0]
     device = load_profile(config.device)
-    wanted = [key for key in applies if key not in slower(network, applies, device)]
+    applies = candidates(network, config.techniques, device.lanes)[0]
+    useless = slower(network, applies, device)
+    wanted = [key for key in applies if key not in useless]
     made = 0 if library is None else sum(1 for _ in library.glob("[0-9][0-9][0-9]_*.safetensors"))
     missing = max(0, round(_MADE * len(wanted)) - made)
     known = library is not None and any(library.glob("calibration_*.json"))
@@ -85,9 +87,10 @@ def expected(
         seconds["base network"] = _TRAINED_PASS * seen * image_s / threads
     probes = probe_count(network.spec, search)
     trained = _TRAINED_PASS * distil.steps / 2 * distil.batch_size / max(len(network.units), 1)
-    each = _CLOSED_FORM_S + image_s * (_BEHIND * probes + _UNSETTLED * trained)
-    seconds["variant library"] = missing * each / workers + (_START_S if missing else 0.0)
-    seconds["predictor"] = 0.0 if known else COMPOSITIONS * search * image_s / workers + _START_S
+    each = _CLOSED_FORM_S + image_s * (_CLOSED_FORM_PASSES + _BEHIND * probes + _UNSETTLED * trained)
+    features = _START_S + len(dataset.fit) * image_s / threads
+    seconds["variant library"] = missing * each / workers + (features if missing else 0.0)
+    seconds["predictor"] = 0.0 if known else _BEHIND * COMPOSITIONS * search * image_s / workers + _START_S
     seconds["search"] = _EPISODE_S * config.budget * config.K * config.N
     taught = _TRAINED_PASS * tuning.steps * tuning.batch_size * _PATHS
     seconds["fine-tuning"] = (taught + (3 * search + test) * _PATHS) * image_s / threads + _REST_S
@@ -95,13 +98,14 @@ def expected(
 
 
 def seconds_a_pass(network: Network) -> float:
-    """Of one thread for one image, in a batch."""
+    """Of one thread for one image in a batch: the median of some runs, with whatever else the machine does."""
     count = min(_TIMED, images_at_once(network.spec))
     images = channels_together(torch.zeros(count, *network.spec.input_shape))
-    taken = []
+    taken: list[float] = []
     with torch_threads(1), torch.no_grad():
-        for _ in range(1 + _RUNS):
+        network.graph(images)
+        while len(taken) < _LEAST or (len(taken) < _MOST and sum(taken) < _LONG_S):
             began = time.perf_counter()
             network.graph(images)
             taken.append(time.perf_counter() - began)
-    return min(taken[1:]) / count
+    return statistics.median(taken) / count
