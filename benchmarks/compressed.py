@@ -3,8 +3,9 @@
     python benchmarks/compressed.py RUN [RUN ...] [--rounds 15] [--threads 1] [--no-tune]
 
 Each run must have been searched so that the tree never hands over (a link of 0.001 Mbit/s). The base network and the
-tree's own blocks are compiled for this machine and timed in turns, a round each; given are medians, and the median of
-the ratios of a round. Then every compression in the tree is compiled by itself, with what it takes the place of.
+tree's own blocks, each in the number format that the tree has for it and once all in f32, are compiled for this machine
+and timed in turns, a round each; given are medians, and the median of the ratios of a round. Then every compression in
+the tree is compiled by itself in f32, with what it takes the place of.
 Accuracies are those in the run's summary, on test images.
 """
 
@@ -42,10 +43,10 @@ class Here:
         self.folder, self.tiles = folder, TuningCache(folder / "tiles.json")
         self.count = 0
 
-    def call(self, program: torch.export.ExportedProgram) -> Call:
+    def call(self, program: torch.export.ExportedProgram, weights: str = "f32") -> Call:
         """Something that runs a program once, on the same numbers each time."""
         tiles = self.tiles if self.tune else None
-        made = compile_block(program, self.target, weights="f32", cache=tiles, tune=self.tune)
+        made = compile_block(program, self.target, weights=weights, cache=tiles, tune=self.tune)
         self.tiles.save()
         self.count += 1
         path = self.folder / f"{self.count}.so"
@@ -80,17 +81,18 @@ def in_turns(one: Sequence[Call], other: Sequence[Call], rounds: int) -> tuple[f
     return statistics.median(first), statistics.median(second), statistics.median(a / max(b, 1e-9) for a, b in pairs)
 
 
-def blocks_of(tree: ModelTree) -> tuple[list[str], list[Action]]:
-    """The blocks along the tree's likeliest path, which must end on the device, and what is done in them."""
+def blocks_of(tree: ModelTree) -> tuple[list[tuple[str, str]], list[Action]]:
+    """The blocks along the tree's likeliest path, which must end on the device, with their number formats, and what is
+    done in them."""
     node = max((n for n in tree.nodes if n.parent is None), key=lambda n: len(n.fork.types or ()))
-    names, actions = [], list[Action]()
+    blocks, actions = [], list[Action]()
     while True:
         if node.handover is not None:
             raise SystemExit("the tree hands over: search it with a link that is too slow for that")
-        names.append(node.block)
+        blocks.append((node.block, node.number_format))
         actions += node.actions
         if not node.children:
-            return [name for name in names if name], actions
+            return [block for block in blocks if block[0]], actions
         node = tree.nodes[node.children[0]]
 
 
@@ -99,10 +101,11 @@ def measure(run: Path, threads: int, rounds: int, folder: Path, tune: bool) -> N
     summary, tree = read_run(run)
     here = Here(threads, folder, tune=tune)
     base = read_program(run / "base.pt2")
-    names, actions = blocks_of(tree)
+    blocks, actions = blocks_of(tree)
     network = analyse(base)
     base_call = [here.call(base)]
-    tree_calls = [here.call(read_program(run / "blocks" / f"{name}.pt2")) for name in names]
+    programs = {name: read_program(run / "blocks" / f"{name}.pt2") for name, _ in blocks}
+    tree_calls = [here.call(programs[name], weights) for name, weights in blocks]
     before_ms, after_ms, ratio = in_turns(base_call, tree_calls, rounds)
     row = next(row for row in summary["methods"] if row["method"] == summary["chosen"])
     print(
@@ -110,6 +113,10 @@ def measure(run: Path, threads: int, rounds: int, folder: Path, tune: bool) -> N
     )
     print(f"  base {before_ms:.2f} ms, tree {after_ms:.2f} ms: {ratio:.2f} times as fast; accuracy on test images "
           f"{summary['base']['accuracy']:.2f} -> {row['accuracy']:.2f} % ({row['accuracy_origin']})")  # fmt: skip
+    if any(weights != "f32" for _, weights in blocks):
+        _, plain_ms, ratio = in_turns(base_call, [here.call(program) for program in programs.values()], rounds)
+        formats = ", ".join(weights for _, weights in blocks)
+        print(f"  its blocks are in {formats}; all in f32 {plain_ms:.2f} ms, {ratio:.2f} times as fast as the base")
     total: dict[str, list[float]] = {}
     for action in actions:
         if action.technique in ("keep", "absorbed"):

@@ -10,10 +10,12 @@ goes for `host` alone. Seconds are of processor, so that other jobs on the machi
 
 Steps: `here` (lifted: cuts, share of MACs that techniques apply to; compiled for one thread, run against torch),
 `cross` (compiled for `pi4`, `pi5` and `phone`; their twins run against torch), `times` (in turns with
-the peers, one thread).
+the peers, one thread); and where they are named, `two` (compiled for two threads) and `times2` (so by the clock, on a
+machine with nothing else to do).
 """
 
 import argparse
+import itertools
 import math
 import os
 import resource
@@ -50,8 +52,9 @@ TRANSFORMERS = (
 SIZES = {"inception_v3": 299}
 CLASSES = 1000
 CROSS = ("pi4", "pi5", "phone")
-STEPS = {"here": ("lift", "host"), "times": ("times",), "cross": CROSS}
+STEPS = {"here": ("lift", "host"), "times": ("times",), "cross": CROSS, "two": ("two",), "times2": ("times2",)}
 """And the parts that each leaves, a file a part."""
+UNASKED = ("here", "times", "cross")
 PEERS = ("ort", "openvino")
 LIMIT_S = 3600
 ROUNDS, BURST_S = 5, 0.15
@@ -84,7 +87,10 @@ class Compiled(msgspec.Struct, kw_only=True):
 
 
 class Timed(msgspec.Struct, kw_only=True):
-    """Milliseconds of processor a call, a round each. off : largest difference to torch over torch's largest number."""
+    """Milliseconds a call, a round each: of processor with one thread, by the clock with two.
+
+    off : largest difference to torch over torch's largest number.
+    """
 
     round_ms: dict[str, list[float]]
     off: dict[str, float]
@@ -155,6 +161,25 @@ def cross(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
     return found
 
 
+def two(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
+    """Compiled for two threads of this machine."""
+    from compile.program_file import read_program
+    from compile.targets import host
+
+    program = read_program(folder / f"{_file(name)}.pt2")
+    made, library = _library(program, msgspec.structs.replace(host(), threads=2), None)
+    _case(name, folder).library("f32", 2).write_bytes(library)
+    return {"two": made}
+
+
+def _case(name: str, folder: Path) -> Any:
+    """What step `here` left."""
+    from nas.bench.cases import Case
+
+    held = np.load(folder / f"{_file(name)}.npz")
+    return Case(name=_file(name), folder=folder, x=held["x"], expected=held["expected"])
+
+
 def _library(program: Any, target: Any, cache: Any) -> tuple[Compiled, bytes]:
     from compile.pipeline import compile_block
 
@@ -170,22 +195,22 @@ def _library(program: Any, target: Any, cache: Any) -> tuple[Compiled, bytes]:
     return facts, made.library
 
 
-def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
-    """Ours and the peers in turns, one thread each."""
+def timed(name: str, folder: Path, rounds: int, tuned: bool, threads: int) -> Timed:
+    """Ours and the peers in turns, with one thread each or two."""
     from compile.bundle.onnx_form import onnx_form
     from compile.program_file import read_program
     from nas.bench import OURS
-    from nas.bench.cases import Case
     from nas.bench.engines import PEERS as KNOWN
     from nas.bench.engines import Runner
     from nas.bench.processes import Child
 
-    held = np.load(folder / f"{_file(name)}.npz")
-    case = Case(name=_file(name), folder=folder, x=held["x"], expected=held["expected"])
+    case = _case(name, folder)
     if not case.onnx.exists():
         write_bytes(case.onnx, onnx_form(read_program(case.program), batch=1))
     engines = {OURS["f32"].name: OURS["f32"], **{peer: KNOWN[peer] for peer in PEERS}}
-    children = {one: Child(Runner, one, 1, environment=engine.environment(1)) for one, engine in engines.items()}
+    children = {
+        one: Child(Runner, one, threads, environment=engine.environment(threads)) for one, engine in engines.items()
+    }
     largest = float(np.abs(case.expected).max())
     off = {
         one: float(np.abs(child.call("load", case) - case.expected).max()) / largest for one, child in children.items()
@@ -194,7 +219,7 @@ def timed(name: str, folder: Path, rounds: int, tuned: bool) -> Timed:
     rng = np.random.default_rng(0)
     for _ in range(rounds):
         for one in map(str, rng.permutation(list(children))):
-            times[one].append(1e3 * children[one].call("burst", BURST_S, True))
+            times[one].append(1e3 * children[one].call("burst", BURST_S, threads == 1))
     for child in children.values():
         child.close()
     return Timed(round_ms=times, off=off, tuned=tuned)
@@ -210,10 +235,13 @@ def run_step(name: str, step: str, told: argparse.Namespace) -> None:
     made = partial(Row, network=name, date=today(), commit=commit(), load=load_average())
     folder = told.out / "work"
     try:
-        if step == "times":
-            rows = [made(step=step, timed=timed(name, folder, told.rounds, told.tune))]
+        if step in ("times", "times2"):
+            threads = 1 if step == "times" else 2
+            rows = [made(step=step, timed=timed(name, folder, told.rounds, told.tune, threads))]
         else:
-            found = here(name, folder, told.tune) if step == "here" else cross(name, folder)
+            found = (
+                here(name, folder, told.tune) if step == "here" else {"cross": cross, "two": two}[step](name, folder)
+            )
             rows = [
                 made(step=part, lifted=one) if isinstance(one, Lifted) else made(step=part, compiled=one)
                 for part, one in found.items()
@@ -249,7 +277,7 @@ def drive(told: argparse.Namespace) -> None:
 
 def _order(told: argparse.Namespace) -> list[tuple[str, str]]:
     """This machine's steps network by network, then the other targets: what says most comes first."""
-    names, steps = told.network or list(NETWORKS), told.step or STEPS
+    names, steps = told.network or list(NETWORKS), told.step or UNASKED
     first = [(step, name) for name in names for step in STEPS if step in steps and step != "cross"]
     return first + [("cross", name) for name in names if "cross" in steps]
 
@@ -276,9 +304,12 @@ def table(out: Path, names: list[str]) -> str:
     head = [
         "network", "MMACs", "cuts", "MACs %", "weights MB", "library over weights", "s host", "s pi4 / pi5 / phone",
         "peak GB", "off torch", "off, pi4 / pi5 / phone", "ms", *(f"over {peer}" for peer in PEERS),
+        "ms, 2 threads", *(f"over {peer}" for peer in PEERS),
     ]  # fmt: skip
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head))]
-    ratios: dict[str, dict[str, float]] = {peer: {} for peer in PEERS}
+    ratios: dict[str, dict[str, dict[str, float]]] = {
+        step: {peer: {} for peer in PEERS} for step in ("times", "times2")
+    }
     refused = []
     for name in names:
         rows = {one: _read(out, name, one) for parts in STEPS.values() for one in parts}
@@ -286,18 +317,17 @@ def table(out: Path, names: list[str]) -> str:
         lines.append("| " + " | ".join(_cells(name, rows, ratios)) + " |")
     lines += ["", *refused, ""]
     for kind, inside in (("CNNs", False), ("transformers", True)):
-        for peer, found in ratios.items():
-            mine = [ratio for name, ratio in found.items() if (name in TRANSFORMERS) == inside]
+        for step, peer in itertools.product(ratios, PEERS):
+            mine = [ratio for name, ratio in ratios[step][peer].items() if (name in TRANSFORMERS) == inside]
             if mine:
-                mean = math.exp(sum(map(math.log, mine)) / len(mine))
-                lines.append(f"{len(mine)} {kind} over {peer}: geometric mean {mean:.2f}, worst {max(mine):.2f}.")
+                mean, worst = math.exp(sum(map(math.log, mine)) / len(mine)), max(mine)
+                lines.append(f"{step}: {len(mine)} {kind} over {peer}: geometric mean {mean:.2f}, worst {worst:.2f}.")
     return "\n".join(lines)
 
 
-def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, float]]) -> list[str]:
+def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     network = rows["lift"].lifted if rows["lift"] else None
     libraries = {step: row.compiled for step in ("host", *CROSS) if (row := rows[step]) and row.compiled}
-    times = rows["times"].timed if rows["times"] else None
     cells = [name, *([""] * 4)]
     if network:
         cells = [
@@ -317,12 +347,16 @@ def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, f
     cells.append(f"{max(peaks) / 1e9:.1f}" if peaks else "")
     cells.append(_error(host))
     cells.append(" / ".join(map(_error, cross)))
-    if times is None:
-        return [*cells, "", *("" for _ in PEERS)]
-    ours = times.round_ms["nas-f32"]
-    for peer in PEERS:
-        ratios[peer][name] = float(np.median(np.divide(ours, times.round_ms[peer])))
-    return [*cells, f"{np.median(ours):.1f}", *(f"{ratios[peer][name]:.2f}" for peer in PEERS)]
+    for step, held in ratios.items():
+        times = row.timed if (row := rows[step]) else None
+        if times is None:
+            cells += ["", *("" for _ in PEERS)]
+            continue
+        ours = times.round_ms["nas-f32"]
+        for peer in PEERS:
+            held[peer][name] = float(np.median(np.divide(ours, times.round_ms[peer])))
+        cells += [f"{np.median(ours):.1f}", *(f"{held[peer][name]:.2f}" for peer in PEERS)]
+    return cells
 
 
 def _error(made: Compiled | None) -> str:

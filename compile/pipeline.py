@@ -19,6 +19,7 @@ from compile.graph.kernels import Kernel, Tile
 from compile.graph.layouts import Placed
 from compile.graph.placing import placed
 from compile.graph.reading import read
+from compile.graph.repeated import indexed
 from compile.graph.stages import Program
 from compile.machine_code.codegen import generated
 from compile.machine_code.linking import link
@@ -102,6 +103,13 @@ def _pool(work: Work) -> str:
     return work.stages.text()
 
 
+def _index(work: Work) -> str:
+    """Constants whose numbers come again, as tables and places in them."""
+    assert work.stages
+    work.stages = indexed(work.stages)
+    return work.stages.text()
+
+
 def _place(work: Work) -> str:
     """Channel blocks and halos, kept from stage to stage and undone at the block's edges."""
     assert work.stages
@@ -164,6 +172,7 @@ PHASES: tuple[tuple[str, Callable[[Work], str]], ...] = (
     ("fold", _fold),
     ("fuse", _fuse),
     ("pool", _pool),
+    ("index", _index),
     ("place", _place),
     ("schedule", _schedule),
     ("tune", _tune),

@@ -1,8 +1,8 @@
 """Direct convolution: a tile of output positions by output vectors stays in registers over the whole reduction.
 
 Input channels, kernel rows and columns are the reduction; every step of it loads `vectors` vectors of packed weights
-and one number a position, and adds `positions * vectors` products. Weights lie in the order they are read:
-[out blocks][in blocks][kernel rows][kernel columns][in block][lanes]. Padding is read from the input's halo.
+and one number a position, and adds `positions * vectors` products. Weights lie in the order they are read
+(`packing.py`). Padding is read from the input's halo.
 Where a tile does not divide the output, the last one starts earlier and computes some positions twice, alike.
 Groups are convolutions of a range of input blocks, with zeros where the range is wider than the group.
 """
@@ -34,6 +34,7 @@ from compile.schedules.emit import (
     tasks,
     tile_start,
 )
+from compile.schedules.packing import Packing, dense, ranges
 from compile.schedules.winograd import Winograd
 from compile.targets import Target
 from compile.vectors import lanes_at, larger, spread
@@ -76,12 +77,16 @@ class _Shape:
         if self._is_pointwise:
             self.source, self.rows, self.columns = _one_row(source), 1, self.rows * self.columns
             self.result = _one_row(result)
-        if source.height == source.width == 1 and source.halo == (0, 0, 0, 0):
+        if source.height == source.width == 1 and source.halo == (0, 0, 0, 0) and min(source.channels) >= 0:
             self.source = source.reblocked(_divisor(len(source.channels), 64, form.group))
         self.out_blocks = result.blocks
-        self.first_block, self.in_blocks = self._ranges()
+        self.first_block, self.in_blocks = ranges(stage, self.source, self.result)
+        area = self.kernel_area[0] * self.kernel_area[1]
+        self.packing = Packing(self.source, self.result, self.in_blocks, area, form)
         self.cycles = 0.0
-        self.winograd = Winograd(stage, self.source, self.result, (self.rows, self.columns), target, form)
+        self.winograd = Winograd(
+            stage, self.source, self.result, (self.rows, self.columns), target, form, self.packing
+        )  # fmt: skip
 
     @property
     def _is_pointwise(self) -> bool:
@@ -91,23 +96,6 @@ class _Shape:
         alone = not any(not isinstance(s.operand, (np.ndarray, float, type(None))) for s in stage.steps)
         return self.kernel_area == (1, 1) and stage.stride == (1, 1) and no_halo and alone and stage.pool == 1
 
-    def _ranges(self) -> tuple[np.ndarray, int]:
-        """For every output block, the first input block it reads; and how many blocks all of them read."""
-        stage, blocks = self.stage, self.source.blocks
-        if stage.groups == 1:
-            return np.zeros(self.out_blocks, dtype=np.int32), blocks
-        slot = {channel: i for i, channel in enumerate(self.source.channels) if channel >= 0}
-        inside, outside = stage.weight.shape[1], len(stage.weight) // stage.groups
-        low, high = [], []
-        for b in range(self.out_blocks):
-            channels = [c for c in self.result.channels[b * self.lanes : (b + 1) * self.lanes] if c >= 0]
-            groups = {c // outside for c in channels}
-            read = [slot[g * inside + i] // self.source.block for g in groups for i in range(inside)]
-            low.append(min(read))
-            high.append(max(read) + 1)
-        count = max(h - first for first, h in zip(low, high))
-        return np.array([min(first, blocks - count) for first in low], dtype=np.int32), count
-
     def kernel(self, layouts: dict[str, Layout]) -> Kernel:
         stage = self.stage
         tiles = tuple(self.tiles())
@@ -116,54 +104,30 @@ class _Shape:
         largest = [Buffer("largest", (self.batch, 1))] if self.form.levels else []
         shift = [Buffer("shift", (len(self.result.channels),), "int32")] if stage.offset else []
         starts = [] if stage.groups == 1 else [Buffer("first", (self.out_blocks,), "int32")]
-        packed, scales = self.form.packed(self._dense_weight())
-        depth = self.in_blocks * self.kernel_area[0] * self.kernel_area[1] * self.source.block
+        codes, scales = self.form.packed(dense(stage, self.source, self.result, self.first_block, self.in_blocks))
+        weights = Constant(self.packing.packed(codes))
         buffers = (
             Buffer("x", self.source.shape(self.batch), self.source.dtype),
-            Buffer("weight", (self.out_blocks * depth * self.lanes,), self.form.weight),
+            Buffer("weight", (self.packing.numbers,), self.form.weight),
             *scale, *largest, *shift, *starts, *extra,
             Buffer("y", self.result.shape(self.batch), self.result.dtype),
         )  # fmt: skip
         constants: list[Value | Constant] = [Constant(scales / self._levels)] if self.form.scaled else []
         constants += [stage.largest] if stage.largest is not None else []
-        constants += [Constant(self._shift(packed))] if stage.offset else []
+        constants += [Constant(self._shift(codes))] if stage.offset else []
         constants += [] if stage.groups == 1 else [Constant(self.first_block)]
         key = (
             "convolution", self.form.name, self.batch, described(self.source), described(self.result), stage.padding,
             self.kernel_area, stage.stride, stage.dilation, self.in_blocks, stage.pool, step_key(stage.steps, layouts),
-            stage.groups > 1, stage.offset,
+            stage.groups > 1, stage.offset, self.packing.key,
         )  # fmt: skip
         return Kernel(
             name=f"conv{self.kernel_area[0]}x{self.kernel_area[1]}", key=key, tiles=tiles, buffers=buffers,
-            arguments=(stage.x, Constant(packed), *constants, *passed), out=stage.out, macs=stage.macs,
+            arguments=(stage.x, weights, *constants, *passed), out=stage.out, macs=stage.macs,
             body=lambda tile, given: self.emit(tile, given, layouts),
             scratch=lambda tile: self.winograd.scratch(tile) if "winograd" in tile else 0,
             cycles=self.cycles,
         )  # fmt: skip
-
-    def _dense_weight(self) -> np.ndarray:
-        """Weights as (out blocks, in blocks, kernel rows, kernel columns, in block, lanes), f32."""
-        stage, (kh, kw) = self.stage, self.kernel_area
-        slots = np.asarray(self.source.channels)
-        outs = np.asarray(self.result.channels)
-        if stage.groups == 1:
-            dense = np.zeros((len(outs), len(slots), kh, kw), np.float32)
-            dense[np.ix_(outs >= 0, slots >= 0)] = stage.weight[np.ix_(outs[outs >= 0], slots[slots >= 0])]
-            shaped = dense.reshape(self.out_blocks, self.lanes, self.in_blocks, self.source.block, kh, kw)
-            return np.ascontiguousarray(shaped.transpose(0, 2, 4, 5, 3, 1))
-        inside, outside = stage.weight.shape[1], len(stage.weight) // stage.groups
-        width = self.in_blocks * self.source.block
-        dense = np.zeros((len(outs), width, kh, kw), np.float32)
-        for physical, channel in enumerate(outs):
-            if channel < 0:
-                continue
-            first = int(self.first_block[physical // self.lanes]) * self.source.block
-            here = slots[first : first + width]
-            low = (channel // outside) * inside
-            mine = (here >= low) & (here < low + inside)
-            dense[physical, mine] = stage.weight[channel, here[mine] - low]
-        shaped = dense.reshape(self.out_blocks, self.lanes, self.in_blocks, self.source.block, kh, kw)
-        return np.ascontiguousarray(shaped.transpose(0, 2, 4, 5, 3, 1))
 
     @property
     def _levels(self) -> np.float32:
@@ -172,10 +136,10 @@ class _Shape:
             return np.float32(1)
         return np.float32(self.stage.offset - 1 if self.stage.offset else self.form.levels)
 
-    def _shift(self, packed: np.ndarray) -> np.ndarray:
+    def _shift(self, codes: np.ndarray) -> np.ndarray:
         """What sums start at, so that the code of zero counts nothing: minus the offset times each slot's weights."""
-        axes = (*range(1, packed.ndim - 2), packed.ndim - 1)
-        return (-self.stage.offset * packed.astype(np.int64).sum(axis=axes)).astype(np.int32).reshape(-1)
+        axes = (*range(1, codes.ndim - 2), codes.ndim - 1)
+        return (-self.stage.offset * codes.astype(np.int64).sum(axis=axes)).astype(np.int32).reshape(-1)
 
     def tiles(self) -> Iterator[Tile]:
         """Tiles that fit the registers, best first by `_cost`."""
@@ -225,8 +189,7 @@ class _Shape:
         shares = -(-split_over // self.target.threads) if parallel else split_over
         loads = vectors * self.form.load_cost + positions
         step = max(accumulators / 2, loads / 2, _LATENCY)
-        depth = self.in_blocks * self.source.block // self.form.group * self.kernel_area[0] * self.kernel_area[1]
-        return shares * tiles[3] * (step * depth + 3 * accumulators + 10)
+        return shares * tiles[3] * (step * self.packing.steps + 3 * accumulators + 10)
 
     def emit(self, tile: dict[str, int], given: list[Any], layouts: dict[str, Layout]) -> None:
         """The loops over tiles, on all threads: each takes all columns of some rows of some output vectors."""
@@ -280,7 +243,7 @@ class _Shape:
         """Sums of one tile, in registers: position-major, then vectors."""
         vectors, lanes = tile["vectors"], self.lanes
         places = self._places(tile)
-        (kh, kw), block = self.kernel_area, self.source.block
+        kh, kw = self.kernel_area
         (sh, sw), (dh, dw) = self.stage.stride, self.stage.dilation
         top, left = self.source.halo[0] - self.stage.padding[0], self.source.halo[1] - self.stage.padding[1]
         sums = registers((len(places) * vectors * lanes,), self.form.sums)
@@ -291,33 +254,35 @@ class _Shape:
             T.buffer_store(sums, start, [lanes_at(i * lanes, lanes)])
         first: Any = 0 if starts is None else T.Bind(starts[out_tile])
         group = self.form.group
-        groups, unrolled = block // group, self._unrolled
-        depth = self.in_blocks * kh * kw * groups
-        loops = T.serial(self.in_blocks), T.serial(kh), T.serial(kw), T.serial(groups // unrolled)
-        with loops[0] as b, loops[1] as r, loops[2] as c, loops[3] as i:
-            at = ((b * kh + r) * kw + c) * groups + i * unrolled
-            streams = [((out_tile * vectors + v) * depth + at) * lanes * group for v in range(vectors)]
-            for stream in streams if self._streams else ():
-                prefetch(weight, stream + self._ahead)
-            read = []
-            for n, pr, pc in places:
-                down, across = (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left
-                read.append(self._read(x, image + n, first + b, down, across, i * unrolled * group))
-            for step in range(unrolled):
-                loaded = [
-                    T.Bind(self.form.load(weight, stream + step * lanes * group, lanes)) for stream in streams
-                ]  # fmt: skip
-                for position in range(len(places)):
-                    wide = T.Bind(read[position](step))
-                    for v in range(vectors):
-                        here = lanes_at((position * vectors + v) * lanes, lanes)
-                        T.buffer_store(sums, self.form.multiply_add(sums[here], wide, loaded[v], lanes), [here])
+        streams = [
+            self.packing.stream(out_tile * vectors + v, last=self.packing.is_last(out_tile, v, vectors))
+            for v in range(vectors)
+        ]
+        for b, before, slots in self.packing.depth.over():
+            groups, unrolled = slots // group, self._unrolled(slots)
+            loops = T.serial(kh), T.serial(kw), T.serial(groups // unrolled)
+            with loops[0] as r, loops[1] as c, loops[2] as i:
+                at = before * (kh * kw) // group + (r * kw + c) * groups + i * unrolled
+                for start, apart in streams if self._streams else ():
+                    prefetch(weight, start + at * apart + self._ahead)
+                read = []
+                for n, pr, pc in places:
+                    down, across = (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left
+                    read.append(self._read(x, image + n, first + b, down, across, i * unrolled * group, unrolled))
+                for step in range(unrolled):
+                    loaded = [
+                        T.Bind(self.form.load(weight, start + (at + step) * apart, lanes)) for start, apart in streams
+                    ]
+                    for position in range(len(places)):
+                        wide = T.Bind(read[position](step))
+                        for v in range(vectors):
+                            here = lanes_at((position * vectors + v) * lanes, lanes)
+                            T.buffer_store(sums, self.form.multiply_add(sums[here], wide, loaded[v], lanes), [here])
         return sums
 
-    @property
-    def _unrolled(self) -> int:
-        """Steps of the reduction written out: as many as weights of one vector fill a cache line."""
-        groups = self.source.block // self.form.group
+    def _unrolled(self, slots: int) -> int:
+        """Steps of a block's reduction written out: as many as weights of one vector fill a cache line."""
+        groups = slots // self.form.group
         bytes_a_step = self.lanes * self.form.group * np.dtype(self.form.weight).itemsize
         steps = max(1, _LINE_BYTES // bytes_a_step)
         return math.gcd(groups, min(steps, _MOST_WIDENED) if self.form.load_cost > 1 else steps)
@@ -325,15 +290,18 @@ class _Shape:
     @property
     def _by_lane(self) -> bool:
         """Whether numbers are multiplied from lanes of a vector, which stays in a register for all its steps."""
-        return self._unrolled > 1 and self.target.architecture != "x86_64" and self.form.reads != "uint16"
+        several = self._unrolled(self.source.block) > 1
+        return several and self.target.architecture != "x86_64" and self.form.reads != "uint16"
 
-    def _read(self, x: Any, image: Any, block: Any, row: Any, column: Any, channel: Any) -> Callable[[int], Any]:
+    def _read(
+        self, x: Any, image: Any, block: Any, row: Any, column: Any, channel: Any, steps: int
+    ) -> Callable[[int], Any]:
         """Numbers of one position, step by step, each in every lane.
 
         x86 broadcasts from memory as it multiplies; ARM multiplies by a lane of a vector that is loaded once.
         """
-        group, steps = self.form.group, self._unrolled
-        if not self._by_lane:
+        group = self.form.group
+        if not self._by_lane or steps == 1:
             return lambda step: self.form.spread(x, [image, block, row, column, channel + step * group], self.lanes)
         several = T.Bind(self.form.several(x, [image, block, row, column, channel], steps))
         return lambda step: tirx.Broadcast(tirx.Shuffle([several], [step]), self.lanes)
@@ -341,8 +309,7 @@ class _Shape:
     @property
     def _streams(self) -> bool:
         """Whether the weights come from memory: more of them than a cache keeps from one run to the next."""
-        numbers = self.out_blocks * self.lanes * self.in_blocks * self.source.block * int(np.prod(self.kernel_area))
-        return numbers * np.dtype(self.form.weight).itemsize >= _STREAMED_BYTES
+        return self.packing.numbers * np.dtype(self.form.weight).itemsize >= _STREAMED_BYTES
 
     @property
     def _ahead(self) -> int:
@@ -371,7 +338,8 @@ class _Shape:
                 vector = T.cast(vector, f"float32x{lanes}") * spread(largest[image + n, 0], lanes)
             if scale is not None:
                 vector = vector * scale[lanes_at(block * lanes, lanes)]
-            return epilogue(vector, image + n, block, row + r, column + c)
+            vector = epilogue(vector, image + n, block, row + r, column + c)
+            return self.packing.filled(vector, last=self.packing.is_last(out_tile, v, vectors))
 
         for n in range(tile["images"]):
             for r in range(0, tile["rows"], pool):

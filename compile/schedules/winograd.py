@@ -20,6 +20,7 @@ from compile.graph.kernels import Tile
 from compile.graph.layouts import Layout
 from compile.graph.stages import Convolution
 from compile.schedules.emit import Epilogue, clear_halo, load, registers, split, store, tasks, tile_start
+from compile.schedules.packing import Packing
 from compile.targets import Target
 from compile.vectors import lanes_at, larger, spread
 
@@ -39,10 +40,12 @@ class Winograd:
     """One convolution, where it can be computed so (`fits`)."""
 
     def __init__(
-        self, stage: Convolution, source: Layout, result: Layout, area: tuple[int, int], target: Target, form: Format
-    ) -> None:
-        """source, result : layouts as the direct convolution has them. area : height and width before pooling."""
+        self, stage: Convolution, source: Layout, result: Layout, area: tuple[int, int], target: Target, form: Format,
+        packing: Packing,
+    ) -> None:  # fmt: skip
+        """source, result, packing : as the direct convolution has them. area : height and width before pooling."""
         self.stage, self.source, self.result, self.target, self.form = stage, source, result, target, form
+        self.packing = packing
         self.lanes = target.lanes
         self.batch = stage.x.shape[0]
         self.rows, self.columns = area
@@ -193,17 +196,20 @@ class Winograd:
 
     def _transform_weights(self, vectors: int, weight: Any, scratch: Any, weights_at: Any, group: Any) -> None:
         lanes, stride = self.lanes, self._depth * vectors + 1
-        with T.serial(vectors) as v, T.serial(self.in_blocks) as b, T.serial(lanes) as i:
-            block = (group * vectors + v) * self.in_blocks + b
+        with T.serial(vectors) as v:
+            block = group * vectors + v
+            start, apart = self.packing.stream(block, last=block == self.out_blocks - 1)
+            for b, before, slots in self.packing.depth.over():
+                with T.serial(slots) as i:
 
-            def read(r: int, c: int) -> Any:
-                return T.Bind(self.form.load(weight, (((block * 3 + r) * 3 + c) * lanes + i) * lanes, lanes))
+                    def read(r: int, c: int, at: Any = before * 9 + i, slots: int = slots) -> Any:
+                        return T.Bind(self.form.load(weight, start + (at + (r * 3 + c) * slots) * apart, lanes))
 
-            half = [_weight_basis([read(r, c) for r in range(3)], lanes) for c in range(3)]
-            for row in range(_BASIS):
-                for column, value in enumerate(_weight_basis([half[c][row] for c in range(3)], lanes)):
-                    at = (row * _BASIS + column) * stride + (b * lanes + i) * vectors + v
-                    T.buffer_store(scratch, value, [lanes_at(weights_at + at * lanes, lanes)])
+                    half = [_weight_basis([read(r, c) for r in range(3)], lanes) for c in range(3)]
+                    for row in range(_BASIS):
+                        for column, value in enumerate(_weight_basis([half[c][row] for c in range(3)], lanes)):
+                            at = (row * _BASIS + column) * stride + (b * lanes + i) * vectors + v
+                            T.buffer_store(scratch, value, [lanes_at(weights_at + at * lanes, lanes)])
 
     def _multiply(
         self, tile: dict[str, int], scratch: Any, weights_at: Any, sums_at: Any, element: Any, start: Any
@@ -213,20 +219,21 @@ class Winograd:
         sums = registers((columns * vectors * lanes,))
         for i in range(columns * vectors):
             T.buffer_store(sums, spread(0.0, lanes), [lanes_at(i * lanes, lanes)])
-        steps = lanes if self._by_lane else 1
-        with T.serial(self.in_blocks) as b, T.serial(lanes // steps) as i:
-            row = (element * self._plane + b * self._tiles_a_strip + start) * lanes
-            read = [self._numbers(scratch, row + k * lanes + i * steps) for k in range(columns)]
-            for step in range(steps):
-                channel = element * (self._depth * vectors + 1) + (b * lanes + i * steps + step) * vectors
-                loaded = [
-                    T.Bind(scratch[lanes_at(weights_at + (channel + v) * lanes, lanes)]) for v in range(vectors)
-                ]  # fmt: skip
-                for k in range(columns):
-                    wide = T.Bind(read[k](step))
-                    for v in range(vectors):
-                        here = lanes_at((k * vectors + v) * lanes, lanes)
-                        T.buffer_store(sums, sums[here] + wide * loaded[v], [here])
+        for b, _, slots in self.packing.depth.over():
+            steps = slots if self._by_lane else 1
+            with T.serial(slots // steps) as i:
+                row = (element * self._plane + b * self._tiles_a_strip + start) * lanes
+                read = [self._numbers(scratch, row + k * lanes + i * steps) for k in range(columns)]
+                for step in range(steps):
+                    channel = element * (self._depth * vectors + 1) + (b * lanes + i * steps + step) * vectors
+                    loaded = [
+                        T.Bind(scratch[lanes_at(weights_at + (channel + v) * lanes, lanes)]) for v in range(vectors)
+                    ]  # fmt: skip
+                    for k in range(columns):
+                        wide = T.Bind(read[k](step))
+                        for v in range(vectors):
+                            here = lanes_at((k * vectors + v) * lanes, lanes)
+                            T.buffer_store(sums, sums[here] + wide * loaded[v], [here])
         for i in range(columns * vectors):
             place = sums_at + (element * columns * vectors + i) * lanes
             T.buffer_store(scratch, sums[lanes_at(i * lanes, lanes)], [lanes_at(place, lanes)])
@@ -265,7 +272,8 @@ class Winograd:
             numbers = _output_basis([half[j][i] for j in range(_BASIS)], lanes)
             for j, vector in enumerate(numbers):
                 scaled = vector if scale is None else vector * scale[lanes_at(block * lanes, lanes)]
-                values.append(T.Bind(epilogue(scaled, image, block, row + i, column + j)))
+                vector = epilogue(scaled, image, block, row + i, column + j)
+                values.append(T.Bind(self.packing.filled(vector, last=block == self.out_blocks - 1)))
         top, left = self.result.halo[:2]
         for i in range(0, SIDE, pool):
             for j in range(0, SIDE, pool):

@@ -192,6 +192,17 @@ ELEMENTWISE = {
 }
 
 
+def heads(x: torch.Tensor) -> torch.Tensor:
+    """Maps of 20 channels as 5 heads of 64 tokens."""
+    return x.reshape(-1, 5, 4, 64).transpose(2, 3)
+
+
+def distances() -> torch.Tensor:
+    """Rows and columns between any two of 8x8 tokens, as one number."""
+    rows, columns = torch.arange(64) // 8, torch.arange(64) % 8
+    return (rows[:, None] - rows).abs() * 8 + (columns[:, None] - columns).abs()
+
+
 SHAPES = {
     "nothing": of(lambda x: x),
     "nothing on features": of(lambda x: x, shape=(20,)),
@@ -305,6 +316,15 @@ SHAPES = {
         ),
         a=conv1(),
         b=conv1(),
+    ),
+    "attention with biases by distance": of(
+        lambda x, a, b, biases: torch.softmax(
+            heads(a(x)) @ heads(b(x)).transpose(2, 3) + biases.weight[:, distances()], -1
+        ),
+        shape=(20, 8, 8),
+        a=conv1(),
+        b=conv1(),
+        biases=lambda: nn.Embedding(5, 64),
     ),
     "a map times itself": of(lambda x, a: a(x) @ a(x), a=conv3()),
     "where": of(lambda x, a: torch.where(a(x) > 0, x, -x), a=conv3()),

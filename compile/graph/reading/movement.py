@@ -1,5 +1,6 @@
 """Operators that only move numbers: torch itself moves their places, so their meaning cannot be misread."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,8 +57,15 @@ def _applied(view: View, move: Callable[[torch.Tensor], Any]) -> Any:
     return views if several else views[0]
 
 
-def _placed(view: View, places: torch.Tensor) -> View:
+def _placed(view: View, places: torch.Tensor) -> View | Value:
+    """A view of those places; what it is a view of, where nothing moved (a slice that takes all)."""
     table = places.numpy().astype(np.int64)
+    whole = view.parts[0]
+    alone = len(view.parts) == 1 and isinstance(whole, Value) and table.size == math.prod(whole.shape)
+    if alone and (table.reshape(-1) == np.arange(table.size)).all():
+        assert isinstance(whole, Value)
+        same = table.shape == whole.shape
+        return whole if same else View(parts=view.parts, table=None, shape=table.shape, dtype=view.dtype)
     return View(parts=view.parts, table=table, shape=table.shape, dtype=view.dtype, fill=view.fill)
 
 

@@ -1,10 +1,13 @@
 """Movement of data: from any layout to any other, by nested loops where places have strides, else by a table.
 
-The places that are written and read are two columns of numbers. `nested` finds the loops that make them: as long as
-neighbours keep their distance they are one loop, whose first elements are looked at again. What is left is a table.
+The places that are written and read are two columns of numbers, in the order of memory or in that of the tensor's
+indices. `nested` finds the loops that make them: as long as neighbours keep their distance they are one loop, whose
+first elements are looked at again; and what is left is one turn of what comes again at a distance. What then remains is
+a table: of channels, where they are shuffled, not of every number of their maps.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,40 +23,51 @@ from compile.schedules.pooling import PARALLEL_NUMBERS
 from compile.targets import Target
 from compile.vectors import lanes_at, spread
 
-_PADDING = -2
-"""Source of a slot that holds no number: 0."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Nest:
     """Loops over columns of places: `first` (n, columns) starts, and loops inside, (count, steps), the outermost first.
 
-    part : which tensor is read; -1 fills with `fill`.
+    part : which tensor is read; -1 fills with `fill`. written : the first place that is written and how far the next
+        is, where a table need not say it.
     """
 
     part: int
     fill: float
     first: np.ndarray
     loops: tuple[tuple[int, tuple[int, ...]], ...]
+    written: tuple[int, int] | None = None
+
+    @property
+    def table(self) -> np.ndarray | None:
+        """What the loops do not say, (n, columns): places that are written, unless evenly, and read."""
+        if len(self.first) == 1:
+            return None
+        return (self.first if self.written is None else self.first[:, 1:]).astype(np.int32)
+
+    @property
+    def ends_in_table(self) -> bool:
+        """Whether the table is gone through inside the loops: where those do not write neighbours."""
+        return len(self.first) > 1 and bool(self.loops) and self.loops[-1][1][0] != 1
 
     @property
     def key(self) -> tuple[Any, ...]:
         starts = tuple(map(int, self.first[0])) if len(self.first) == 1 else len(self.first)
-        return (self.part, self.fill, starts, self.loops)
+        return (self.part, self.fill, starts, self.loops, self.written)
 
 
 def gathering(stage: Gather, layouts: dict[str, Layout], target: Target, weights: str) -> Kernel:
     """Any table, between any layouts."""
     nests = _nests(stage, layouts)
     size = _size(stage.out, layouts)
-    tables = [nest.first.astype(np.int32) for nest in nests if len(nest.first) > 1]
+    tables = [nest.table for nest in nests if nest.table is not None]
     parallel = int(size >= PARALLEL_NUMBERS and target.threads > 1)
 
     def emit(tile: dict[str, int], given: list[Any]) -> None:
         parts, rest, y = given[: len(stage.parts)], iter(given[len(stage.parts) : -1]), given[-1]
         for nest in nests:
             x = None if nest.part < 0 else parts[nest.part]
-            table = next(rest) if len(nest.first) > 1 else None
+            table = next(rest) if nest.table is not None else None
             _copy(nest, table, x, y, target.lanes, stage.out.dtype, parallel=bool(tile["parallel"]))
 
     arguments = [part if isinstance(part, Value) else Constant(np.ascontiguousarray(part)) for part in stage.parts]
@@ -96,27 +110,45 @@ def _size(part: Value | np.ndarray, layouts: dict[str, Layout]) -> int:
 
 def _nests(stage: Gather, layouts: dict[str, Layout]) -> list[Nest]:
     """Loops that write every number of the output once, and zeros into its padding."""
-    written = places_of(stage.out.shape, layouts.get(stage.out.name))
-    read = np.full(_size(stage.out, layouts), _PADDING, np.int64)
+    layout = layouts.get(stage.out.name)
+    written = places_of(stage.out.shape, layout)
     table = stage.table.reshape(-1)
-    which, inside = np.full(table.shape, -1), np.zeros_like(table)
+    which, read = np.full(table.shape, -1), np.zeros_like(table)
     first = 0
     for number, part in enumerate(stage.parts):
-        layout = layouts.get(part.name) if isinstance(part, Value) else None
-        lies = places_of(tuple(part.shape), layout)
+        lies = places_of(tuple(part.shape), layouts.get(part.name) if isinstance(part, Value) else None)
         mine = (table >= first) & (table < first + len(lies))
-        which[mine], inside[mine] = number, lies[table[mine] - first]
+        which[mine], read[mine] = number, lies[table[mine] - first]
         first += len(lies)
-    parts = np.full(len(read), _PADDING)
-    parts[written], read[written] = which, inside
     nests = []
-    for part in np.unique(parts):
-        at = np.flatnonzero(parts == part)
-        columns = at[:, None] if part < 0 else np.stack([at, read[at]], 1)
-        first_places, loops = nested(columns)
-        fill = stage.fill if part == -1 else 0.0
-        nests.append(Nest(part=max(int(part), -1), fill=fill, first=first_places, loops=loops))
-    return nests
+    for part in np.unique(which):
+        mine = which == part
+        columns = written[mine][:, None] if part < 0 else np.stack([written[mine], read[mine]], 1)
+        nests.append(_nest(columns, int(part), stage.fill))
+    return nests + [_nest(places[:, None], -1, 0.0) for places in _padding(layout, stage.out.shape[0])]
+
+
+def _padding(layout: Layout | None, batch: int) -> list[np.ndarray]:
+    """Places of a buffer that hold no number, in order: those around the maps, and lanes inside without a channel."""
+    if layout is None:
+        return []
+    shape = layout.shape(batch)
+    top, left = layout.halo[:2]
+    around = np.ones(shape[2:4], bool)
+    around[top : top + layout.height, left : left + layout.width] = False
+    around = around[None, None, :, :, None]
+    empty = np.asarray(layout.channels).reshape(layout.blocks, 1, 1, layout.block) < 0
+    kinds = [np.flatnonzero(np.broadcast_to(kind, shape)) for kind in (around, empty & ~around)]
+    return [places for places in kinds if len(places)]
+
+
+def _nest(columns: np.ndarray, part: int, fill: float) -> Nest:
+    """With the smaller table of two orders: that in which numbers are written, and the one given."""
+    first, loops = nested(columns[columns[:, 0].argsort()])
+    if len(first) > 1:
+        first, loops = min((first, loops), nested(columns), key=lambda found: len(found[0]))
+    written = _evenly(first[:, 0]) if part >= 0 else None
+    return Nest(part=part, fill=fill if part < 0 else 0.0, first=first, loops=loops, written=written)
 
 
 def nested(columns: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, tuple[int, ...]], ...]]:
@@ -130,38 +162,71 @@ def nested(columns: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, tuple[int,
             break
         loops.append((count, tuple(map(int, apart[0]))))
         columns = columns[::count]
-    return columns, tuple(reversed(loops))
+    outer = []
+    while (turn := _turn(columns)) < len(columns):
+        outer.append((len(columns) // turn, tuple(map(int, columns[turn] - columns[0]))))
+        columns = columns[:turn]
+    return columns, (*outer, *reversed(loops))
+
+
+def _turn(columns: np.ndarray) -> int:
+    """The rows after which all come again at one distance; all of them where they do not."""
+    count = len(columns)
+    low = [d for d in range(1, math.isqrt(count) + 1) if count % d == 0]
+    for turn in sorted({*low, *(count // d for d in low)} - {count}):
+        apart = columns[turn] - columns[0]
+        if (columns[-1] - columns[-1 - turn] == apart).all() and (columns[turn:] - columns[:-turn] == apart).all():
+            return turn
+    return count
+
+
+def _evenly(places: np.ndarray) -> tuple[int, int] | None:
+    """The first of some places and how far each is from the one before, if all are as far."""
+    if len(places) < 2 or (np.diff(places) != places[1] - places[0]).any():
+        return None
+    return int(places[0]), int(places[1] - places[0])
 
 
 def _copy(nest: Nest, table: Any, x: Any, y: Any, lanes: int, dtype: str, *, parallel: bool) -> None:
     """The loops of one nest; the outermost one on all threads."""
-    width = nest.first.shape[1]
-    loops = list(nest.loops)
-    inner = loops.pop() if loops else (1, (1,) * width)
-    if table is not None:
+    width, loops = nest.first.shape[1], list(nest.loops)
+    inner = loops.pop() if loops and not nest.ends_in_table else (1, (1,) * width)
+
+    def started(task: Any) -> list[Any]:
+        """Places that an entry of the table says."""
+        held = width if nest.written is None else width - 1
+        at = [table[task * held + i] for i in range(held)]
+        return at if nest.written is None else [nest.written[0] + task * nest.written[1], *at]
+
+    def finish(at: list[Any]) -> None:
+        if not nest.ends_in_table:
+            _innermost(at, inner, x, y, lanes, dtype, nest.fill)
+            return
+        with T.serial(len(nest.first)) as task:
+            places = [place + start for place, start in zip(at, started(task))]
+            _innermost(places, inner, x, y, lanes, dtype, nest.fill)
+
+    if table is not None and not nest.ends_in_table:
         with tasks(len(nest.first), parallel=parallel) as task:
-            _inside([table[task * width + i] for i in range(width)], loops, inner, x, y, lanes, dtype, nest.fill)
+            _inside(started(task), loops, finish)
         return
-    starts: list[Any] = [int(place) for place in nest.first[0]]
+    starts: list[Any] = [0] * width if table is not None else [int(place) for place in nest.first[0]]
     if not loops:
-        _innermost(starts, inner, x, y, lanes, dtype, nest.fill)
+        finish(starts)
         return
     count, steps = loops.pop(0)
     with tasks(count, parallel=parallel) as task:
-        at = [start + task * step for start, step in zip(starts, steps)]
-        _inside(at, loops, inner, x, y, lanes, dtype, nest.fill)
+        _inside([start + task * step for start, step in zip(starts, steps)], loops, finish)
 
 
-def _inside(
-    at: list[Any], loops: list[Any], inner: tuple[int, tuple[int, ...]], x: Any, y: Any, lanes: int, dtype: str,
-    fill: float,
-) -> None:  # fmt: skip
+def _inside(at: list[Any], loops: list[Any], finish: Callable[[list[Any]], None]) -> None:
+    """Loops one inside the other, and in the innermost what is done at the places."""
     if not loops:
-        _innermost(at, inner, x, y, lanes, dtype, fill)
+        finish(at)
         return
     (count, steps), *rest = loops
     with T.serial(count) as i:
-        _inside([place + i * step for place, step in zip(at, steps)], rest, inner, x, y, lanes, dtype, fill)
+        _inside([place + i * step for place, step in zip(at, steps)], rest, finish)
 
 
 def _innermost(
