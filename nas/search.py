@@ -36,9 +36,11 @@ from nas.compression.library import Choice, Library, build_library, library_fold
 from nas.compression.number_formats import format_drops
 from nas.compression.predictor import Predictor, Quality, fit_predictor
 from nas.config import SearchConfig
+from nas.data import Dataset
 from nas.emulation.known_types import met_link
 from nas.exits.measure import learn_endings
 from nas.exits.places import exit_places
+from nas.expected_time import Expected, expected
 from nas.finalise.choice import TIE
 from nas.finalise.per_branch import BranchOracle
 from nas.finalise.select import conclude
@@ -55,6 +57,7 @@ from nas.refit import refitted
 from nas.report import write_report
 from nas.results.run_directory import Run, read_run
 from nas.training.base_network import Prepared, check_learnt, prepare
+from nas.training.train import TrainConfig
 from nas.treesearch.methods import (
     MethodResult,
     fixed,
@@ -78,8 +81,6 @@ from nas.treesearch.space import Scenario
 from nas.treesearch.tensorboard import write_events
 from transforms import Network
 
-_SMALL_STEPS = 40  # of distillation, where there are few training images
-
 
 @dataclass(frozen=True)
 class Searched:
@@ -92,7 +93,7 @@ class Searched:
 
 def search(
     config: SearchConfig, out: Path, *, cache: Path, resume: bool = False,
-    progress: StageProgress = silent_stages,
+    progress: StageProgress = silent_stages, foresees: Callable[[Expected], object] = lambda time: None,
 ) -> Searched:  # fmt: skip
     """Search a model tree and write a run directory.
 
@@ -100,6 +101,7 @@ def search(
     ----------
     out : the run directory; new or empty, or with `resume` one left by the same config.
     cache : decoded images, trained base networks and variant libraries, shared by all searches.
+    foresees : told once what a new search is expected to take, before its long part begins.
 
     Raises
     ------
@@ -118,14 +120,20 @@ def search(
     def cuts_of(network: Network) -> tuple[int, ...]:
         return slice_blocks(network.spec, config.N, exit_places(network, config.exits, base=config.base))
 
+    def begins(network: Network, dataset: Dataset, training: TrainConfig) -> None:
+        foresees(expected(config, network, dataset, training=training))
+
     try:
-        prepared = prepare(config, out, cache, partial(progress, "base"), cuts_of)
+        prepared = prepare(config, out, cache, partial(progress, "base"), cuts_of, begins)
         cuts = cuts_of(prepared.network)
         check_learnt(prepared, config)
     except NasError:
         run.abandon()
         raise
     seconds = {"base": time.perf_counter() - began}
+    if not prepared.trained_now and run.is_new:
+        folder = _library_of(config, prepared, cache)[1]
+        foresees(expected(config, prepared.network, prepared.dataset, library=folder))
     library, predictor, quality, learnt = knowledge(config, prepared, cache, progress)
     started = time.perf_counter()
     endings = learn_endings(config, prepared, library.folder, partial(progress, "endings"))
@@ -213,8 +221,7 @@ def knowledge(
 
     Also returns the seconds that each took.
     """
-    distil = DistilConfig(steps=_SMALL_STEPS if prepared.small else DistilConfig.steps, seed=config.seed)
-    folder = library_folder(cache / "library", *prepared.key, distil)
+    distil, folder = _library_of(config, prepared, cache)
     workers = executor(config.executor, config.workers)
     start = time.perf_counter()
     library = build_library(
@@ -230,6 +237,12 @@ def knowledge(
     measured = calibrate(prepared, library, workers, config.seed, partial(progress, "calibration"))
     predictor, quality = _taught(library, prepared, measured)
     return library, predictor, quality, {"library": built - start, "calibration": time.perf_counter() - built}
+
+
+def _library_of(config: SearchConfig, prepared: Prepared, cache: Path) -> tuple[DistilConfig, Path]:
+    """How a network's variants are distilled, and the folder that keeps them."""
+    distil = DistilConfig.of(prepared.dataset, config.seed)
+    return distil, library_folder(cache / "library", *prepared.key, distil)
 
 
 def _timed(library: Library, prepared: Prepared, progress: Progress, seed: int) -> Library:

@@ -89,6 +89,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     call_ms : once for every block that is run (device) or asked for (cloud), beside its layers; 0: not known.
     energy : what computing and sending take from its battery, above idle; None where nobody asked.
     number_formats : prices in other formats than f32, by their names in `nas compile --weights`.
+    lanes : float32 numbers in a vector of what was measured; 0: not known, or of several.
 
     Raises
     ------
@@ -112,6 +113,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     call_ms: float = 0.0
     energy: Energy | None = None
     number_formats: dict[str, FormatPrice] = {}
+    lanes: int = 0
     version: int = PROFILE_VERSION
 
     def __post_init__(self) -> None:
@@ -130,6 +132,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "strided_ratio": self.strided_ratio,
             "frame_ns_per_byte": self.frame_ns_per_byte,
             "call_ms": self.call_ms,
+            "lanes": self.lanes,
         }
         for what, value in (self.ns_per_mac | self.ns_per_element | scalars).items():
             if not (math.isfinite(value) and value >= 0):

@@ -79,7 +79,8 @@ def profile(
         found = profiled(
             timer, name=title, description=f"{known.description}, our compiled kernels, threads: {count}",
             origin=provenance(known, count, rpc=rpc, rounds=rounds), jpeg_ns=jpeg_ns_per_pixel(),
-            webp_ns=webp_ns_per_pixel(), rounds=rounds, burst_s=burst_ms / 1e3, rng=rng, progress=progress,
+            webp_ns=webp_ns_per_pixel(), rounds=rounds, burst_s=burst_ms / 1e3, rng=rng, lanes=known.lanes,
+            progress=progress,
         )  # fmt: skip
         save_profile(found.profile, out)
         branches = [] if not check else checked(

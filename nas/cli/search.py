@@ -3,12 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli.picture_options import Channels, ImageSize, Mean, Resize, Std, numbers, picture_settings
 from nas.names import EXECUTORS, IMAGE_CODES, METHODS, NUMBER_FORMATS, TECHNIQUE_NAMES
+
+if TYPE_CHECKING:
+    from nas.expected_time import Expected
 
 _CORES = os.cpu_count() or 1
 
@@ -140,7 +143,10 @@ def search(
     from nas.search import search as run_search
 
     with stages(quiet=as_json) as progress:
-        found = run_search(config, folder, cache=cache or default_cache(), resume=resume, progress=progress)
+        found = run_search(
+            config, folder, cache=cache or default_cache(), resume=resume, progress=progress,
+            foresees=(lambda time: None) if as_json else _tell,
+        )  # fmt: skip
     if as_json:
         import json
 
@@ -156,6 +162,18 @@ def search(
             "link (--trace trace.csv) or device (--device profile.json).",
             file=sys.stderr,
         )
+
+
+def _tell(time: "Expected") -> None:
+    """One line on standard error: what the search is expected to take, and what that rests on."""
+    from nas.cli.display.log import duration
+
+    parts = ", ".join(f"{stage} {duration(spent_s)}" for stage, spent_s in time.seconds.items())
+    print(
+        f"nas: about {duration(time.total_s)} for the whole search, an estimate ({parts}) from one pass of the "
+        f"network, timed as {time.image_ms:.2g} ms an image, and up to {time.variants} variants to make",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
 
 
 def default_cache() -> Path:

@@ -13,9 +13,6 @@ from transforms import TECHNIQUES, Network, Unit, Variant, technique
 from transforms.compose import is_foldable
 from transforms.graph.describe import module_specs
 
-LANES = 16
-"""Numbers in the widest vectors that we compile for: a multiple of it is one of the vectors of every target."""
-
 HOPELESS_ALONE = 25.0
 """Points of accuracy that a closed form may lose alone and still be trained."""
 
@@ -79,11 +76,11 @@ def covered(unit: Unit, choice: Choice) -> tuple[int, ...]:
 
 
 def candidates(
-    network: Network, names: Iterable[str], lanes: int = LANES
+    network: Network, names: Iterable[str], lanes: int = 0
 ) -> tuple[list[tuple[int, Choice]], dict[tuple[int, Choice], str]]:
     """Every (unit, choice) that applies, and the reasons of those that do not.
 
-    lanes : numbers in a vector of the target; of channels that a technique leaves out, whole vectors are kept.
+    lanes : numbers in a vector of the target; where a technique leaves channels out, those kept fill whole vectors.
     """
     applies, declined = [], {}
     for unit in network.units:

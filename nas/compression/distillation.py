@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
+from nas.data import Dataset
 from nas.jobs.batches import channels_together
 from nas.training.train import one_cycle
 from transforms import Variant
 
 _AT_ONCE = 2**24  # numbers of a feature map, for all images of a batch
+_SMALL_STEPS = 40  # where there are few training images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,11 @@ class DistilConfig:
     settled: float = 0.1
     enough: float = 2e-3
     seed: int = 0
+
+    @classmethod
+    def of(cls, dataset: Dataset, seed: int) -> "DistilConfig":
+        """What a data set of this size asks for."""
+        return cls(steps=_SMALL_STEPS if dataset.small else cls.steps, seed=seed)
 
 
 def relative_error(variant: Variant, inputs: torch.Tensor, targets: torch.Tensor) -> float:

@@ -31,7 +31,6 @@ from nas.compression.budget import (
     waves,
 )
 from nas.compression.candidates import (
-    LANES,
     Choice,
     Record,
     candidates,
@@ -53,7 +52,7 @@ from transforms import TECHNIQUES, Network, Unit, Variant, analyse, compose, tec
 from transforms.compose import entry
 from transforms.graph.describe import module_specs
 
-__all__ = ["LANES", "Choice", "Library", "Record", "build_library", "candidates", "covered", "library_folder"]
+__all__ = ["Choice", "Library", "Record", "build_library", "candidates", "covered", "library_folder"]
 
 _RECIPE = 6  # raise it when distillation changes what a variant comes out as
 
@@ -126,7 +125,7 @@ def library_folder(root: Path, base: str, data: str, config: DistilConfig) -> Pa
 def build_library(
     network: Network, program: Path, folder: Path, fit: torch.Tensor, probe: tuple[torch.Tensor, np.ndarray],
     executor: Executor, *, names: Sequence[str] = tuple(TECHNIQUES), device: DeviceProfile | None = None,
-    config: DistilConfig | None = None, lanes: int = LANES, progress: Progress = silent, measure: Measure = TOP1,
+    config: DistilConfig | None = None, progress: Progress = silent, measure: Measure = TOP1,
 ) -> Library:  # fmt: skip
     """Make what `folder` does not hold yet. Each variant is written as it is done, so an interrupted build goes on.
 
@@ -143,7 +142,7 @@ def build_library(
     device : where the network shall run; variants that save no time there are left out. None keeps them all.
     """
     config = config or DistilConfig()
-    wanted, declined = candidates(network, names, lanes)
+    wanted, declined = candidates(network, names, device.lanes if device else 0)
     declined |= slower(network, wanted, device) if device else {}
     wanted = [key for key in wanted if key not in declined]
     records = {key: record for key in wanted if (record := _read_record(folder, *key)) is not None}

@@ -11,6 +11,7 @@ from modeltree.errors import DataError
 from modeltree.preprocessing import PictureRule, Preprocessing
 
 _WHOLE_BYTES = 256 * 2**20
+_SMALL = 5000  # training images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,6 +84,11 @@ class Dataset:
     flip: bool
     picture: PictureRule = field(default_factory=PictureRule)
     files: FileFacts | None = None
+
+    @property
+    def small(self) -> bool:
+        """Whether there are so few training images that fewer steps do."""
+        return len(self.fit) < _SMALL
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from modeltree.network import NetworkSpec
 from nas.config import SearchConfig
+from nas.data import Dataset
 from nas.finalise.finetune import FinetuneConfig, Forest, finetune_, forest_seen
 from nas.finalise.measurement import Batch, batches_of
 from nas.jobs.batches import trained_at_once
 from nas.jobs.progress import Progress
 from nas.names import TRAINED
-from nas.training.base_network import Prepared
 from nas.training.teacher import DistillationSet
 from nas.treesearch.evaluator import PathOutcome, PlanPath
 
@@ -19,11 +20,11 @@ HOPELESS = 5.0
 _SMALL_STEPS, _STEPS = 60, 200
 
 
-def finetune_settings(config: SearchConfig, prepared: Prepared) -> FinetuneConfig:
+def finetune_settings(config: SearchConfig, spec: NetworkSpec, dataset: Dataset) -> FinetuneConfig:
     """What a config says of fine-tuning; the number of steps by the size of the data unless said."""
-    images = trained_at_once(prepared.network.spec, FinetuneConfig.batch_size)
+    images = trained_at_once(spec, FinetuneConfig.batch_size)
     steps = config.finetune_steps
-    usual = _SMALL_STEPS if prepared.small else _STEPS
+    usual = _SMALL_STEPS if dataset.small else _STEPS
     return FinetuneConfig(steps=usual if steps is None else steps, batch_size=images, seed=config.seed)
 
 

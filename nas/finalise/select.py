@@ -88,7 +88,7 @@ def conclude(
         trees["tree"], worth["tree"] = trees[chosen], worth[chosen]
         _drop_unused_(run.path("blocks"), trees)
     seconds["export"] = time.perf_counter() - began
-    steps = finetune_settings(config, prepared).steps
+    steps = finetune_settings(config, prepared.network.spec, prepared.dataset).steps
     return Concluded(
         tree=trees[chosen], chosen=chosen, trees=trees, outcomes=worth, searched=searched, base_accuracy=base,
         finetuning=_finetuning(own, forest.paths, before, measured, steps), seconds=seconds,
@@ -123,7 +123,7 @@ def _trained(
 
     forest, judged = planted(), prepared.search_images(config.seed)
     before = run.stage("before", lambda: list(forest_seen(forest, parts(prepared, judged)).values())) if paths else []
-    settings = finetune_settings(config, prepared)
+    settings = finetune_settings(config, prepared.network.spec, prepared.dataset)
     began = time.perf_counter()
     if settings.steps and any(name in own for name in TRAINED):
         most = round(_LESSONS * settings.steps * settings.batch_size)

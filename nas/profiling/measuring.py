@@ -37,7 +37,7 @@ class Profiled:
 def profiled(
     timer: Timer, *, name: str, description: str, origin: str, jpeg_ns: float, rounds: int, burst_s: float,
     rng: np.random.Generator, webp_ns: float = 0.0, chosen: Sequence[Stack] | None = None,
-    progress: StageProgress = silent_stages,
+    lanes: int = 0, progress: StageProgress = silent_stages,
 ) -> Profiled:  # fmt: skip
     """Measure the device behind `timer`.
 
@@ -46,7 +46,7 @@ def profiled(
     origin : where and how, in words; the profile's own, to which what the fit leaves out is added.
     jpeg_ns, webp_ns : to encode or decode a pixel, `jpeg_ns_per_pixel`, and to encode one, `webp_ns_per_pixel`; over
         RPC nobody can measure them for us.
-    chosen : stacks to measure, all of them by default.
+    chosen : stacks to measure, all of them by default. lanes : of the target, for the profile to say.
     """
     samples, taken = _sampled(timer, chosen, rounds, burst_s, rng, progress)
     found = fitted(samples)
@@ -56,6 +56,7 @@ def profiled(
         fitted_to=measurements(samples), ns_per_mac=found.ns_per_mac, ns_per_element=found.ns_per_element,
         overhead_us=found.overhead_us, jpeg_ns_per_pixel=jpeg_ns, ns_per_weight_byte=found.ns_per_weight_byte,
         ns_per_map_byte=found.ns_per_map_byte, strided_ratio=found.strided_ratio, webp_ns_per_pixel=webp_ns,
+        lanes=lanes,
     )  # fmt: skip
     return Profiled(
         profile=profile, samples=samples, residuals=tuple(residuals(samples, profile, found.edge_ns)),

@@ -26,11 +26,10 @@ from nas.training.deployability import check_program
 from nas.training.has_learned import fault
 from nas.training.rate import checked_rate
 from nas.training.task import FACTORY, judged, key_of, outputs_of, say_agreement, task_fault
-from nas.training.train import multiplies_bf16, recipe, train
+from nas.training.train import TrainConfig, multiplies_bf16, recipe, train
 from transforms import Network, analyse, export
 
 _UNSEEN_SHARE, _UNSEEN_MOST = 0.2, 2000
-_SMALL = 5000
 _FIT_IMAGES = 4000  # for distillation; fine-tuning sees all
 _PROBE_IMAGES = 1000
 _SEARCH_IMAGES = 2000
@@ -46,6 +45,7 @@ class Prepared:
     program : file of the exported base network.
     key : fingerprint of the base's weights and of what its variants are distilled and judged on.
     measure : of answers; what is called accuracy. outputs : what it answers, where that is not one vector of classes.
+    trained_now : whether it was trained just now.
     """
 
     dataset: Dataset
@@ -55,6 +55,7 @@ class Prepared:
     key: tuple[str, str]
     measure: Measure = TOP1
     outputs: tuple[Output, ...] = ()
+    trained_now: bool = False
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
@@ -70,7 +71,7 @@ class Prepared:
     @property
     def small(self) -> bool:
         """Whether there are so few training images that fewer steps do."""
-        return len(self.dataset.fit) < _SMALL
+        return self.dataset.small
 
     def answers(self, images: torch.Tensor) -> torch.Tensor:
         """(n, *answer_shape) of the base network to normalised images (n, c, h, w)."""
@@ -97,11 +98,13 @@ class Prepared:
 def prepare(
     config: SearchConfig, folder: Path, cache: Path, progress: Progress,
     check: Callable[[Network], object] = lambda network: None,
+    begins: Callable[[Network, Dataset, TrainConfig], object] = lambda network, data, training: None,
 ) -> Prepared:  # fmt: skip
     """Load data, build the base network, load or train its weights, export and analyse it.
 
     folder : takes `base.pt2`. cache : takes decoded images and trained base networks.
     check : refuses a network that cannot be searched as asked, before images are decoded and weights are trained.
+    begins : told of the untrained network, the data and the recipe before it is trained, if it has to be.
 
     Raises
     ------
@@ -136,8 +139,14 @@ def prepare(
     dataset = dataset_of(config, cache)
     if config.weights is not None and dataset.classes:
         dataset = with_unseen_search(dataset, config.seed)
-    elif config.weights is None:
-        whole = _trained(whole, dataset, config, cache, progress)
+    trained_now = False
+    if config.weights is None:
+        training = replace(recipe(dataset, seed=config.seed, model=whole), bf16=multiplies_bf16())
+        kept = _kept(whole, dataset, training, cache)
+        trained_now = not kept.exists()
+        if trained_now and exported is not None:
+            begins(analyse(exported), dataset, training)
+        whole = _trained(whole, dataset, training, kept, progress)
     whole.eval()
     if exported is not None:
         if config.weights is None:
@@ -153,8 +162,9 @@ def prepare(
     dataset, measure = judged(dataset, whole, config, outputs, len(classes))
     key = key[0], key[1] + key_of(measure)
     return Prepared(
-        dataset=dataset, model=whole, network=network, program=program, key=key, measure=measure, outputs=outputs
-    )
+        dataset=dataset, model=whole, network=network, program=program, key=key, measure=measure, outputs=outputs,
+        trained_now=trained_now,
+    )  # fmt: skip
 
 
 def dataset_of(config: SearchConfig, cache: Path | None) -> Dataset:
@@ -207,17 +217,20 @@ def with_unseen_search(dataset: Dataset, seed: int) -> Dataset:
     )
 
 
-def _trained(model: nn.Module, dataset: Dataset, config: SearchConfig, cache: Path, progress: Progress) -> nn.Module:
-    """The base network trained on this data with the usual recipe, from the cache if it was done before."""
-    how = replace(recipe(dataset, seed=config.seed, model=model), bf16=multiplies_bf16())
-    recipe_key = hashlib.sha256(repr((_TRAINING, how)).encode()).hexdigest()[:8]
-    kept = cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{recipe_key}.safetensors"
+def _kept(model: nn.Module, dataset: Dataset, training: TrainConfig, cache: Path) -> Path:
+    """Where the weights lie that a training ends with."""
+    recipe_key = hashlib.sha256(repr((_TRAINING, training)).encode()).hexdigest()[:8]
+    return cache / "bases" / f"{fingerprint(model)[:16]}_{dataset.fingerprint[:16]}_{recipe_key}.safetensors"
+
+
+def _trained(model: nn.Module, dataset: Dataset, training: TrainConfig, kept: Path, progress: Progress) -> nn.Module:
+    """The base network trained on this data, from the cache if it was done before."""
     if kept.exists():
         load_weights_(model, kept)
         return model
     state = kept.with_suffix(".part")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    trained = train(model, dataset, checked_rate(model, dataset, how), checkpoint=state, progress=progress)
+    trained = train(model, dataset, checked_rate(model, dataset, training), checkpoint=state, progress=progress)
     save_weights(trained, kept)
     state.unlink(missing_ok=True)
     return trained

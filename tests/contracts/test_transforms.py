@@ -197,6 +197,13 @@ def test_whole_vectors_of_inner_channels_are_kept(lanes):
         assert all(width % lanes == 0 for width in widths)
 
 
+@pytest.mark.parametrize(("lanes", "kept"), [(0, (0.75, 0.5, 0.25, 0.125)), (4, (16, 12, 8, 4)), (16, (16,))])
+def test_kept_filters_fill_whole_vectors_where_the_target_s_are_known(lanes, kept):
+    unit, prune = analyse(export(nn.Conv2d(8, 24, 3), (8, 9, 9))).units[0], TECHNIQUES["prune"]
+    rates = prune.rates_for(unit, lanes)
+    assert kept == (tuple(prune.structure(unit, rate).core.out_channels for rate in rates) if lanes else rates)
+
+
 def test_channels_that_a_layer_norm_reads_are_not_pruned_apart():
     class Normed(nn.Sequential):
         def __init__(self) -> None:

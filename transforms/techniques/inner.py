@@ -21,7 +21,7 @@ from transforms.graph.bodies import INNER, Body
 from transforms.graph.lifting import aten
 from transforms.graph.network import Unit
 from transforms.techniques.least_squares import layer_inputs, refit_
-from transforms.techniques.technique import Samples, Technique, Variant, aligned
+from transforms.techniques.technique import LANES, Samples, Technique, Variant, aligned
 
 _MIXING = {
     aten.layer_norm.default, aten.group_norm.default, aten.softmax.int, aten.batch_norm.default, aten.cat.default,
@@ -39,7 +39,7 @@ class InnerPruning(Technique):
     def rates_for(self, unit: Unit, lanes: int) -> tuple[float, ...]:
         body = self.reach(unit)
         total = 0 if body is None else _width(body)
-        return tuple(aligned(self.rates, total, lanes)) if total else self.rates
+        return tuple(aligned(self.rates, total, lanes or LANES)) if total else self.rates
 
     def reach(self, unit: Unit) -> Body | None:
         return next((body for body in unit.bodies if body.kind == INNER and _is_separable(body)), None)

@@ -12,9 +12,7 @@ from torch import nn
 from modeltree.errors import NotApplicable
 from transforms.graph.network import Unit
 from transforms.techniques.least_squares import bias_of, enough_of, root_of_moments, rows_of
-from transforms.techniques.technique import Samples, Technique, Variant, must_save
-
-_LANES = 16
+from transforms.techniques.technique import LANES, Samples, Technique, Variant, must_save
 
 
 class LowRank(Technique):
@@ -29,7 +27,7 @@ class LowRank(Technique):
     def structure(self, unit: Unit, rate: float) -> Variant:
         m, n = _matrix(unit, self.name).shape
         k = max(1, round(rate * min(m, n)))
-        k = k // _LANES * _LANES if k > _LANES else k
+        k = k // LANES * LANES if k > LANES else k
         if isinstance(unit.op, nn.Conv2d):
             pixels = unit.core_out_shape[1] * unit.core_out_shape[2]
             stride = (unit.op.stride[0], unit.op.stride[1])

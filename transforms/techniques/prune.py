@@ -14,7 +14,7 @@ from torch import nn
 from modeltree.errors import NotApplicable
 from transforms.graph.network import Unit
 from transforms.techniques.least_squares import bias_of
-from transforms.techniques.technique import Samples, Technique, Variant, like, must_save
+from transforms.techniques.technique import Samples, Technique, Variant, aligned, like, must_save
 
 _RIDGE = 1e-4
 
@@ -24,6 +24,9 @@ class FilterPruning(Technique):
 
     id, name, rates = "W1", "prune", (0.75, 0.5, 0.25, 0.125)
     solved = True
+
+    def rates_for(self, unit: Unit, lanes: int) -> tuple[float, ...]:
+        return tuple(aligned(self.rates, len(unit.op.weight), lanes)) if lanes else self.rates
 
     def structure(self, unit: Unit, rate: float) -> Variant:
         conv = unit.op

@@ -12,6 +12,9 @@ from transforms.graph.bodies import Body
 from transforms.graph.network import Unit
 from transforms.techniques.least_squares import refit_last_
 
+LANES = 16
+"""Numbers in the widest vectors that we compile for: a multiple of it fills those of every target."""
+
 Samples = tuple[torch.Tensor, torch.Tensor]
 """Inputs of a unit and the base network's outputs for them, to start a variant from data where that is cheap."""
 
@@ -68,7 +71,7 @@ class Technique(abc.ABC):
     solved: ClassVar[bool] = False
 
     def rates_for(self, unit: Unit, lanes: int) -> tuple[float, ...]:
-        """The settings worth holding for a unit on a target whose vectors hold so many numbers."""
+        """The settings worth holding for a unit on a target whose vectors hold so many numbers; 0: not known."""
         return self.rates
 
     def reach(self, unit: Unit) -> Body | None:
