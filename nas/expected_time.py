@@ -29,7 +29,7 @@ from nas.training.train import TrainConfig
 from transforms import Network
 
 _TRAINED_PASS, _TRAINED_BASE = 3.0, 4.0  # a step, forward and back, in passes; with shifted images
-_THREAD = 0.6  # what each thread beside the first is worth
+_THREAD, _THREADS = 0.6, 8  # what each thread beside the first is worth, up to so many
 _TIMED, _LEAST, _MOST, _LONG_S = 16, 2, 7, 1.0  # images in a timed pass; how often, until so long
 
 _MADE = 0.6  # of the variants that apply; faster ones of their layers spare the others
@@ -68,13 +68,12 @@ def expected(
     Parameters
     ----------
     training : how the base network is trained first; None where it is trained.
-    library : the folder of the network's variants; None where there can be none yet. One that another device's search
-        has filled counts as whole, though some may be missing.
+    library : the folder of the network's variants; None where there can be none yet.
     """
     image_s = seconds_a_pass(network)
     distil, tuning = DistilConfig.of(dataset, config.seed), finetune_settings(config, network.spec, dataset)
     workers = 1 if config.executor == "serial" else config.workers
-    threads = 1 + _THREAD * (config.workers - 1)
+    threads = 1 + _THREAD * (min(config.workers, _THREADS) - 1)
     search, test = len(dataset.search), len(dataset.test)
     device = load_profile(config.device)
     applies = candidates(network, config.techniques, device.lanes)[0]
