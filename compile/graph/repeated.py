@@ -53,11 +53,15 @@ def _taken_apart(array: np.ndarray, name: str) -> Gather | None:
 
 
 def _columns(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each different column is first, and which of them every column is."""
+    """Where each different column is first, and which of them every column is; numbered as they come.
+
+    So constants that were read by one index have one index, which planning holds once.
+    """
     bits = np.ascontiguousarray(matrix).view(np.uint32).astype(np.uint64)
     factors = np.random.default_rng(0).integers(1, 2**63, len(matrix), dtype=np.uint64) | np.uint64(1)
     sums = (bits * factors[:, None]).sum(0, dtype=np.uint64)  # of equal columns equal; of others hardly ever
     _, first, places = np.unique(sums, return_index=True, return_inverse=True)
     if not (bits[:, first][:, places] == bits).all():
         return np.arange(matrix.shape[1]), np.arange(matrix.shape[1])
-    return first, places.reshape(-1)
+    order = first.argsort()
+    return first[order], order.argsort()[places.reshape(-1)]

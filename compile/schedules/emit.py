@@ -150,7 +150,8 @@ def _operand(step: Step, buffer: Any, layout: Layout, at: tuple[Any, Any, Any, A
 
 
 def applied(step: Step, x: Any, other: Any, lanes: int) -> Any:
-    """One step on a vector."""
+    """One step on a vector. What is read more than once is bound: an expression would be written out as often."""
+    x = T.Bind(x)
     if step.op in _BINARY:
         return _BINARY[step.op](x, other)
     zero = spread(0.0, lanes)
@@ -192,7 +193,7 @@ def _rarer(step: Step, x: Any, lanes: int) -> Any:
         return scale * tirx.Select(x > zero, x, below)
     if step.op == "softplus":  # log(1 + e**x) = max(x, 0) + log(1 + e**-|x|), the logarithm of what is 1 to 2
         beta, threshold = step.numbers
-        scaled = x * spread(beta, lanes)
+        scaled = T.Bind(x * spread(beta, lanes))
         size = tirx.Max(scaled, zero - scaled)
         soft = (at_least(scaled, zero) + _log_one_to_two(exp(zero - size, lanes), lanes)) * spread(1 / beta, lanes)
         return tirx.Select(scaled > spread(threshold, lanes), x, soft)
@@ -220,8 +221,9 @@ def _unclipped_exp(x: Any, lanes: int) -> Any:
 
 def _log_one_to_two(x: Any, lanes: int) -> Any:
     """log(1 + x) for 0 <= x <= 1, by 2 atanh(x / (2 + x)); relative error below 4e-7."""
-    z = x / (x + spread(2.0, lanes))
-    square = z * z
+    x = T.Bind(x)
+    z = T.Bind(x / (x + spread(2.0, lanes)))
+    square = T.Bind(z * z)
     total = spread(1 / 13, lanes)
     for power in (11, 9, 7, 5, 3, 1):
         total = total * square + spread(1 / power, lanes)
@@ -246,9 +248,10 @@ def exp(x: Any, lanes: int) -> Any:
     Relative error as measured: 2.4e-7 for |x| < 1, 6.6e-7 for |x| < 10, 3.9e-6 at the ends.
     """
     limit = spread(_EXP_LIMIT, lanes)
-    x = at_most(at_least(x, spread(-_EXP_LIMIT, lanes)), limit) * spread(_LOG2_E, lanes)
-    whole = T.floor(x + spread(0.5, lanes))
-    rest = x - whole
+    x = T.Bind(at_least(T.Bind(x), spread(-_EXP_LIMIT, lanes)))
+    x = T.Bind(at_most(x, limit) * spread(_LOG2_E, lanes))
+    whole = T.Bind(T.floor(x + spread(0.5, lanes)))
+    rest = T.Bind(x - whole)
     power = spread(0.00015403530393381608, lanes)
     for coefficient in reversed(_EXP2):
         power = power * rest + spread(coefficient, lanes)
@@ -264,12 +267,13 @@ def _sigmoid(x: Any, lanes: int) -> Any:
 def _erf(x: Any, lanes: int) -> Any:
     """[Abramowitz 1964, 7.1.26], absolute error below 1.5e-7."""
     one, zero = spread(1.0, lanes), spread(0.0, lanes)
-    size = tirx.Max(x, zero - x)
-    t = one / (one + spread(_ERF_SCALE, lanes) * size)
+    x = T.Bind(x)
+    size = T.Bind(tirx.Max(x, zero - x))
+    t = T.Bind(one / (one + spread(_ERF_SCALE, lanes) * size))
     power = spread(_ERF[-1], lanes)
     for coefficient in reversed(_ERF[:-1]):
         power = power * t + spread(coefficient, lanes)
-    value = one - power * t * exp(zero - size * size, lanes)
+    value = T.Bind(one - power * t * exp(zero - size * size, lanes))
     return tirx.Select(x < zero, zero - value, value)
 
 

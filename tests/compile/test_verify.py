@@ -42,6 +42,31 @@ def test_another_blocks_library_is_found_out_and_named(library):
     assert issubclass(VerificationError, NasError)
 
 
+class Amplified(nn.Module):
+    """A convolution whose answer is what is left of numbers 300 times as large: its rounding is, too."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(64, 8, 3)
+        with torch.no_grad():
+            self.conv.weight.mul_(scale)
+
+    def forward(self, x):
+        return self.conv(x + 300.0) - self.conv(torch.full_like(x, 300.0))
+
+
+def test_a_block_that_rounds_badly_in_torch_too_is_given_as_much_room_and_no_more(tmp_path):
+    path = tmp_path / "block.so"
+    path.write_bytes(compile_block(export(Amplified(), (64, 6, 6)), host(), tune=False).library)
+    images = np.random.default_rng(0).standard_normal((1, 64, 6, 6), np.float32)
+    with torch.no_grad():
+        largest = float(Amplified()(torch.from_numpy(images)).abs().max())
+    assert verify_block(export(Amplified(), (64, 6, 6)), path, inputs=images).largest > TOLERANCES["f32"] * largest
+    with pytest.raises(VerificationError):
+        verify_block(export(Amplified(1.002), (64, 6, 6)), path)
+
+
 def test_a_coarse_format_is_given_more_room(library):
     assert verify_block(network(1.01), library, weights="bf16").largest > 1e-4
 

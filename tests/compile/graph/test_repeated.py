@@ -22,9 +22,9 @@ def laid_out(gather: Gather) -> np.ndarray:
     return table.reshape(-1)[gather.table]
 
 
-def biases() -> np.ndarray:
+def biases(seed: int = 0) -> np.ndarray:
     places = np.random.default_rng(1).integers(0, TABLE, (TOKENS, TOKENS))
-    return array(HEADS, TABLE)[:, places]
+    return array(HEADS, TABLE, seed=seed)[:, places]
 
 
 def test_a_constant_read_by_an_index_is_held_as_the_table_it_was():
@@ -34,6 +34,11 @@ def test_a_constant_read_by_an_index_is_held_as_the_table_it_was():
     assert using.steps[0].operand == gather.out
     assert gather.parts[0].shape == (HEADS, len(np.unique(constant[0])))
     np.testing.assert_array_equal(laid_out(gather), constant)
+
+
+def test_constants_read_by_one_index_have_one_index():
+    one, other = (indexed(program_with(biases(seed))).stages[0] for seed in (0, 1))
+    np.testing.assert_array_equal(one.table, other.table)
 
 
 def test_equal_nans_and_both_zeros_stay_the_bits_they_were():
