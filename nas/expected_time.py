@@ -19,6 +19,7 @@ from nas.compression.budget import probe_count
 from nas.compression.calibration_set import COMPOSITIONS
 from nas.compression.candidates import candidates, slower
 from nas.compression.distillation import DistilConfig
+from nas.compression.library import variant_file
 from nas.config import SearchConfig
 from nas.data import Dataset
 from nas.finalise.contenders import finetune_settings
@@ -27,8 +28,8 @@ from nas.jobs.threads import torch_threads
 from nas.training.train import TrainConfig
 from transforms import Network
 
-_TRAINED_PASS = 3.0  # of a step, forward and back, in passes
-_THREAD = 0.6  # what each thread beside the first is worth
+_TRAINED_PASS, _TRAINED_BASE = 3.0, 4.0  # a step, forward and back, in passes; with shifted images
+_THREAD, _THREADS = 0.6, 8  # what each thread beside the first is worth, up to so many
 _TIMED, _LEAST, _MOST, _LONG_S = 16, 2, 7, 1.0  # images in a timed pass; how often, until so long
 
 _MADE = 0.6  # of the variants that apply; faster ones of their layers spare the others
@@ -72,19 +73,19 @@ def expected(
     image_s = seconds_a_pass(network)
     distil, tuning = DistilConfig.of(dataset, config.seed), finetune_settings(config, network.spec, dataset)
     workers = 1 if config.executor == "serial" else config.workers
-    threads = 1 + _THREAD * (config.workers - 1)
+    threads = 1 + _THREAD * (min(config.workers, _THREADS) - 1)
     search, test = len(dataset.search), len(dataset.test)
     device = load_profile(config.device)
     applies = candidates(network, config.techniques, device.lanes)[0]
     useless = slower(network, applies, device)
     wanted = [key for key in applies if key not in useless]
-    made = 0 if library is None else sum(1 for _ in library.glob("[0-9][0-9][0-9]_*.safetensors"))
+    made = 0 if library is None else sum((library / variant_file(*key)).exists() for key in wanted)
     missing = max(0, round(_MADE * len(wanted)) - made)
-    known = library is not None and any(library.glob("calibration_*.json"))
+    known = library is not None and any(library.glob("calibration_*.json")) and 2 * made > missing
     seconds = {}
     if training is not None:
         seen = training.epochs * len(dataset.fit)
-        seconds["base network"] = _TRAINED_PASS * seen * image_s / threads
+        seconds["base network"] = _TRAINED_BASE * seen * image_s / threads
     probes = probe_count(network.spec, search)
     trained = _TRAINED_PASS * distil.steps / 2 * distil.batch_size / max(len(network.units), 1)
     each = _CLOSED_FORM_S + image_s * (_CLOSED_FORM_PASSES + _BEHIND * probes + _UNSETTLED * trained)

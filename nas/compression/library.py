@@ -107,7 +107,7 @@ def read_variant(network: Network, folder: Path, unit: int, choice: Choice) -> V
     DataError : it is not there, or damaged.
     """
     module = technique(choice.technique).structure(network.units[unit], choice.rate)
-    path = folder / _file_name(unit, choice)
+    path = folder / variant_file(unit, choice)
     try:
         module.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -298,7 +298,7 @@ def _recorded(
         settled=settled,
     )
     data = save(variant.state_dict(), metadata={"record": msgspec.json.encode(record).decode()})
-    write_bytes(context.folder / _file_name(index, choice), data)
+    write_bytes(context.folder / variant_file(index, choice), data)
     return record
 
 
@@ -328,12 +328,13 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _file_name(unit: int, choice: Choice) -> str:
+def variant_file(unit: int, choice: Choice) -> str:
+    """What the file of a variant is called in a library's folder."""
     return f"{unit:03d}_{choice.technique}_{choice.rate:g}.safetensors"
 
 
 def _read_record(folder: Path, unit: int, choice: Choice) -> Record | None:
-    path = folder / _file_name(unit, choice)
+    path = folder / variant_file(unit, choice)
     if not path.exists():
         return None
     try:

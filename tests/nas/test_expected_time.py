@@ -1,29 +1,25 @@
 """The time of a whole search is estimated once, before its long part, from what there is to do."""
 
 import pytest
+from networks import tiny
 
-from nas.bases import build
 from nas.config import SearchConfig
 from nas.data import load_dataset
 from nas.expected_time import Expected, expected
 from nas.training.train import recipe
-from transforms import analyse, export
 
 PASS_S = 2e-3
 
 
 @pytest.fixture
 def reckoned(monkeypatch):
-    """What is expected of a search of resnet32 on the digits, a pass taking so many seconds."""
+    """What is expected of a search of a small network on the digits, a pass taking so many seconds."""
     data = load_dataset("digits", image_size=32)
-    model = build("resnet32", num_classes=10, image_size=32)
-    network = analyse(export(model, (3, 32, 32)))
 
     def reckon(pass_s=PASS_S, *, library=None, trained=False, **changes):
         monkeypatch.setattr("nas.expected_time.seconds_a_pass", lambda network: pass_s)
-        training = None if trained else recipe(data, model=model)
-        told = SearchConfig(base="resnet32", image_size=32, **changes)
-        return expected(told, network, data, training=training, library=library)
+        training = None if trained else recipe(data)
+        return expected(SearchConfig(**changes), tiny(), data, training=training, library=library)
 
     return reckon
 
@@ -40,11 +36,14 @@ def test_more_to_do_is_expected_to_take_longer(reckoned):
 
 def test_what_the_cache_holds_is_not_counted(reckoned, tmp_path):
     fresh = reckoned(trained=True, library=tmp_path)
-    for unit in range(fresh.variants):
-        (tmp_path / f"{unit:03d}_prune_0.5.safetensors").touch()
+    for unit in range(len(tiny().units)):
+        for rate in (0.75, 0.5, 0.25, 0.125):
+            (tmp_path / f"{unit:03d}_prune_{rate:g}.safetensors").touch()
+        for kind in ("tucker2_0.5", "tucker2_0.25", "svd_0.25", "svd_0.125", "low_rank_0.25", "mobilenet_1"):
+            (tmp_path / f"{unit:03d}_{kind}.safetensors").touch()
     (tmp_path / "calibration_1.json").touch()
     known = reckoned(trained=True, library=tmp_path)
-    assert fresh.variants > 20
+    assert fresh.variants > 3
     assert known.variants == known.seconds["variant library"] == known.seconds["predictor"] == 0
     assert known.seconds["fine-tuning"] == fresh.seconds["fine-tuning"]
 
