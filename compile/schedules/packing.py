@@ -99,7 +99,7 @@ class Packing:
         return self.depth.repeats, self.depth.runs, self.tail
 
     def packed(self, codes: np.ndarray) -> np.ndarray:
-        """(`numbers`,), from what the format makes of dense weights."""
+        """(numbers,), from what the format makes of dense weights."""
         group = self.form.group
         codes = codes.reshape(*codes.shape[:5], self.lanes, group)  # out and in blocks, rows, columns, groups
         kept = [codes[:, b, :, :, : slots // group] for b, slots in enumerate(self.depth.of_blocks())]
@@ -156,7 +156,7 @@ def ranges(stage: Convolution, source: Layout, result: Layout) -> tuple[np.ndarr
 
 
 def dense(stage: Convolution, source: Layout, result: Layout, first: np.ndarray, in_blocks: int) -> np.ndarray:
-    """Weights as (out blocks, in blocks, kernel rows, kernel columns, in block, lanes), f32, 0 where no channel is.
+    """Weights (out_blocks, in_blocks, kernel rows, kernel columns, in_block, lanes), f32, 0 where no channel is.
 
     first, in_blocks : as `ranges` finds them.
     """
