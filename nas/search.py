@@ -93,7 +93,7 @@ class Searched:
 
 def search(
     config: SearchConfig, out: Path, *, cache: Path, resume: bool = False,
-    progress: StageProgress = silent_stages, foresees: Callable[[Expected], object] = lambda time: None,
+    progress: StageProgress = silent_stages, foresees: Callable[[Expected], object] | None = None,
 ) -> Searched:  # fmt: skip
     """Search a model tree and write a run directory.
 
@@ -121,7 +121,8 @@ def search(
         return slice_blocks(network.spec, config.N, exit_places(network, config.exits, base=config.base))
 
     def begins(network: Network, dataset: Dataset, training: TrainConfig) -> None:
-        foresees(expected(config, network, dataset, training=training))
+        if foresees is not None:
+            foresees(expected(config, network, dataset, training=training))
 
     try:
         prepared = prepare(config, out, cache, partial(progress, "base"), cuts_of, begins)
@@ -131,7 +132,7 @@ def search(
         run.abandon()
         raise
     seconds = {"base": time.perf_counter() - began}
-    if not prepared.trained_now and run.is_new:
+    if foresees is not None and not prepared.trained_now and run.is_new:
         folder = _library_of(config, prepared, cache)[1]
         foresees(expected(config, prepared.network, prepared.dataset, library=folder))
     library, predictor, quality, learnt = knowledge(config, prepared, cache, progress)

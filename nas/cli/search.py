@@ -145,7 +145,7 @@ def search(
     with stages(quiet=as_json) as progress:
         found = run_search(
             config, folder, cache=cache or default_cache(), resume=resume, progress=progress,
-            foresees=(lambda time: None) if as_json else _tell,
+            foresees=None if as_json else _tell,
         )  # fmt: skip
     if as_json:
         import json
