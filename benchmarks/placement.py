@@ -25,7 +25,7 @@ from nas.agents.a3c import A3cConfig
 from nas.agents.a3c.joint import MOST_OUTPUTS, OneHeadForAll, train_joint
 from nas.agents.a3c.multitask import train_multitask
 from nas.agents.distributed_dqn import DqnConfig, train_dqn
-from nas.decisions.placement.blocks import NETWORKS
+from nas.decisions.placement.blocks import NETWORKS, load_chain
 from nas.decisions.placement.delays import Delays
 from nas.decisions.placement.environment import Episodes, PlacementVectorEnv
 from nas.decisions.placement.exact import enumerable, exact
@@ -227,12 +227,11 @@ def main() -> None:
         for network in options.networks:
             compared(out, World(network=network), options, network)
         return
-    name, values = SWEEPS[options.rest[0]]
-    values = values[:: len(values) - 1] if options.ends else values
+    name, every = SWEEPS[options.rest[0]]
     for network in options.networks:
-        for value in values:
-            if name == "blocks" and value > 11 and network in ("alexnet", "nin"):
-                continue
+        parts = len(load_chain(network).atoms)
+        values = [value for value in every if name != "blocks" or value <= parts]
+        for value in values[:: len(values) - 1] if options.ends else values:
             compared(out, World(network=network, **{name: value}), options, f"{network} {name}={value}")
 
 
