@@ -105,7 +105,7 @@ class Cloud:
     def expected_s(self, model: str, size_bytes: int) -> float | None:
         """Seconds until an answer should be there; None while the link or the model is not known."""
         link_s, server_s = self.link.expected_s(size_bytes), self._server_s.get(model)
-        return None if link_s is None or server_s is None else self._coding_s[model] + link_s + server_s
+        return None if link_s is None or server_s is None else self._coding_s.get(model, 0.0) + link_s + server_s
 
     def served(self, model: str) -> Served | None:
         """What a model takes there; None where it never answered."""

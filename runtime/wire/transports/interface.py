@@ -134,7 +134,7 @@ class Transport(ABC):
         until = self._until(timeout_s)
         started = self._clock()
         tensor = self._tensor(model, x, bits, until)
-        if (rest_s := coding_s - (self._clock() - started)) > 0:
+        if (rest_s := min(started + coding_s, until) - self._clock()) > 0:
             time.sleep(rest_s)
         begun = self._clock()
         response, cost = self._exchange(model, tensor, until)
