@@ -54,6 +54,15 @@ app.add_typer(policy, name="policy")
 
 INTERRUPTED = 130
 
+EXTRAS = {
+    "tvm": "compile", "ml_dtypes": "compile", "ziglang": "compile", "torch": "search", "torch_pruning": "search",
+    "tensorly": "search", "networkx": "search", "sklearn": "search", "scipy": "search", "safetensors": "search",
+    "gymnasium": "search", "jinja2": "search", "altair": "search", "grpc": "cloud", "google": "cloud",
+    "prometheus_client": "cloud", "httptools": "cloud", "onnx": "bench", "onnxscript": "bench", "onnxruntime": "bench",
+    "openvino": "bench",
+}  # fmt: skip
+"""What brings a package that a verb may lack."""
+
 
 def main() -> None:
     """Run the command line. Whatever the user can mend is one line on standard error and status 2."""
@@ -67,6 +76,13 @@ def main() -> None:
         sys.exit(2)
     except NasError as error:
         print(f"nas: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        extra = f"pip install 'nas-modeltree[{EXTRAS[package]}]'"
+        print(f"nas: {package} is not installed: {extra}, or -e '.[{EXTRAS[package]}]' in a clone", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         end_if_full(error, sys.stdout)
