@@ -12,7 +12,7 @@ packages=(numpy apache-tvm-ffi==0.1.14.post1 msgspec typing_extensions)
 
 if [ ! -e "$root/.unpacked" ]; then
     rm -rf "$root"
-    debootstrap --arch=arm64 --foreign --variant=minbase --include=python3 bookworm "$root" http://deb.debian.org/debian
+    debootstrap --arch=arm64 --foreign --variant=minbase --include=python3 bookworm "$root"
     for package in "$root"/var/cache/apt/archives/*.deb; do # dpkg-deb --extract would put folders in place of /lib
         dpkg-deb --fsys-tarfile "$package" | tar --extract --keep-directory-symlink --directory "$root"
     done

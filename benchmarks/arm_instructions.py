@@ -4,7 +4,7 @@
     benchmarks/arm64_root.sh /tmp/arm64root
     python benchmarks/arm_instructions.py --root /tmp/arm64root
 
-Both run the same network (random weights, 32x32, batch 1, one thread) in the arm64 Python of the root, under the
+Both run the same network (random weights, batch 1, one thread) in the arm64 Python of the root, under the
 emulation of a Cortex-A72, where a plugin of qemu's (`arm_instructions.c`) counts what is executed. After one inference
 to warm up come N, then 2N; a count is the difference between the two, divided by N: start-up, loading and the counting
 itself cancel. The answers of both are compared with torch's.
@@ -131,6 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="what arm64_root.sh built")
     parser.add_argument("--network", action="append", help="vgg11, alexnet and resnet32 without it")
+    parser.add_argument("--image-size", type=int, default=32, help="height and width in pixels")
     parser.add_argument("--inferences", type=int, default=2, help="N")
     parser.add_argument("--cpu", default="cortex-a72", help="that qemu emulates")
     parser.add_argument("--qemu", default=shutil.which("qemu-aarch64"), help="a qemu-aarch64 that takes -plugin")
@@ -149,13 +150,13 @@ def main() -> int:
               "multiply-adds, of MACs / 4 | ours / ONNX Runtime |")  # fmt: skip
         print("|---|---|---|---|---|---|---|---|---|")
         networks = asked.network or ["vgg11", "alexnet", "resnet32"]
-        rows = [row for name in networks for row in _measured(emulator, name, asked.inferences)]
+        rows = [row for name in networks for row in _measured(emulator, name, asked.image_size, asked.inferences)]
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 
-def _measured(emulator: Emulator, network: str, inferences: int) -> list[dict[str, object]]:
+def _measured(emulator: Emulator, base: str, image_size: int, inferences: int) -> list[dict[str, object]]:
     """Both engines on one network: prints two lines of the table, and returns them."""
 
     from compile.machine_code.linking import runtime_library
@@ -165,7 +166,8 @@ def _measured(emulator: Emulator, network: str, inferences: int) -> list[dict[st
     from nas.bench.cases import base_cases
 
     target, folder = load_target("pi4"), emulator.folder
-    (case,) = base_cases([network], folder)
+    (case,) = base_cases([base], folder, image_size=image_size)
+    network = case.name
     made = compile_block(read_program(case.program), target)
     runtime, content = runtime_library(target)
     library, x, y = folder / f"{network}.so", folder / f"{network}-x.npy", folder / f"{network}-y.npy"

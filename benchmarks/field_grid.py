@@ -9,11 +9,12 @@ slowed down to its profile, in the stretch of its trace that is most like the wh
 interleaved, so that what else the machine does meets them alike. Each step that has left its result is not done again,
 so that a grid goes on where it was stopped; cells are ordered so that every link comes once before any comes twice. How
 long a step took is printed. `--measured DIR` searches with what the cells of the same names in DIR met, or, where
-DIR is a single field run, all with what that one met. `--table` does nothing but print what is there, as Markdown.
+DIR is a single field run, all with what that one met. `--prepare` leaves playing for later, when nothing else runs.
+`--table` does nothing but print what is there, as Markdown.
 
 A row: mean reward of the tree less that of the best simple choice, and its name; mean latency of both and of the
-hindsight oracle; whether the tree hands over at some types and
-not at others.
+hindsight oracle; whether the tree hands over at some types and not at others, and how many of its inferences the
+cloud answered.
 """
 
 import argparse
@@ -63,6 +64,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--every-ms", type=float, default=250.0)
     parser.add_argument("--measured", type=Path, default=None, help="grid of cells played before, or one field run")
+    parser.add_argument("--tune", default=None, help="as nas compile has it; none: tiles are reckoned")
+    parser.add_argument("--prepare", action="store_true", help="search and compile, which need no idle machine")
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     told = parser.parse_args()
     spec = json.loads(told.spec.read_text())
@@ -96,10 +99,13 @@ def play(cell: Cell, options: list[str], told: argparse.Namespace) -> None:
     missing = [method for method in different(run) if not (bundles / method / "manifest.json").exists()]
     if missing:
         kept = [] if told.cache is None else ["--cache", str(told.cache / "compiled")]
+        kept += [] if told.tune is None else ["--tune", told.tune]
         named = [word for method in missing for word in ("--method", method)]
         where = bundles if len(missing) > 1 else bundles / missing[0]
         if not nas(cell, ["compile", str(run), *named, "--out", str(where), *kept]):
             return
+    if told.prepare:
+        return
     tree = decode_tree((run / "tree.json").read_bytes(), cell.name)
     offset_s = like_the_whole(tree, read_trace(trace), told.count * told.every_ms / 1e3)
     shown = ["--images", str(told.images)] if told.images is not None and tree.input_shape[1] >= 128 else []
@@ -142,9 +148,10 @@ def nas(cell: Cell, words: list[str]) -> bool:
 def print_table(rows: list[tuple[Cell, Path]]) -> None:
     """What was met, a row a cell, and the means."""
     print(
-        "| network | device | link | rtt ms | tree | reward | best simple | reward | gain | oracle ms | over | forks |"
+        "| network | device | link | rtt ms | tree | reward | best simple | reward | gain | oracle ms | over | forks | "
+        "by the cloud |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     gains, overs, forking = [], [], 0
     for cell, folder in rows:
         if not (folder / "field" / "field.json").exists():
@@ -159,6 +166,7 @@ def print_table(rows: list[tuple[Cell, Path]]) -> None:
         oracle_ms = statistics.fmean(field.oracle_ms)
         gain, over = worth[TREE][0] - worth[best][0], worth[TREE][1] / oracle_ms - 1
         forks = splits(folder / "run" / "tree.json")
+        asked = statistics.fmean(shot.answered_by == "cloud" for shot in met[TREE].shots)
         gains.append(gain)
         overs.append(over)
         forking += forks
@@ -166,7 +174,7 @@ def print_table(rows: list[tuple[Cell, Path]]) -> None:
             f"| {cell.network} | {cell.device} | {cell.link.split('__')[0]} | {field.rtt_ms:.0f} | "
             f"{worth[TREE][1]:.1f} ms | {worth[TREE][0]:.2f} | {best}, {worth[best][1]:.1f} ms | "
             f"{worth[best][0]:.2f} | "
-            f"{gain:+.2f} | {oracle_ms:.1f} | {over:+.0%} | {'yes' if forks else 'no'} |"
+            f"{gain:+.2f} | {oracle_ms:.1f} | {over:+.0%} | {'yes' if forks else 'no'} | {asked:.0%} |"
         )
     if gains:
         print(
@@ -188,9 +196,9 @@ def reward_of(run: MethodRun, tree: Path) -> float:
 
 
 def splits(path: Path) -> bool:
-    """Whether a tree hands over at some leaf and stays on the device at another."""
+    """Whether a tree hands over at some types and stays on the device at others."""
     leaves = decode_tree(path.read_bytes(), str(path)).leaves()
-    return len({leaf.handover is None for leaf in leaves}) == 2
+    return len({end.handover is None for end in leaves if end.leaf and end.leaf.chance}) == 2
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ goes for `host` alone. Seconds are of processor, so that other jobs on the machi
 
 Steps: `here` (lifted: cuts, share of MACs that techniques apply to; compiled for one thread, run against torch),
 `cross` (compiled for `pi4`, `pi5` and `phone`; their twins run against torch), `times` (in turns with
-the peers, one thread); and where they are named, `two` (compiled for two threads) and `times2` (so by the clock, on a
-machine with nothing else to do).
+the peers, one thread); and where they are named, `two` (compiled for two threads), `times2` (so by the clock, on a
+machine with nothing else to do) and `dots` (compiled in bf16-dot and int8-dot for one thread, in turns with OpenVINO's
+bf16 and the int8 that NNCF makes of it; needs `pip install nncf`).
 """
 
 import argparse
@@ -52,10 +53,15 @@ TRANSFORMERS = (
 SIZES = {"inception_v3": 299}
 CLASSES = 1000
 CROSS = ("pi4", "pi5", "phone")
-STEPS = {"here": ("lift", "host"), "times": ("times",), "cross": CROSS, "two": ("two",), "times2": ("times2",)}
+DOTS = ("bf16-dot", "int8-dot")
+STEPS = {
+    "here": ("lift", "host"), "times": ("times",), "cross": CROSS, "two": ("two",), "times2": ("times2",),
+    "dots": (*DOTS, "timesdot"),
+}  # fmt: skip
 """And the parts that each leaves, a file a part."""
 UNASKED = ("here", "times", "cross")
 PEERS = ("ort", "openvino")
+DOT_PEERS = ("openvino-bf16", "openvino-int8")
 LIMIT_S = 3600
 ROUNDS, BURST_S = 5, 0.15
 
@@ -172,6 +178,19 @@ def two(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
     return {"two": made}
 
 
+def dots(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
+    """Compiled in the formats of the dot products, for one thread of this machine."""
+    from compile.program_file import read_program
+    from compile.targets import host
+
+    program = read_program(folder / f"{_file(name)}.pt2")
+    found: dict[str, Lifted | Compiled] = {}
+    for form in DOTS:
+        found[form], library = _library(program, msgspec.structs.replace(host(), threads=1), None, form)
+        _case(name, folder).library(form, 1).write_bytes(library)
+    return found
+
+
 def _case(name: str, folder: Path) -> Any:
     """What step `here` left."""
     from nas.bench.cases import Case
@@ -180,11 +199,11 @@ def _case(name: str, folder: Path) -> Any:
     return Case(name=_file(name), folder=folder, x=held["x"], expected=held["expected"])
 
 
-def _library(program: Any, target: Any, cache: Any) -> tuple[Compiled, bytes]:
+def _library(program: Any, target: Any, cache: Any, weights: str = "f32") -> tuple[Compiled, bytes]:
     from compile.pipeline import compile_block
 
     began = time.process_time()
-    made = compile_block(program, target, cache=cache, tune=cache is not None)
+    made = compile_block(program, target, weights=weights, cache=cache, tune=cache is not None)
     seconds, peak = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if cache is not None:
         cache.save()
@@ -195,7 +214,10 @@ def _library(program: Any, target: Any, cache: Any) -> tuple[Compiled, bytes]:
     return facts, made.library
 
 
-def timed(name: str, folder: Path, rounds: int, tuned: bool, threads: int) -> Timed:
+def timed(
+    name: str, folder: Path, rounds: int, tuned: bool, threads: int = 1, *,
+    ours: tuple[str, ...] = ("f32",), peers: tuple[str, ...] = PEERS,
+) -> Timed:  # fmt: skip
     """Ours and the peers in turns, with one thread each or two."""
     from compile.bundle.onnx_form import onnx_form
     from compile.program_file import read_program
@@ -207,7 +229,7 @@ def timed(name: str, folder: Path, rounds: int, tuned: bool, threads: int) -> Ti
     case = _case(name, folder)
     if not case.onnx.exists():
         write_bytes(case.onnx, onnx_form(read_program(case.program), batch=1))
-    engines = {OURS["f32"].name: OURS["f32"], **{peer: KNOWN[peer] for peer in PEERS}}
+    engines = {**{OURS[one].name: OURS[one] for one in ours}, **{peer: KNOWN[peer] for peer in peers}}
     children = {
         one: Child(Runner, one, threads, environment=engine.environment(threads)) for one, engine in engines.items()
     }
@@ -239,13 +261,15 @@ def run_step(name: str, step: str, told: argparse.Namespace) -> None:
             threads = 1 if step == "times" else 2
             rows = [made(step=step, timed=timed(name, folder, told.rounds, told.tune, threads))]
         else:
-            found = (
-                here(name, folder, told.tune) if step == "here" else {"cross": cross, "two": two}[step](name, folder)
-            )
+            compiling = {"here": partial(here, tune=told.tune), "cross": cross, "two": two, "dots": dots}
             rows = [
                 made(step=part, lifted=one) if isinstance(one, Lifted) else made(step=part, compiled=one)
-                for part, one in found.items()
+                for part, one in compiling[step](name, folder).items()
             ]
+        if step == "dots":
+            rows.append(
+                made(step="timesdot", timed=timed(name, folder, told.rounds, told.tune, ours=DOTS, peers=DOT_PEERS))
+            )
     except Exception as error:  # a row says what went wrong, whatever it was
         reason = (str(error).strip() or "no message").splitlines()[0]
         rows = [made(step=part, refused=f"{type(error).__name__}: {reason}") for part in STEPS[step]]
@@ -315,7 +339,7 @@ def table(out: Path, names: list[str]) -> str:
         rows = {one: _read(out, name, one) for parts in STEPS.values() for one in parts}
         refused += [f"* {name}, {step}: {row.refused}" for step, row in rows.items() if row and row.refused]
         lines.append("| " + " | ".join(_cells(name, rows, ratios)) + " |")
-    lines += ["", *refused, ""]
+    lines += ["", *refused, "", *_dot_lines(out, names), ""]
     for kind, inside in (("CNNs", False), ("transformers", True)):
         for step, peer in itertools.product(ratios, PEERS):
             mine = [ratio for name, ratio in ratios[step][peer].items() if (name in TRANSFORMERS) == inside]
@@ -323,6 +347,32 @@ def table(out: Path, names: list[str]) -> str:
                 mean, worst = math.exp(sum(map(math.log, mine)) / len(mine)), max(mine)
                 lines.append(f"{step}: {len(mine)} {kind} over {peer}: geometric mean {mean:.2f}, worst {worst:.2f}.")
     return "\n".join(lines)
+
+
+def _dot_lines(out: Path, names: list[str]) -> list[str]:
+    """Markdown: what the formats of the dot products take beside OpenVINO's, and the means of the ratios."""
+    cells = ["network", *(f"{form} ms" for form in DOTS), *(f"{peer} ms" for peer in DOT_PEERS)]
+    cells += [f"{form} over {peer}" for form, peer in zip(DOTS, DOT_PEERS)]
+    lines, held = ["| " + " | ".join(cells) + " |", "|---" * len(cells) + "|"], []
+    for name in names:
+        if (row := _read(out, name, "timesdot")) is None or (times := row.timed) is None:
+            continue
+        ratios = [
+            float(np.median(np.divide(times.round_ms[f"nas-{form}"], times.round_ms[peer])))
+            for form, peer in zip(DOTS, DOT_PEERS)
+        ]
+        held.append(ratios)
+        taken = [float(np.median(times.round_ms[one])) for one in (*(f"nas-{form}" for form in DOTS), *DOT_PEERS)]
+        lines.append(
+            "| " + " | ".join([name, *(f"{one:.1f}" for one in taken), *(f"{one:.2f}" for one in ratios)]) + " |"
+        )
+    if not held:
+        return []
+    means, worst = np.exp(np.log(held).mean(0)), np.max(held, 0)
+    return [*lines, "", *(
+        f"{len(held)} networks, {form} over {peer}: geometric mean {means[k]:.2f}, worst {worst[k]:.2f}."
+        for k, (form, peer) in enumerate(zip(DOTS, DOT_PEERS))
+    )]  # fmt: skip
 
 
 def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, dict[str, float]]]) -> list[str]:

@@ -44,7 +44,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     exits : early exits as forks: `none`, `auto`, or places such as `4,7`. bits : widths at which a hand-over may cross,
         1..16 each, beside plain numbers. bottleneck : shares of the channels that a learned bottleneck may keep.
     image_codes : ways to send the picture itself beside raw pixels (`modeltree.image_codes`); without any the search
-        has raw pixels alone, as with distillation by branch.
+        has raw pixels alone, as with distillation by branch. A side that is not smaller than the network's image is
+        left out.
     energy_mj : what an inference may take from the device's battery on average; None for no limit.
     formats : number formats that a block may be computed in, f32 among them; the device's profile must price them.
     time_here : the device is this machine: every compression is compiled and timed on one thread, and what saves no
@@ -161,8 +162,10 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def offered_codes(self) -> tuple[str, ...]:
-        """Codes of the picture that the search may choose."""
-        return () if self.distillation == "branch" else self.image_codes
+        """Codes of the picture that the search may choose: none that would make it no smaller than it is."""
+        if self.distillation == "branch":
+            return ()
+        return tuple(text for text in self.image_codes if image_code(text).side < min(self.input_shape[1:]))
 
 
 def encode_config(config: SearchConfig) -> bytes:

@@ -21,8 +21,8 @@ TECHNIQUES = {
 }
 """What each technique does, for a reader who has not seen the paper. Said here because `transforms` needs torch."""
 TECHNIQUE_NAMES = tuple(TECHNIQUES)
-IMAGE_CODES = ("came", "jpeg:90", "jpeg:75", "jpeg:50", "webp:75", "webp:50")
-"""How the picture itself may cross, unless said; see `modeltree.image_codes`."""
+IMAGE_CODES = ("came", "jpeg:90", "jpeg:75", "jpeg:50", "jpeg:75@160", "webp:75", "webp:50")
+"""How the picture itself may cross, unless said, where the network takes larger ones; see `modeltree.image_codes`."""
 NUMBER_FORMATS = ("f32", "bf16", "int8", "int8-dot")
 """What a block may be computed in; see docs/compiler.md."""
 EXECUTORS = ("serial", "processes")

@@ -14,7 +14,7 @@ from modeltree.errors import ConfigError, DataError, FormatError
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.outputs import Output, answer_shape, check_outputs
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
-from modeltree.tree.nodes import BandwidthFork, BitsFork, Node, by_confidence
+from modeltree.tree.nodes import BitsFork, ExitFork, Node, by_confidence
 
 TREE_VERSION = 4
 """The newest. Older ones are read too, and written where they can say it all: 1 has no image codes, 2 no round trips of
@@ -201,13 +201,11 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(
                 f"node {node.id} hands over to exit {node.handover.exit}: the tree has {len(self.exits)}, 0 is its end"
             )
-        if isinstance(fork, BandwidthFork):
-            return
         if isinstance(fork, BitsFork):
             if node.handover is None or node.handover.bits != fork.bits:
                 hands = "hands nothing over" if node.handover is None else f"hands over {node.handover.bits} bits"
                 raise FormatError(f"node {node.id} {hands} on a fork of {fork.bits} bits: it must hand over as many")
-        else:
+        elif isinstance(fork, ExitFork):
             if not 1 <= fork.exit <= len(self.exits):
                 raise FormatError(f"node {node.id} leaves through exit {fork.exit}: the tree has {len(self.exits)}")
             if node.leaf is None or node.handover is not None:

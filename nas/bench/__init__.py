@@ -7,12 +7,11 @@ kernels.
 
 from nas.bench.cases import base_cases, run_cases
 from nas.bench.costs import cost_results, costs_json, costs_text
-from nas.bench.engines import OURS, PEERS, engine_names, installed
+from nas.bench.engines import OURS, PEERS, installed
 from nas.bench.paired import Results, Rounds, measured
 from nas.bench.table import results_text, save_results
 
 __all__ = [
     "OURS", "PEERS", "Results", "Rounds", "base_cases", "cost_results", "costs_json",
-    "costs_text", "engine_names", "installed", "measured", "results_text",
-    "run_cases", "save_results",
+    "costs_text", "installed", "measured", "results_text", "run_cases", "save_results",
 ]  # fmt: skip

@@ -59,13 +59,19 @@ def _onnxruntime(case: Case, threads: int) -> Call:
     return lambda x: session.run(None, {name: x})[0]
 
 
-def _openvino(precision: str) -> Callable[[Case, int], Call]:
+def _openvino(precision: str, *, quantise: bool = False) -> Callable[[Case, int], Call]:
+    """OpenVINO in a precision; quantise : to int8 by its NNCF first, with the scales of the case's own input."""
+
     def load(case: Case, threads: int) -> Call:
         import openvino
 
         core = openvino.Core()
         model = core.read_model(case.onnx)
         model.reshape(list(case.shape_in))
+        if quantise:
+            import nncf
+
+            model = nncf.quantize(model, nncf.Dataset([case.x]), subset_size=1)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -118,6 +124,7 @@ def _tvm(case: Case, threads: int) -> Call:
 
 _BENCH = "pip install 'nas-modeltree[bench]'"
 _COMPILE = "pip install 'nas-modeltree[compile]'"
+_NNCF = "pip install 'nas-modeltree[bench]' nncf"
 OURS = {
     weights: Engine(name=f"nas-{weights}", load=_ours(weights), package="tvm", hint=_COMPILE)
     for weights in ("f32", "bf16", "int8", "bf16-dot", "int8-dot")
@@ -130,16 +137,12 @@ PEERS = {
         Engine(name="ort", load=_onnxruntime, package="onnxruntime", hint=_BENCH),
         Engine(name="openvino", load=_openvino("f32"), package="openvino", hint=_BENCH),
         Engine(name="openvino-bf16", load=_openvino("bf16"), package="openvino", hint=_BENCH),
+        Engine(name="openvino-int8", load=_openvino("f32", quantise=True), package="nncf", hint=_NNCF),
         Engine(name="torch", load=_torch, package="torch", hint=_COMPILE),
         Engine(name="tvm-default", load=_tvm, package="tvm", hint=_COMPILE),
     )
 }
 """Others, by name."""
-
-
-def engine_names() -> list[str]:
-    """Names of the peers."""
-    return list(PEERS)
 
 
 def installed(engine: Engine) -> bool:

@@ -28,7 +28,7 @@ def bench(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="ort, openvino, openvino-bf16, torch, tvm-default or none; again for more. All unless said"),
+        typer.Option(help="ort, openvino, openvino-bf16, openvino-int8, torch, tvm-default or none. All unless said"),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that every engine gets on every network")] = 15,
     burst_ms: Annotated[float, typer.Option(min=1.0, help="How long a turn is timed")] = 150.0,

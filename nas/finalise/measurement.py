@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from modeltree.files import write_text
+from modeltree.image_codes import ImageCode
 from nas.data import ImageSet
+from nas.exits.pictures import sent
 from nas.finalise.finetune import Forest, forest_seen, set_thresholds_
 from nas.jobs.batches import images_at_once
 from nas.jobs.progress import Progress
@@ -39,6 +41,24 @@ def measure(prepared: Prepared, forest: Forest, judged: Batch, folder: Path, pro
     on_search = list(forest_seen(forest, parts(prepared, judged)).values())
     batches = _with_progress(_batches(prepared, test), -(-len(test) // images_at_once(prepared.network.spec)), progress)
     return {**known, "search": on_search, "test": list(forest_seen(forest, batches).values())}
+
+
+def measured_as_sent(
+    prepared: Prepared, judged: Batch, codes: Sequence[ImageCode], progress: Progress
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """Percent that the base network gets right of the search and of the test images, as a server sees them.
+
+    codes : how they cross, by whose text the answer goes.
+    """
+    test, preprocessing, found = prepared.dataset.test, prepared.dataset.preprocessing, {}
+    for done, code in enumerate(codes):
+        on_search, on_test = (
+            _top1(prepared, ((sent(images, code, preprocessing)[0], truth) for images, truth in batches))
+            for batches in (parts(prepared, judged), _batches(prepared, test))
+        )
+        found[code.text] = on_search, on_test
+        progress(done + 1, len(codes), "pictures as files, measured")
+    return found
 
 
 def parts(prepared: Prepared, whole: Batch) -> Iterator[Batch]:

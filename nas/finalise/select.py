@@ -14,6 +14,7 @@ from nas.finalise.choice import choose, outcome_of_leaves
 from nas.finalise.contenders import contenders, finetune_settings, train_contenders_
 from nas.finalise.finetune import Forest, complete_paths, forest_seen
 from nas.finalise.measurement import measure, outcomes, parts
+from nas.finalise.picture_ladder import Measured, picture_ladder, with_rungs
 from nas.finalise.tree_builder import TreeBuilder, export_blocks
 from nas.jobs.progress import Progress
 from nas.names import ACTIONS, SIMPLER, TRAINED
@@ -84,13 +85,20 @@ def conclude(
         trees[ACTIONS] = _actions(prepared, spaces, trees["device_only"], config.seed, run, progress)
     worth |= {name: outcome_of_leaves(problem, trees[name]) for name in (ACTIONS,) if name in trees}
     searched = worth.get("tree")
+    handed_over = trees[chosen]
     if searched is not None:  # from here on, `tree` is what is handed over (docs/run-directory.md)
-        trees["tree"], worth["tree"] = trees[chosen], worth[chosen]
+        judged_tree = builder.tree(results[chosen].plans, on_search, "measured")
+        rungs = picture_ladder(
+            config, prepared, spaces, builder, Measured(judged_tree, base[0]), judged, run.path("blocks"), progress,
+            lambda work: run.stage("ladder", work),
+        )  # fmt: skip
+        handed_over = with_rungs(handed_over, rungs)
+        trees["tree"], worth["tree"] = handed_over, worth[chosen]
         _drop_unused_(run.path("blocks"), trees)
     seconds["export"] = time.perf_counter() - began
     steps = finetune_settings(config, prepared.network.spec, prepared.dataset).steps
     return Concluded(
-        tree=trees[chosen], chosen=chosen, trees=trees, outcomes=worth, searched=searched, base_accuracy=base,
+        tree=handed_over, chosen=chosen, trees=trees, outcomes=worth, searched=searched, base_accuracy=base,
         finetuning=_finetuning(own, forest.paths, before, measured, steps), seconds=seconds,
     )  # fmt: skip
 

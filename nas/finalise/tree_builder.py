@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from modeltree.layers import LayerSpec
 from modeltree.tree import Action, BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node, version_of
 from nas.finalise.finetune import Forest, Rest
@@ -54,6 +56,14 @@ class TreeBuilder:
         """
         grown = _Growing(self, plans, outcomes, origin, exported or Exported())
         return self._headed(grown.nodes())
+
+    def rung(self, path: PlanPath, outcome: PathOutcome, exported: Exported | None = None) -> Node:
+        """A path of one node as a leaf at the root that a policy alone takes."""
+        plans = [path[0] if level == 0 else None for level in self.spaces.tree.problem.shape.level]
+        (node,) = _Growing(self, plans, {path: outcome}, "measured", exported or Exported()).nodes()
+        assert node.leaf is not None
+        leaf = msgspec.structs.replace(node.leaf, chance=0.0)
+        return msgspec.structs.replace(node, fork=msgspec.structs.replace(node.fork, types=()), leaf=leaf)
 
     def _headed(self, nodes: list[Node]) -> ModelTree:
         spec, scenario = self.spaces.network.spec, self.spaces.scenario

@@ -279,8 +279,8 @@ def _signs(ascii_only: bool) -> str:
 
 def _fork(tree: ModelTree, fork: Fork) -> str:
     match fork:
-        case BandwidthFork():
-            return range_text(tree, fork.types)
+        case BandwidthFork(types=types) if types:
+            return range_text(tree, types)
         case _:
             return fork_text(tree, fork)
 

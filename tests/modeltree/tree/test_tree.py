@@ -80,8 +80,9 @@ HOSTILE = {
     "no nodes": (setting("nodes", value=[]), "no fork for bandwidth type 0"),
     "a type without a first fork": (setting("nodes", 1, "fork", "types", value=[0]), "no fork for bandwidth type 1"),
     "a type without a later fork": (
-        setting("nodes", 3, "fork", "types", value=[]), "node 0 has no fork for bandwidth type 1"
+        setting("nodes", 3, "fork", "types", value=[0]), "node 0 has no fork for bandwidth type 1"
     ),
+    "a chance without a type": (setting("nodes", 3, "fork", "types", value=[]), "only a policy takes node 3"),
     "an exit that the tree does not have": (
         setting("nodes", 2, "fork", value={"type": "exit", "exit": 1}), "node 2 leaves through exit 1: the tree has 0"
     ),
