@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 from field import like_the_whole
 
 from modeltree.link.traces import read_trace
-from modeltree.reward import Reward
 from modeltree.tree import Node, decode_tree
 from nas.field.record import MethodRun, decode_field
 
@@ -190,9 +189,9 @@ def latency_of(run: MethodRun) -> float:
 
 def reward_of(run: MethodRun, tree: Path) -> float:
     """Mean reward: latency as met, accuracy of the path that was taken as measured on test images."""
-    reward = Reward()
-    accuracy = {leaf.id: leaf.leaf.accuracy for leaf in decode_tree(tree.read_bytes(), str(tree)).leaves() if leaf.leaf}
-    return statistics.fmean(float(reward.of(accuracy[shot.nodes[-1]], shot.total_ms)) for shot in run.shots)
+    known = decode_tree(tree.read_bytes(), str(tree))
+    accuracy = {leaf.id: leaf.leaf.accuracy for leaf in known.leaves() if leaf.leaf}
+    return statistics.fmean(float(known.reward.of(accuracy[shot.nodes[-1]], shot.total_ms)) for shot in run.shots)
 
 
 def splits(path: Path) -> bool:

@@ -19,7 +19,8 @@ import torch
 from modeltree.errors import FormatError
 
 _NAME = re.compile(r"[A-Za-z_]\w{0,199}", re.ASCII)
-_PATH = re.compile(r"[A-Za-z_0-9]\w*(\.\w+)*", re.ASCII)
+_PATH = re.compile(r"[\w +:-]+(\.[\w +:-]+)*", re.ASCII)
+"""A parameter's or module's: torch writes what is no identifier between quotes, so these do no harm there."""
 _ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z_]\w*)\.(\w+)", re.ASCII)
 _SCOPES = frozenset(
     f"torch.ops.higher_order.{name}" for name in ("wrap_with_set_grad_enabled", "wrap_with_autocast")
@@ -151,7 +152,7 @@ def _check_node(node: dict[str, Any], fail: Fail, depth: int) -> None:
 def _stack(text: str) -> bool:
     """Whether notes on modules have the form that torch takes apart: `key,path,type` between semicolons."""
     return len(text) < 10_000 and all(
-        re.fullmatch(r"[\w.@]+,[\w.@]*,[\w.]+", item, re.ASCII) for item in text.split(";")
+        re.fullmatch(r"[\w.@ +:-]+,[\w.@ +:-]*,[\w.]+", item, re.ASCII) for item in text.split(";")
     )
 
 

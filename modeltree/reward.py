@@ -36,6 +36,11 @@ class Reward(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if not (-np.inf < low < high < np.inf):
                 raise ConfigError(f"{what} runs from {low} to {high}: the limits must be finite, the lower one first")
 
+    @property
+    def per_ms(self) -> float:
+        """What a millisecond costs."""
+        return self.latency_weight / (self.max_latency_ms - self.min_latency_ms)
+
     @overload
     def of(self, accuracy: float, latency_ms: float) -> float: ...
     @overload

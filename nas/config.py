@@ -34,6 +34,9 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     methods : which to run; the fixed baselines (device_only, cloud_raw, cloud_jpeg) always are.
     max_loss : predicted points of accuracy that a path may lose; each beyond counts ten times in the search. 100
         switches it off, which is the paper's reward as it stands.
+    max_latency_ms : where latency is worth nothing by [Wang 2020, eq. 7]: a millisecond costs as much as 150 points of
+        accuracy divided by this. The paper's 500 suits slow devices and links; where a network takes a millisecond or
+        two nothing but accuracy counts then, and a few times what it takes suits better.
     budget : episodes of the tree search, branch searches included.
     forks : `independent` (the paper) or `markov` (chances of changing type as the trace shows them).
     measure : how forks are valued: `perfect`, as if the type were known and were its representative (the paper), or
@@ -74,6 +77,7 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     techniques: tuple[str, ...] = TECHNIQUE_NAMES
     seed: int = 0
     max_loss: float = 0.8
+    max_latency_ms: float = 500.0
     budget: int = 2000
     forks: str = "independent"
     measure: str = "perfect"
@@ -122,6 +126,8 @@ class SearchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                     raise unknown(kind, value, known)
         if not (math.isfinite(self.max_loss) and self.max_loss >= 0):
             raise ConfigError(f"max-loss is {self.max_loss}: it must be 0 or more points")
+        if not (math.isfinite(self.max_latency_ms) and self.max_latency_ms > 0):
+            raise ConfigError(f"max-latency-ms is {self.max_latency_ms}: it must be finite and above 0")
         if self.distillation == "branch" and (self.exits != "none" or self.bits or self.bottleneck):
             raise ConfigError(
                 "distillation is branch, with exits, bits or a bottleneck: those are judged alone, use block"

@@ -184,7 +184,8 @@ def scenario_of(config: SearchConfig, trace: Trace) -> Scenario:
         )
     types = BandwidthTypes.from_trace(trace, config.K, forks=forks)
     scenario = Scenario(
-        device=device, cloud=cloud, types=types, transfer=TransferModel(rtt_ms=trace.rtt_ms), reward=Reward(),
+        device=device, cloud=cloud, types=types, transfer=TransferModel(rtt_ms=trace.rtt_ms),
+        reward=Reward(max_latency_ms=config.max_latency_ms),
         met=met_link(trace, types) if config.measure == "estimated" else None,
     )  # fmt: skip
     if config.measured is None:

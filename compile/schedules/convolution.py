@@ -4,7 +4,8 @@ Input channels, kernel rows and columns are the reduction; every step of it load
 and one number a position, and adds `positions * vectors` products. Weights lie in the order they are read
 (`packing.py`). Padding is read from the input's halo.
 Where a tile does not divide the output, the last one starts earlier and computes some positions twice, alike.
-Groups are convolutions of a range of input blocks, with zeros where the range is wider than the group.
+Groups are convolutions of a range of input blocks, with zeros where the range is wider than the group; but where a
+vector of outputs has several groups whole, each lane reads the channels of its own.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ from compile.schedules.emit import (
     tasks,
     tile_start,
 )
-from compile.schedules.packing import Packing, dense, ranges
+from compile.schedules.packing import Depth, Packing, dense, depth_of, groups_a_vector, own_groups, ranges
 from compile.schedules.winograd import Winograd
 from compile.targets import Target
 from compile.vectors import lanes_at, larger, spread
@@ -82,7 +83,11 @@ class _Shape:
         self.out_blocks = result.blocks
         self.first_block, self.in_blocks = ranges(stage, self.source, self.result)
         area = self.kernel_area[0] * self.kernel_area[1]
-        self.packing = Packing(self.source, self.result, self.in_blocks, area, form)
+        self.groups = groups_a_vector(stage, self.source, self.result, form.group)
+        depth = depth_of(self.source, self.in_blocks, form.group)
+        if self.groups > 1:
+            depth = Depth(repeats=1, runs=((1, self.lanes // self.groups),))
+        self.packing = Packing(depth, self.result, area, form)
         self.cycles = 0.0
         self.winograd = Winograd(
             stage, self.source, self.result, (self.rows, self.columns), target, form, self.packing
@@ -104,7 +109,8 @@ class _Shape:
         largest = [Buffer("largest", (self.batch, 1))] if self.form.levels else []
         shift = [Buffer("shift", (len(self.result.channels),), "int32")] if stage.offset else []
         starts = [] if stage.groups == 1 else [Buffer("first", (self.out_blocks,), "int32")]
-        codes, scales = self.form.packed(dense(stage, self.source, self.result, self.first_block, self.in_blocks))
+        numbers = dense(stage, self.source, self.result, self.first_block, self.in_blocks)
+        codes, scales = self.form.packed(own_groups(numbers, self.groups) if self.groups > 1 else numbers)
         weights = Constant(self.packing.packed(codes))
         buffers = (
             Buffer("x", self.source.shape(self.batch), self.source.dtype),
@@ -119,7 +125,7 @@ class _Shape:
         key = (
             "convolution", self.form.name, self.batch, described(self.source), described(self.result), stage.padding,
             self.kernel_area, stage.stride, stage.dilation, self.in_blocks, stage.pool, step_key(stage.steps, layouts),
-            stage.groups > 1, stage.offset, self.packing.key,
+            stage.groups > 1, self.groups, stage.offset, self.packing.key,
         )  # fmt: skip
         return Kernel(
             name=f"conv{self.kernel_area[0]}x{self.kernel_area[1]}", key=key, tiles=tiles, buffers=buffers,
@@ -187,7 +193,7 @@ class _Shape:
         ]  # fmt: skip
         split_over = tiles[0] * tiles[1] * tiles[2]
         shares = -(-split_over // self.target.threads) if parallel else split_over
-        loads = vectors * self.form.load_cost + positions
+        loads = vectors * self.form.load_cost + positions * self.groups
         step = max(accumulators / 2, loads / 2, _LATENCY)
         return shares * tiles[3] * (step * self.packing.steps + 3 * accumulators + 10)
 
@@ -290,21 +296,36 @@ class _Shape:
     @property
     def _by_lane(self) -> bool:
         """Whether numbers are multiplied from lanes of a vector, which stays in a register for all its steps."""
-        several = self._unrolled(self.source.block) > 1
+        several = self.groups == 1 and self._unrolled(self.source.block) > 1
         return several and self.target.architecture != "x86_64" and self.form.reads != "uint16"
 
     def _read(
         self, x: Any, image: Any, block: Any, row: Any, column: Any, channel: Any, steps: int
     ) -> Callable[[int], Any]:
-        """Numbers of one position, step by step, each in every lane.
+        """Numbers of one position, step by step, each in every lane, or in those of its group.
 
         x86 broadcasts from memory as it multiplies; ARM multiplies by a lane of a vector that is loaded once.
         """
-        group = self.form.group
+        group, width = self.form.group, self.lanes // self.groups
         if not self._by_lane or steps == 1:
-            return lambda step: self.form.spread(x, [image, block, row, column, channel + step * group], self.lanes)
+            return lambda step: self._by_group(
+                [
+                    self.form.spread(x, [image, block, row, column, channel + k * width + step * group], self.lanes)
+                    for k in range(self.groups)
+                ]
+            )
         several = T.Bind(self.form.several(x, [image, block, row, column, channel], steps))
         return lambda step: tirx.Broadcast(tirx.Shuffle([several], [step]), self.lanes)
+
+    def _by_group(self, vectors: list[Any]) -> Any:
+        """The lanes of each group from its own vector."""
+        vector = vectors[-1]
+        for k in range(len(vectors) - 1, 0, -1):
+            first = k * self.lanes // self.groups
+            vector = tirx.Select(
+                tirx.Ramp(0, 1, self.lanes) < tirx.Broadcast(T.int32(first), self.lanes), vectors[k - 1], vector
+            )
+        return vector
 
     @property
     def _streams(self) -> bool:

@@ -74,14 +74,12 @@ class Packing:
 
     Parameters
     ----------
-    source, result : layouts of what is read and made.
-    in_blocks : of the source that each output block reads.
-    area : kernel rows by columns.
+    depth : what is read for every output. result : layout of what is made. area : kernel rows by columns.
     """
 
-    def __init__(self, source: Layout, result: Layout, in_blocks: int, area: int, form: Format) -> None:
+    def __init__(self, depth: Depth, result: Layout, area: int, form: Format) -> None:
         self.form, self.area, self.lanes, self.out_blocks = form, area, result.block, result.blocks
-        self.depth = depth_of(source, in_blocks, form.group)
+        self.depth = depth
         last = np.asarray(result.channels[-self.lanes :])
         self.tail = int(np.flatnonzero(last >= 0).max(initial=0)) + 1
         self.steps = self.depth.slots * area // form.group
@@ -153,6 +151,27 @@ def ranges(stage: Convolution, source: Layout, result: Layout) -> tuple[np.ndarr
         high.append(max(read) + 1)
     count = max(h - first for first, h in zip(low, high))
     return np.array([min(first, blocks - count) for first in low], dtype=np.int32), count
+
+
+def groups_a_vector(stage: Convolution, source: Layout, result: Layout, group: int) -> int:
+    """How many whole groups a vector of outputs has, where each lane can read its own group's channels; else 1.
+
+    That is where a group's outputs are as many as its inputs, in the same places of the same layout.
+
+    group : numbers that are multiplied at once.
+    """
+    count, width = len(stage.weight), stage.weight.shape[1]
+    in_order = source.channels[:count] == tuple(range(count)) and source.channels == result.channels
+    if stage.groups == 1 or width * stage.groups != count or source.block != result.block or not in_order:
+        return 1
+    return 1 if result.block % width or width % group else result.block // width
+
+
+def own_groups(weights: np.ndarray, groups: int) -> np.ndarray:
+    """`dense` weights that read one block, less the channels of other groups: (..., block / groups, lanes)."""
+    lane = np.arange(weights.shape[-1])
+    width = len(lane) // groups
+    return np.ascontiguousarray(weights[..., lane // width * width + np.arange(width)[:, None], lane])
 
 
 def dense(stage: Convolution, source: Layout, result: Layout, first: np.ndarray, in_blocks: int) -> np.ndarray:

@@ -261,5 +261,5 @@ def tree_decisions(
     usual_ms = tree.rtt_ms if rtt_ms is None else rtt_ms
     return Decisions(
         table=tree_table(tree), rtt_ms=tree.extra_ms + usual_ms, energy=energy or Energy(),
-        objective=objective or Reward(), budget_mj=budget_mj,
+        objective=objective or tree.reward, budget_mj=budget_mj,
     )  # fmt: skip

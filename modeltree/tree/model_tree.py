@@ -14,11 +14,15 @@ from modeltree.errors import ConfigError, DataError, FormatError
 from modeltree.link.bandwidth import BandwidthTypes
 from modeltree.outputs import Output, answer_shape, check_outputs
 from modeltree.preprocessing import PictureRule, Preprocessing, check_channels
+from modeltree.reward import Reward
 from modeltree.tree.nodes import BitsFork, ExitFork, Node, by_confidence
 
-TREE_VERSION = 4
+TREE_VERSION = 5
 """The newest. Older ones are read too, and written where they can say it all: 1 has no image codes, 2 no round trips of
-bandwidth types, times of coding, what hand-overs take beside, nor outputs."""
+bandwidth types, times of coding, what hand-overs take beside, nor outputs, 3 no number formats, 4 no latency of its own
+that is worth nothing."""
+
+_MAX_LATENCY_MS = Reward().max_latency_ms
 
 
 class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -34,6 +38,7 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     outputs : what the network answers where that is not one vector of classes, of which there are none then; the blocks
         of a path end with `answer_shape(outputs)`. Not written where there are none.
     quality : what the leaves' `accuracy` is a percentage of, where that is not right classes; else not written.
+    max_latency_ms : where latency is worth nothing by the reward that the tree was searched for; 500 is not written.
     """
 
     base: str
@@ -56,6 +61,12 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     picture: PictureRule = msgspec.field(default_factory=PictureRule)  # trees of before have none: it is their rule
     outputs: tuple[Output, ...] = ()
     quality: str = ""
+    max_latency_ms: float = _MAX_LATENCY_MS
+
+    @property
+    def reward(self) -> Reward:
+        """What a leaf's accuracy and latency are worth [Wang 2020, eq. 7]."""
+        return Reward(max_latency_ms=self.max_latency_ms)
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
@@ -138,16 +149,14 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 f"this is {self.format!r} version {self.version}, we read 'nas-modeltree' version 1 to {TREE_VERSION}: "
                 "search again, or use the version of nas that wrote it"
             )
-        if self.version < (
-            least := version_of(self.nodes, self.types, max(self.extra_ms, self.message_bytes, len(self.outputs)))
-        ):
-            what = (
-                "hands an image over in a code"
-                if least == 2
-                else "has blocks in other number formats than f32"
-                if least == 4
-                else "has outputs, round trips of types, times of coding or of crossing"
-            )
+        if not (math.isfinite(self.max_latency_ms) and self.max_latency_ms > 0):
+            raise FormatError(f"max_latency_ms is {self.max_latency_ms}: it must be finite and above 0")
+        extra = max(self.extra_ms, self.message_bytes, len(self.outputs))
+        if self.version < (least := version_of(self.nodes, self.types, extra, self.max_latency_ms)):
+            what = {
+                2: "hands an image over in a code", 4: "has blocks in other number formats than f32",
+                5: "says at which latency it is worth nothing",
+            }.get(least, "has outputs, round trips of types, times of coding or of crossing")  # fmt: skip
             raise FormatError(f"a tree of version {self.version} {what}: that begins with version {least}, say so")
         check_outputs(self.outputs)
         if self.outputs and (self.classes or self.exits):
@@ -218,11 +227,15 @@ class ModelTree(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise FormatError(f"only a policy takes node {node.id}, whose chance is {node.leaf.chance:g}: it must be 0")
 
 
-def version_of(nodes: Iterable[Node], types: BandwidthTypes, extra: float = 0.0) -> int:
+def version_of(
+    nodes: Iterable[Node], types: BandwidthTypes, extra: float = 0.0, max_latency_ms: float = _MAX_LATENCY_MS
+) -> int:
     """The oldest version of the format that can say what these nodes do for these types.
 
     extra : what crossing was met to take beside, or how many outputs there are; 0 for nothing.
     """
+    if max_latency_ms != _MAX_LATENCY_MS:
+        return 5
     nodes = tuple(nodes)
     if any(node.number_format != "f32" for node in nodes):
         return 4

@@ -66,6 +66,9 @@ def search(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random")] = 0,
     max_loss: Annotated[float, typer.Option(help="Predicted points of accuracy a path may lose; 100: any")] = 0.8,
+    max_latency_ms: Annotated[
+        float, typer.Option(help="Latency that is worth nothing: a millisecond costs 150 / this points of accuracy")
+    ] = 500.0,
     budget: Annotated[int, typer.Option(help="Episodes of the tree search")] = 2000,
     forks: Annotated[str, typer.Option(help="Chances at forks: independent (the paper) or markov (as the trace)")] = (
         "independent"
@@ -125,7 +128,8 @@ def search(
     config = SearchConfig(
         base=base, K=bandwidth_types, N=blocks, data=data, weights=weights, trace=trace,
         rtt_ms=rtt_ms, device=device, cloud=cloud, methods=tuple(method or METHODS),
-        techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss, budget=budget, forks=forks,
+        techniques=tuple(technique or TECHNIQUE_NAMES), seed=seed, max_loss=max_loss,
+        max_latency_ms=max_latency_ms, budget=budget, forks=forks,
         measure=measure, measured=None if measured is None else str(measured),
         single_root=single_root, distillation=distillation, finetune_steps=finetune_steps,
         fair_chances=fair_chances, boosting=boosting, pool=pool, exits=exits, bits=tuple(numbers("bits", bits, int)),

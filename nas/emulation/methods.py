@@ -109,7 +109,7 @@ def emulate_methods(
         raise unknown("measure", measure, MEASURES)
     if not trees:
         raise ConfigError("there are 0 trees to emulate: pass at least one")
-    reward, starts_s = reward or Reward(), spread_starts(trace, starts)
+    reward, starts_s = reward or next(iter(trees.values())).reward, spread_starts(trace, starts)
     here = {name: msgspec.structs.replace(tree, rtt_ms=trace.rtt_ms) for name, tree in trees.items()}
     perfect = {
         name: emulate(tree, trace, starts_s=starts_s, choose=on_known_links(tree, policy))

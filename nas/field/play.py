@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from modeltree.files import write_bytes
-from modeltree.reward import Reward
 from modeltree.tree import ModelTree
 from modeltree.tree.emulate import oracle
 from nas.field.config import FieldConfig
@@ -120,7 +119,7 @@ def field_run(played: Played) -> FieldRun:
     starts_s = [shot.start_s for run in played.runs if run.name == subject.name for shot in run.shots]
     best: list[float] = []
     if starts_s:
-        best = oracle(played.replayed, trace, np.array(starts_s), Reward()).latency_ms.tolist()
+        best = oracle(played.replayed, trace, np.array(starts_s), tree.reward).latency_ms.tolist()
     ends_s = max((shot.start_s for run in played.runs for shot in run.shots), default=config.offset_s)
     steps = Shape(trace=trace, offset_s=config.offset_s).steps(ends_s - config.offset_s)
     return FieldRun(
@@ -131,7 +130,7 @@ def field_run(played: Played) -> FieldRun:
         deadline_ms=config.deadline_ms, base=tree.base, machine=f"{processor()}, load average {played.load:.1f} before",
         commit=commit(), date=today(), trace_time_s=tuple(config.offset_s + at_s for at_s, _ in steps),
         trace_mbps=tuple(mbps for _, mbps in steps), methods=tuple(played.runs), oracle_ms=tuple(best),
-        policy=config.policy, interleaved=config.interleaved,
+        policy=config.policy, interleaved=config.interleaved, max_latency_ms=tree.max_latency_ms,
         met=played.meter.met("field", f"field run over {trace.name}", rtt_ms=trace.rtt_ms),
     )  # fmt: skip
 

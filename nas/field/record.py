@@ -8,6 +8,7 @@ import msgspec
 
 from modeltree.errors import FormatError
 from modeltree.met import Met
+from modeltree.reward import Reward
 
 FIELD_VERSION = 1
 
@@ -97,6 +98,7 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     met : what all methods met together, for `nas refit` and `nas search --measured`.
     policy : what drove the sessions: `measured`, `switch`, `exact` or the file of a trained one.
     interleaved : whether all methods were played at once, their inferences alternating.
+    max_latency_ms : where latency is worth nothing by the reward that the trees were searched for.
     """
 
     version: int = FIELD_VERSION
@@ -121,7 +123,13 @@ class FieldRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     oracle_ms: tuple[float, ...]
     policy: str = "switch"
     interleaved: bool = False
+    max_latency_ms: float = Reward().max_latency_ms
     met: Met | None = None
+
+    @property
+    def reward(self) -> Reward:
+        """What accuracy and latency are worth [Wang 2020, eq. 7]."""
+        return Reward(max_latency_ms=self.max_latency_ms)
 
 
 def encode_field(field: FieldRun) -> bytes:

@@ -42,6 +42,7 @@ class Tally:
     right : percent of the images with a label that were classified so; labelled : how many those are.
     handed_over : percent that the cloud answered. alone : went on here though the path hands over.
     late : past the deadline. oracle_ms : the hindsight optimum over the same starts.
+    per_ms : reward that a millisecond costs.
     checked : answers compared with torch. error : the largest difference among them.
     """
 
@@ -55,6 +56,7 @@ class Tally:
     parts_ms: tuple[float, ...]
     accuracy: float
     reward: float
+    per_ms: float
     right: float
     labelled: int
     handed_over: float
@@ -79,6 +81,7 @@ class Tally:
 
 def tally(run: MethodRun, oracle_ms: Sequence[float], reward: Reward | None = None) -> Tally:
     """The numbers of one method. reward : [Wang 2020, eq. 7] with the paper's weights unless given."""
+    reward = reward or Reward()
     shots = [shot for shot in run.shots if usable(shot.total_ms)]
     total_ms = np.array([shot.total_ms for shot in shots])
     accuracy = _accuracy(run, shots)
@@ -90,7 +93,7 @@ def tally(run: MethodRun, oracle_ms: Sequence[float], reward: Reward | None = No
         run=run, title=TITLES.get(run.name, run.name), total_ms=total_ms, left_out=len(run.shots) - len(shots),
         mean_ms=middle, median_ms=_quantile(total_ms, 0.5), p95_ms=_quantile(total_ms, 0.95),
         parts_ms=tuple(mean(getattr(shot, f"{part}_ms") for shot in shots) for part in PARTS),
-        accuracy=accuracy, reward=float((reward or Reward()).of(accuracy, middle)),
+        accuracy=accuracy, reward=float(reward.of(accuracy, middle)), per_ms=reward.per_ms,
         right=_percent([shot.predicted_class == shot.label for shot in labelled]), labelled=len(labelled),
         handed_over=_percent([shot.answered_by == "cloud" for shot in shots]),
         alone=sum(alone(run, shot) for shot in shots), late=sum(not shot.met for shot in shots),
@@ -103,7 +106,7 @@ def tallies(field: FieldRun) -> list[Tally]:
     """All methods, the simplest first; ones we do not know come last."""
     order = list(TITLES)
     runs = sorted(field.methods, key=lambda run: order.index(run.name) if run.name in order else len(order))
-    return [tally(run, field.oracle_ms) for run in runs]
+    return [tally(run, field.oracle_ms, field.reward) for run in runs]
 
 
 def hands_over(leaf: Leaf) -> bool:

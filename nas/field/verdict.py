@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from modeltree.reward import Reward
 from modeltree.tree.render import ms_text
 from nas.field.methods import AS_PROFILE
 from nas.field.record import FieldRun
@@ -136,9 +135,8 @@ def _chance(found: Sequence[Tally]) -> str:
     if best is None or not rivals:
         return ""
     rival = max(rivals, key=lambda one: one.reward)
-    ahead, weights = best.reward - rival.reward, Reward()
-    chance = lead_ms(best, rival)[1] * weights.latency_weight / (weights.max_latency_ms - weights.min_latency_ms)
-    if not TIE_REWARD < ahead <= chance:
+    ahead = best.reward - rival.reward
+    if not TIE_REWARD < ahead <= lead_ms(best, rival)[1] * best.per_ms:
         return ""
     count = best.total_ms.size
     return f"So few inferences ({count}) do not tell {_named(best)} from {_named(rival)} for sure: run longer."

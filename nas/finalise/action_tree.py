@@ -19,7 +19,6 @@ from torch import nn
 from modeltree.offloading.actions import tree_table
 from modeltree.offloading.decisions import Decisions, Objective
 from modeltree.profiles import DeviceProfile
-from modeltree.reward import Reward
 from modeltree.tree import BandwidthFork, BitsFork, ExitFork, Fork, Handover, Leaf, ModelTree, Node
 from nas.exits.catalogue import KnownEndings
 from nas.finalise.tree_builder import IMAGE_BITS
@@ -233,7 +232,7 @@ class ActionCatalogue:
     def _by_type(self, tree: ModelTree) -> ModelTree:
         """The same tree, every bandwidth type taking the action that is best for it by [Wang 2020, eq. 7]."""
         table = tree_table(tree)
-        decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=Reward())
+        decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=tree.reward)
         taken = {k: int(table.leaf[decisions.best(b)]) for k, b in enumerate(tree.types.representative_mbps)}
         nodes: list[Node] = []
         chance: dict[int | None, float] = {None: 1.0}
@@ -259,7 +258,7 @@ def worth_having(tree: ModelTree) -> list[Chosen]:
     """
     table = tree_table(tree)
     chosen: set[int] = set()
-    for objective in (Objective(), Reward()):
+    for objective in (Objective(), tree.reward):
         decisions = Decisions(table=table, rtt_ms=tree.rtt_ms, objective=objective)
         chosen |= {decisions.best(mbps) for mbps in _SWEEP_MBPS}
     every = [Chosen(*map(int, row)) for row in zip(table.exit, table.cut, table.bits)]

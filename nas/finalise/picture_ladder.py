@@ -17,7 +17,6 @@ import numpy as np
 
 from modeltree.image_codes import image_code
 from modeltree.offloading.actions import tree_table
-from modeltree.reward import Reward
 from modeltree.tree import ModelTree, Node, version_of
 from nas.config import SearchConfig
 from nas.finalise.choice import TIE
@@ -68,7 +67,7 @@ def picture_ladder(
     def chosen(accuracy: Mapping[str, float]) -> list[str]:
         allowed = [code for code in paths if accuracy.get(code, -np.inf) >= known.base - config.max_loss]
         rungs = [builder.rung(paths[code], _right(accuracy[code])) for code in allowed]
-        return [allowed[i] for i in worth_adding(known.tree, rungs, spaces.scenario.reward)]
+        return [allowed[i] for i in worth_adding(known.tree, rungs)]
 
     likely = chosen({code: known.base - drop for code, drop in drops.items()})
     if not likely:
@@ -80,7 +79,7 @@ def picture_ladder(
     return [builder.rung(path, _right(seen[code][1]), exported) for code, path in final.items()]
 
 
-def worth_adding(tree: ModelTree, rungs: Sequence[Node], reward: Reward) -> list[int]:
+def worth_adding(tree: ModelTree, rungs: Sequence[Node]) -> list[int]:
     """Which rungs are the best there is at some bandwidth between the tree's types, by more than a tie over the tree.
 
     At every round trip that a type has.
@@ -94,7 +93,7 @@ def worth_adding(tree: ModelTree, rungs: Sequence[Node], reward: Reward) -> list
     links = itertools.product(np.geomspace(slowest, fastest, _STEPS), set(tree.types.rtt_ms) or {tree.rtt_ms})
     found: set[int] = set()
     for mbps, rtt_ms in links:
-        worth = reward.of(table.accuracy, table.latency_ms(float(mbps), rtt_ms + tree.extra_ms))
+        worth = tree.reward.of(table.accuracy, table.latency_ms(float(mbps), rtt_ms + tree.extra_ms))
         best = int(worth.argmax())
         if rung[best] and worth[best] > worth[~rung].max() + TIE:
             found.add(int(table.leaf[best]) - first)

@@ -76,7 +76,11 @@ class TreeBuilder:
             cloud=scenario.cloud.name, trace=self.trace, nodes=tuple(nodes),
             exits=tuple(known.place for known in self.spaces.tree.endings.exits),
             extra_ms=scenario.extra_ms, message_bytes=scenario.message_bytes,
-            version=version_of(nodes, scenario.types, max(scenario.extra_ms, scenario.message_bytes, len(outputs))),
+            max_latency_ms=scenario.reward.max_latency_ms,
+            version=version_of(
+                nodes, scenario.types, max(scenario.extra_ms, scenario.message_bytes, len(outputs)),
+                scenario.reward.max_latency_ms,
+            ),
         )  # fmt: skip
 
 

@@ -100,9 +100,8 @@ class ByMeasured:
     """
 
     def __init__(self, tree: ModelTree, times: Times, reward: Reward | None = None) -> None:
-        self._tree, self._times, self._reward = tree, times, reward or Reward()
+        self._tree, self._times, self._reward = tree, times, reward or tree.reward
         self._staying = Staying(tree)
-        self._per_ms = float(self._reward.of(0.0, 0.0) - self._reward.of(0.0, 1.0))
         table = tree_table(tree)
         self._leaves = {
             int(leaf): self._known(int(leaf), float(accuracy))
@@ -147,7 +146,7 @@ class ByMeasured:
         held = self._held
         if held is None or held not in worth:
             return best
-        margin = MARGIN_SHARE * latency_ms[held] * self._per_ms
+        margin = MARGIN_SHARE * latency_ms[held] * self._reward.per_ms
         return best if worth[best] > worth[held] + margin else held
 
     def _latency_ms(self, here: int | None, leaf: _Leaf, link: LinkNow) -> float:

@@ -44,6 +44,10 @@ CONVOLUTIONS = {
 GROUPED = {
     "2 groups": conv((32, 7, 7), 64, 3, padding=1, groups=2),
     "2 groups of 5": conv((10, 7, 7), 20, 3, padding=1, groups=2),
+    "6 groups of 8": conv((48, 7, 7), 48, 3, padding=1, groups=6),
+    "13 groups of 8 with stride 2": conv((104, 9, 7), 104, 3, stride=2, padding=1, groups=13, head=True),
+    "8 groups of 4, 5x5": conv((32, 7, 7), 32, 5, padding=2, groups=8),
+    "10 groups of 2": conv((20, 7, 7), 20, 3, padding=1, groups=10),
     "30 groups of 2 and 3": conv((60, 5, 5), 90, 3, padding=1, groups=30),
     "30 groups after 1x1": conv((60, 5, 5), 90, 3, padding=1, groups=30, head=True),
     "4 groups on a map of 1x1": conv((48, 1, 1), 24, 1, groups=4),

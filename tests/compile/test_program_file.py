@@ -1,9 +1,11 @@
 """Exported programs as files: what is written is read again, and nothing that a file says is run."""
 
 import io
+import json
 import random
 import shutil
 import sys
+from collections import OrderedDict
 
 import hostile_programs
 import pytest
@@ -55,6 +57,26 @@ def test_what_torch_itself_wrote_is_read(tmp_path):
 def test_a_program_is_written_without_the_inputs_and_source_lines_that_made_it():
     parts = hostile_programs.members(program_bytes(exported(network())))
     assert parts["data/sample_inputs/model.pt"] == b""
+
+
+def test_modules_with_names_that_are_no_identifiers_are_read(tmp_path):
+    torch.manual_seed(0)
+    inner = nn.Sequential(OrderedDict({"block1-0": nn.Conv2d(3, 4, 3), "second one": nn.BatchNorm2d(4)}))
+    model, x = nn.Sequential(OrderedDict({"a:b+c": inner, "0": nn.Flatten()})).eval(), torch.randn(2, 3, 8, 8)
+    program = read_program(program_bytes(exported(model)))
+    torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=0)
+    (convolution,) = [node for node in program.graph.nodes if "conv2d" in str(node.target)]
+    assert "a:b+c.block1-0" in str(convolution.meta["nn_module_stack"])
+
+
+@pytest.mark.parametrize("name", ['a"b', "a'b", "a\\b", "a\nb", "a(b)", "ä", "a..b", ""])
+def test_a_parameters_name_that_could_end_a_text_in_source_code_is_refused(name):
+    parts = hostile_programs.members(program_bytes(exported(network())))
+    text = parts["models/model.json"].decode()
+    assert '"0.weight"' in text
+    parts["models/model.json"] = text.replace('"0.weight"', json.dumps(name)).encode()
+    with pytest.raises(FormatError, match="parameter named"):
+        read_program(hostile_programs.archive(parts))
 
 
 def test_tied_weights_stay_one():

@@ -263,7 +263,7 @@ def _objective(name: str | None, files: "Mapping[str, Trained]") -> str:
     from nas.decisions.offloading.inputs import OBJECTIVES
 
     names = {kind: name for name, kind in OBJECTIVES.items()}
-    trained = {names.get(one.decisions.objective) for one in files.values()}
+    trained = {names.get(type(one.decisions.objective)) for one in files.values()}
     if name is not None or not trained:
         return name or "wang"
     file = trained.pop()

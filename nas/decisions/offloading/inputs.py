@@ -13,8 +13,8 @@ from modeltree.tree import ModelTree, decode_tree
 from nas.names import ACTIONS
 from runtime.execution.bundle import Bundle, is_bundle
 
-OBJECTIVES: dict[str, Objective | Reward] = {"wang": Reward(), "niu": Objective()}
-"""[Wang 2020, eq. 7], what trees are searched for, and [Niu 2022, eq. 14]."""
+OBJECTIVES: dict[str, type[Objective | Reward]] = {"wang": Reward, "niu": Objective}
+"""[Wang 2020, eq. 7], as the tree was searched for, and [Niu 2022, eq. 14]."""
 
 _MOST = 100_001
 
@@ -104,6 +104,6 @@ def decisions_of(
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     return tree_decisions(
-        tree, energy=energy, objective=OBJECTIVES[objective], rtt_ms=rtt_ms,
+        tree, energy=energy, objective=tree.reward if objective == "wang" else Objective(), rtt_ms=rtt_ms,
         budget_mj=math.inf if budget_mj is None else budget_mj,
     )  # fmt: skip

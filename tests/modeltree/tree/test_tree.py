@@ -61,7 +61,9 @@ HANDOVER = {"place": 2, "shape": [250], "bytes": 1000, "bits": 32, "block": ""}
 LEAF = {"chance": 0.0, "latency_ms": 1.0, "accuracy": 90.0, "accuracy_origin": "measured"}
 
 HOSTILE = {
-    "newer version": (setting("version", value=5), "version 5"),
+    "newer version": (setting("version", value=6), "version 6"),
+    "a latency of its own in an old version": (setting("max_latency_ms", value=5.0), "begins with version 5"),
+    "no latency at all": (setting("max_latency_ms", value=0.0), "max_latency_ms is 0"),
     "another format": (setting("format", value="onnx"), "onnx"),
     "unknown key": (setting("colour", value="red"), "colour"),
     "unknown key in a node": (setting("nodes", 0, "colour", value="red"), "colour"),
@@ -202,3 +204,12 @@ def test_a_tree_with_a_type_that_no_fork_takes_cannot_be_made():
 def test_a_type_that_the_tree_does_not_know_has_no_child(node):
     with pytest.raises(FormatError, match=f"node {node} has no fork for bandwidth type 2"):
         forked_tree().child(node, 2)
+
+
+def test_where_latency_is_worth_nothing_is_kept_and_weighed_with():
+    tree = msgspec.structs.replace(forked_tree(), max_latency_ms=5.0, version=5)
+    assert decode_tree(encode_tree(tree), "t.json") == tree
+    assert tree.reward.of(100.0, 0.0) - tree.reward.of(100.0, 1.0) == pytest.approx(60.0)
+    assert tree.reward.per_ms == pytest.approx(60.0)
+    assert b"max_latency_ms" not in encode_tree(forked_tree())
+    assert forked_tree().reward.per_ms == pytest.approx(0.6)

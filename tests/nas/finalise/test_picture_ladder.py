@@ -6,15 +6,11 @@ from trees import EDGE_MBPS, FAST_MBPS, device_only, forked_tree, handover, leaf
 
 from modeltree.errors import FormatError
 from modeltree.offloading.actions import tree_table
-from modeltree.reward import Reward
 from modeltree.tree import decode_tree, encode_tree
 from modeltree.tree.render import render_text
 from nas.config import SearchConfig
 from nas.finalise.picture_ladder import with_rungs, worth_adding
 from runtime.selection.branch_selection import MEASURED, on_known_links
-
-EVEN = Reward(accuracy_weight=50.0, latency_weight=500.0)
-"""A point of accuracy and a millisecond both count 1."""
 
 
 def rung(code, size_bytes, accuracy):
@@ -27,8 +23,9 @@ def rung(code, size_bytes, accuracy):
 def test_each_rung_that_is_best_somewhere_between_the_types_is_added():
     small, large = rung("jpeg:50", 1000, 90.0), rung("jpeg:90", 3000, 92.0)
     # 60 ms here at 92 %; 10.5 + 8 ms at 90 % against 10.5 + 24 ms at 92 % at 1 Mbit/s, 1 and 3 ms at 8 Mbit/s
-    assert worth_adding(device_only(), [small, large], Reward(max_latency_ms=500.0)) == [0, 1]
-    assert worth_adding(device_only(), [small, large], EVEN) == [0]  # 16 ms / mbps are more than 2 points: up to 8
+    assert worth_adding(device_only(), [small, large]) == [0, 1]
+    hurried = msgspec.structs.replace(device_only(), max_latency_ms=75.0, version=5)  # a millisecond costs 2 points
+    assert worth_adding(hurried, [small, large]) == [0]  # 16 ms / mbps are 2 at least
 
 
 @pytest.mark.parametrize(
@@ -41,17 +38,17 @@ def test_each_rung_that_is_best_somewhere_between_the_types_is_added():
 )
 def test_what_another_leaf_beats_everywhere_is_left_out(added, why):
     wanted = [0] if "more than a tie" in why else []
-    assert worth_adding(device_only(), [added], Reward()) == wanted
+    assert worth_adding(device_only(), [added]) == wanted
 
 
 def test_a_leaf_that_the_tree_has_is_not_added_again():
     large = rung("jpeg:90", 3000, 92.0)
     tree = with_rungs(device_only(), [large])
-    assert worth_adding(tree, [large], Reward()) == []
+    assert worth_adding(tree, [large]) == []
 
 
 def test_no_rungs_no_change():
-    assert worth_adding(device_only(), [], Reward()) == []
+    assert worth_adding(device_only(), []) == []
     assert with_rungs(forked_tree(), []) == forked_tree()
 
 
@@ -59,9 +56,9 @@ def test_round_trips_of_the_types_count():
     tree = device_only()
     far = msgspec.structs.replace(tree.types, rtt_ms=(80.0, 60.0))
     tree = msgspec.structs.replace(tree, types=far, version=3)
-    assert worth_adding(tree, [rung("jpeg:50", 1000, 92.0)], Reward()) == []
+    assert worth_adding(tree, [rung("jpeg:50", 1000, 92.0)]) == []
     near = msgspec.structs.replace(far, rtt_ms=(80.0, 20.0))
-    assert worth_adding(msgspec.structs.replace(tree, types=near), [rung("jpeg:50", 1000, 92.0)], Reward()) == [0]
+    assert worth_adding(msgspec.structs.replace(tree, types=near), [rung("jpeg:50", 1000, 92.0)]) == [0]
 
 
 def test_rungs_stand_behind_the_roots_and_all_else_is_as_it_was():

@@ -16,7 +16,7 @@ from runtime.selection.branch_selection import Charge, LinkState, open_driver
 from runtime.selection.reweighing import AsPredicted, ByMeasured, LinkNow
 
 # forked_tree: leaf 1 hands 4000 bytes over after 4 ms (92 %), leaf 2 stays for 50 ms (88 %), leaf 3 hands 1000 bytes
-# over after 20 ms (90 %); the round trip is 10 ms. A point of accuracy is worth as much as 10 ms.
+# over after 20 ms (90 %); the round trip is 10 ms. A point of accuracy is worth as much as 3.3 ms.
 
 
 class Met(AsPredicted):
@@ -61,6 +61,14 @@ def driver(**met):
 
 def test_on_a_fast_link_it_hands_over_whatever_the_type_says():
     assert walked(driver(mbps=FAST_MBPS), kind=0) == 1
+
+
+def test_a_tree_says_what_a_millisecond_is_worth_to_it():
+    patient = msgspec.structs.replace(named(forked_tree()), max_latency_ms=50_000.0, version=5)
+    assert walked(ByMeasured(patient, Met(server_ms=30.0))) == 1  # 92 % in 48 ms, 88 in 50 or 90 in 61
+    hurried = msgspec.structs.replace(patient, max_latency_ms=5.0)
+    assert walked(ByMeasured(patient, Met(server_ms=36.0))) == 1  # 54 ms
+    assert walked(ByMeasured(hurried, Met(server_ms=36.0))) == 2
 
 
 def test_on_a_link_that_is_out_it_stays():
