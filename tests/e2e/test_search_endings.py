@@ -13,6 +13,7 @@ from modeltree.offloading.actions import tree_table
 from modeltree.tree import BitsFork, ExitFork, decode_tree
 from nas.data import load_dataset
 from nas.exits.pictures import sent
+from nas.finalise import picture_ladder
 from nas.search import search
 from nas.training.base_network import with_unseen_search
 
@@ -75,6 +76,28 @@ def test_every_leaf_is_worth_what_its_blocks_give_on_test_images(found, test_ima
             assert leaf.leaf.accuracy == pytest.approx(100 * right.mean() if len(right) else 0.0), (name, leaf.id)
             share += leaf.leaf.chance
         assert share == pytest.approx(1.0), name
+
+
+def test_rungs_of_the_picture_ladder_are_measured_and_exported(found, test_images, monkeypatch, tmp_path):
+    """All that are offered, paying or not."""
+    searched, config, folder = found
+    images, labels = test_images
+    before = torch.get_num_threads()
+    monkeypatch.setattr(picture_ladder, "worth_adding", lambda tree, rungs: list(range(len(rungs))))
+    again = search(config, tmp_path / "run", cache=folder / "cache")
+    torch.set_num_threads(before)
+    tree = again.tree
+    rungs = [node for node in tree.nodes if not node.fork.types]
+    assert [node.id for node in rungs] == list(tree.roots[-len(rungs) :])
+    assert {node.handover.code for node in rungs} == {"jpeg:75", "webp:50"}
+    assert len(tree.nodes) == len(searched.tree.nodes) + len(rungs)
+    run = blocks_of(again.folder)
+    for rung in rungs:
+        shown = sent(images, image_code(rung.handover.code), tree.preprocessing)[0]
+        logits, _ = walked(tree, run, rung, shown)
+        right = 100 * (logits.argmax(1).numpy() == labels).mean()
+        assert (rung.leaf.chance, rung.leaf.accuracy_origin) == (0.0, "measured")
+        assert rung.leaf.accuracy == pytest.approx(right)
 
 
 def test_the_actions_cover_every_exit_cut_and_width_and_those_exported_run(found, test_images):
