@@ -49,7 +49,7 @@ def draw_tree(tree: ModelTree) -> Markup:
         label=f"model tree with {len(tree.leaves())} leaves; as text below",
         width=f"{max(place.x for place in places.values()) + CARD + 12:.0f}",
         height=f"{max(place.y + place.height for place in places.values()) + 10:.0f}",
-        base=_cut(tree.base, 15), shape=_cut(_shape(tree.input_shape), 15), wide=CARD, start=START, line=LINE,
+        base=_cut(tree.base.rsplit("/", 1)[-1], 15), shape=_cut(_shape(tree.input_shape), 15), wide=CARD, start=START, line=LINE,
     )  # fmt: skip
 
 
@@ -98,10 +98,10 @@ def _line(layers: str, what: str) -> tuple[str, str, bool]:
 
 
 def _handover(handover: Handover) -> dict[str, str]:
-    place = "the input image" if handover.place == 0 else f"place {handover.place}"
+    place = "image" if handover.place == 0 else f"place {handover.place}"
     return {
-        "what": f"cloud from {place}" + (f" to exit {handover.exit}" if handover.exit else ""),
-        "bytes": bytes_text(handover.bytes), "bits": f"{handover.bits} bits a number",
+        "what": f"cloud from {place}" + (f", exit {handover.exit}" if handover.exit else ""),
+        "bytes": bytes_text(handover.bytes), "bits": handover.code or f"{handover.bits} bits a number",
         "shape": _cut(_shape(handover.shape), 22),
     }  # fmt: skip
 
