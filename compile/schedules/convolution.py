@@ -35,7 +35,16 @@ from compile.schedules.emit import (
     tasks,
     tile_start,
 )
-from compile.schedules.packing import Depth, Packing, dense, depth_of, groups_a_vector, own_groups, ranges
+from compile.schedules.packing import (
+    Depth,
+    Packing,
+    dense,
+    depth_of,
+    groups_a_vector,
+    own_channels,
+    own_weights,
+    ranges,
+)
 from compile.schedules.winograd import Winograd
 from compile.targets import Target
 from compile.vectors import lanes_at, larger, spread
@@ -81,12 +90,13 @@ class _Shape:
         if source.height == source.width == 1 and source.halo == (0, 0, 0, 0) and min(source.channels) >= 0:
             self.source = source.reblocked(_divisor(len(source.channels), 64, form.group))
         self.out_blocks = result.blocks
-        self.first_block, self.in_blocks = ranges(stage, self.source, self.result)
+        self.first, self.in_blocks = ranges(stage, self.source, self.result)
         area = self.kernel_area[0] * self.kernel_area[1]
         self.groups = groups_a_vector(stage, self.source, self.result, form.group)
         depth = depth_of(self.source, self.in_blocks, form.group)
         if self.groups > 1:
-            depth = Depth(repeats=1, runs=((1, self.lanes // self.groups),))
+            self.first = own_channels(stage, self.result, self.groups)
+            depth = Depth(repeats=1, runs=((1, stage.weight.shape[1]),))
         self.packing = Packing(depth, self.result, area, form)
         self.cycles = 0.0
         self.winograd = Winograd(
@@ -109,8 +119,11 @@ class _Shape:
         largest = [Buffer("largest", (self.batch, 1))] if self.form.levels else []
         shift = [Buffer("shift", (len(self.result.channels),), "int32")] if stage.offset else []
         starts = [] if stage.groups == 1 else [Buffer("first", (self.out_blocks,), "int32")]
-        numbers = dense(stage, self.source, self.result, self.first_block, self.in_blocks)
-        codes, scales = self.form.packed(own_groups(numbers, self.groups) if self.groups > 1 else numbers)
+        codes, scales = self.form.packed(
+            own_weights(stage, self.result)
+            if self.groups > 1
+            else dense(stage, self.source, self.result, self.first, self.in_blocks)
+        )
         weights = Constant(self.packing.packed(codes))
         buffers = (
             Buffer("x", self.source.shape(self.batch), self.source.dtype),
@@ -121,7 +134,7 @@ class _Shape:
         constants: list[Value | Constant] = [Constant(scales / self._levels)] if self.form.scaled else []
         constants += [stage.largest] if stage.largest is not None else []
         constants += [Constant(self._shift(codes))] if stage.offset else []
-        constants += [] if stage.groups == 1 else [Constant(self.first_block)]
+        constants += [] if stage.groups == 1 else [Constant(self.first)]
         key = (
             "convolution", self.form.name, self.batch, described(self.source), described(self.result), stage.padding,
             self.kernel_area, stage.stride, stage.dilation, self.in_blocks, stage.pool, step_key(stage.steps, layouts),
@@ -259,6 +272,7 @@ class _Shape:
                 start = shift[lanes_at((out_tile * vectors + i % vectors) * lanes, lanes)]
             T.buffer_store(sums, start, [lanes_at(i * lanes, lanes)])
         first: Any = 0 if starts is None else T.Bind(starts[out_tile])
+        block, channel = (first // lanes, first % lanes) if self.groups > 1 else (first, 0)
         group = self.form.group
         streams = [
             self.packing.stream(out_tile * vectors + v, last=self.packing.is_last(out_tile, v, vectors))
@@ -274,7 +288,8 @@ class _Shape:
                 read = []
                 for n, pr, pc in places:
                     down, across = (row + pr) * sh + r * dh + top, (column + pc) * sw + c * dw + left
-                    read.append(self._read(x, image + n, first + b, down, across, i * unrolled * group, unrolled))
+                    from_channel = channel + i * unrolled * group
+                    read.append(self._read(x, image + n, block + b, down, across, from_channel, unrolled))
                 for step in range(unrolled):
                     loaded = [
                         T.Bind(self.form.load(weight, start + (at + step) * apart, lanes)) for start, apart in streams
@@ -306,7 +321,7 @@ class _Shape:
 
         x86 broadcasts from memory as it multiplies; ARM multiplies by a lane of a vector that is loaded once.
         """
-        group, width = self.form.group, self.lanes // self.groups
+        group, width = self.form.group, self.stage.weight.shape[1]
         if not self._by_lane or steps == 1:
             return lambda step: self._by_group(
                 [

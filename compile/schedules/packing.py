@@ -156,22 +156,33 @@ def ranges(stage: Convolution, source: Layout, result: Layout) -> tuple[np.ndarr
 def groups_a_vector(stage: Convolution, source: Layout, result: Layout, group: int) -> int:
     """How many whole groups a vector of outputs has, where each lane can read its own group's channels; else 1.
 
-    That is where a group's outputs are as many as its inputs, in the same places of the same layout.
+    That is where channels lie in order on both sides.
 
     group : numbers that are multiplied at once.
     """
-    count, width = len(stage.weight), stage.weight.shape[1]
-    in_order = source.channels[:count] == tuple(range(count)) and source.channels == result.channels
-    if stage.groups == 1 or width * stage.groups != count or source.block != result.block or not in_order:
+    inside, outside = stage.weight.shape[1], len(stage.weight) // stage.groups
+    in_order = _in_order(source, inside * stage.groups) and _in_order(result, len(stage.weight))
+    if stage.groups == 1 or source.block != result.block or inside > outside or not in_order:
         return 1
-    return 1 if result.block % width or width % group else result.block // width
+    return 1 if result.block % outside or inside % group or outside % inside else result.block // outside
 
 
-def own_groups(weights: np.ndarray, groups: int) -> np.ndarray:
-    """`dense` weights that read one block, less the channels of other groups: (..., block / groups, lanes)."""
-    lane = np.arange(weights.shape[-1])
-    width = len(lane) // groups
-    return np.ascontiguousarray(weights[..., lane // width * width + np.arange(width)[:, None], lane])
+def own_channels(stage: Convolution, result: Layout, groups: int) -> np.ndarray:
+    """(out_blocks,) int32: the first input channel of each output vector's groups, which lie in one block."""
+    return np.arange(result.blocks, dtype=np.int32) * np.int32(groups * stage.weight.shape[1])
+
+
+def own_weights(stage: Convolution, result: Layout) -> np.ndarray:
+    """Weights (out_blocks, 1, kernel rows, kernel columns, channels of a group, lanes), f32, 0 where no channel is."""
+    count, inside, *area = stage.weight.shape
+    weights = np.zeros((result.blocks * result.block, inside, *area), np.float32)
+    weights[:count] = stage.weight
+    shaped = weights.reshape(result.blocks, result.block, 1, inside, *area)
+    return np.ascontiguousarray(shaped.transpose(0, 2, 4, 5, 3, 1))
+
+
+def _in_order(layout: Layout, count: int) -> bool:
+    return layout.channels[:count] == tuple(range(count)) and max(layout.channels) == count - 1
 
 
 def dense(stage: Convolution, source: Layout, result: Layout, first: np.ndarray, in_blocks: int) -> np.ndarray:

@@ -53,6 +53,8 @@ GROUPED = {
     "4 groups on a map of 1x1": conv((48, 1, 1), 24, 1, groups=4),
     "3 groups on an image": conv((3, 8, 8), 12, 3, padding=1, groups=3),
     "multiplier 2": conv((20, 7, 7), 40, 3, padding=1, groups=20),
+    "multiplier 2, 7x7 with stride 2": conv((48, 11, 9), 96, 7, stride=2, padding=3, groups=48, head=True),
+    "multiplier 4 of groups of 2": conv((16, 7, 7), 64, 3, padding=1, groups=8),
     "depthwise": conv((20, 7, 9), 20, 3, padding=1, groups=20),
     "depthwise on an image": conv((3, 7, 9), 3, 3, padding=1, groups=3),
     "depthwise after 1x1": conv((45, 7, 9), 45, 3, padding=1, groups=45, head=True),

@@ -6,7 +6,16 @@ import pytest
 from compile.formats import format_of
 from compile.graph.layouts import Layout
 from compile.graph.stages import Convolution, Value
-from compile.schedules.packing import Depth, Packing, dense, depth_of, groups_a_vector, own_groups, ranges
+from compile.schedules.packing import (
+    Depth,
+    Packing,
+    dense,
+    depth_of,
+    groups_a_vector,
+    own_channels,
+    own_weights,
+    ranges,
+)
 from compile.targets import host
 
 LANES = 16
@@ -65,46 +74,52 @@ def test_packed_weights_are_the_layers_own_in_the_order_they_are_read(inside, ou
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups", "numbers_at_once", "expected"),
+    ("channels", "groups", "outs", "numbers_at_once", "expected"),
     [
-        (48, 6, 1, 2), (104, 13, 1, 2), (32, 8, 1, 4), (32, 8, 4, 4), (32, 16, 4, 1), (48, 48, 1, 16), (32, 2, 1, 1),
-        (64, 2, 1, 1), (48, 4, 1, 1), (48, 1, 1, 1),
+        (48, 6, 48, 1, 2), (104, 13, 104, 1, 2), (32, 8, 32, 1, 4), (32, 8, 32, 4, 4), (32, 16, 32, 4, 1),
+        (48, 48, 48, 1, 16), (48, 48, 96, 1, 8), (20, 10, 40, 1, 4), (20, 10, 20, 1, 8), (20, 10, 10, 1, 1),
+        (32, 2, 32, 1, 1), (60, 30, 90, 1, 1), (48, 4, 48, 1, 1), (48, 1, 48, 1, 1),
     ],
 )  # fmt: skip
-def test_groups_narrower_than_a_vector_are_found(channels, groups, numbers_at_once, expected):
-    stage = grouped(channels, groups)
-    assert groups_a_vector(stage, layout(channels), layout(channels), numbers_at_once) == expected
+def test_groups_narrower_than_a_vector_are_found(channels, groups, outs, numbers_at_once, expected):
+    stage = grouped(channels, groups, outs)
+    assert groups_a_vector(stage, layout(channels), layout(outs), numbers_at_once) == expected
 
 
-def test_lanes_of_another_order_read_all():
-    stage, apart = grouped(32, 4), layout(8, 24)
+def test_channels_of_another_order_are_read_with_zeros():
+    stage, apart = grouped(32, 4, 32), layout(8, 24)
     assert groups_a_vector(stage, layout(32), layout(32), 1) == 2
     assert groups_a_vector(stage, apart, layout(32), 1) == groups_a_vector(stage, apart, apart, 1) == 1
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(48, 6), (104, 13), (32, 8)])
-def test_of_several_groups_in_a_vector_each_lane_reads_its_own(channels, groups):
-    stage, width = grouped(channels, groups), channels // groups
-    source = layout(channels)
-    first, in_blocks = ranges(stage, source, source)
-    assert (in_blocks, list(first)) == (1, list(range(source.blocks)))
-    weights = own_groups(dense(stage, source, source, first, in_blocks), LANES // width)
-    packing = Packing(Depth(repeats=1, runs=((1, width),)), source, 9, F32)
-    packed = packing.packed(F32.packed(weights)[0])
-    assert packed.size == packing.numbers == stage.weight.size + -channels % LANES
-    blocks = [range(b * LANES, min((b + 1) * LANES, channels)) for b in range(source.blocks)]
+@pytest.mark.parametrize(
+    ("channels", "groups", "outs"), [(48, 6, 48), (104, 13, 104), (32, 8, 32), (48, 48, 96), (20, 10, 40)]
+)
+def test_of_several_groups_in_a_vector_each_lane_reads_its_own(channels, groups, outs):
+    stage, width = grouped(channels, groups, outs), channels // groups
+    result, per_vector = layout(outs), groups_a_vector(stage, layout(channels), layout(outs), 1)
+    starts = own_channels(stage, result, per_vector)
+    for block, start in enumerate(starts):
+        lanes = [o for o in result.channels[block * LANES : (block + 1) * LANES] if o >= 0]
+        read = {o // (outs // groups) * width + i for o in lanes for i in range(width)}
+        assert start == min(read)
+        assert len({channel // LANES for channel in read}) == 1
+    packing = Packing(Depth(repeats=1, runs=((1, width),)), result, 9, F32)
+    packed = packing.packed(F32.packed(own_weights(stage, result))[0])
+    assert packed.size == packing.numbers == stage.weight.size + -outs % LANES
+    blocks = [range(b * LANES, min((b + 1) * LANES, outs)) for b in range(result.blocks)]
     expected = [
         stage.weight[o, c, i, j]
-        for outs in blocks
+        for here in blocks
         for i in range(3)
         for j in range(3)
         for c in range(width)
-        for o in outs
+        for o in here
     ]
     np.testing.assert_array_equal(packed[: stage.weight.size], expected)
 
 
-def grouped(channels: int, groups: int) -> Convolution:
-    weight = np.random.default_rng(0).standard_normal((channels, channels // groups, 3, 3)).astype(np.float32)
-    x, y = Value("x", (1, channels, 5, 5)), Value("y", (1, channels, 3, 3))
+def grouped(channels: int, groups: int, outs: int) -> Convolution:
+    weight = np.random.default_rng(0).standard_normal((outs, channels // groups, 3, 3)).astype(np.float32)
+    x, y = Value("x", (1, channels, 5, 5)), Value("y", (1, outs, 3, 3))
     return Convolution(x=x, out=y, weight=weight, groups=groups)
