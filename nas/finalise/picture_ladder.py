@@ -9,6 +9,7 @@ it is (`measured`, `exact`, a trained policy) may take it, as a player takes a r
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from nas.finalise.tree_builder import TreeBuilder, export_blocks
 from nas.jobs.progress import Progress
 from nas.training.base_network import Prepared
 from nas.treesearch.evaluator import PathOutcome, PlanPath
-from nas.treesearch.problem import Plan
+from nas.treesearch.problem import Plan, guarded
 from nas.treesearch.search_spaces import SearchSpaces
 
 _STEPS = 64
@@ -50,7 +51,7 @@ def picture_ladder(
     """The rungs that pay on the links a tree was searched for, measured and exported.
 
     None where no picture may cross, or where energy is limited, which nothing would hold a rung to. Chosen by the
-    accuracy on the probe images, then by that on the search images: one that loses more than the search allows is none.
+    accuracy on the probe images, then by that on the search images, and guarded as in the search.
 
     kept : keeps what was measured for a search that goes on later.
     """
@@ -65,9 +66,10 @@ def picture_ladder(
     }
 
     def chosen(accuracy: Mapping[str, float]) -> list[str]:
-        allowed = [code for code in paths if accuracy.get(code, -np.inf) >= known.base - config.max_loss]
-        rungs = [builder.rung(paths[code], _right(accuracy[code])) for code in allowed]
-        return [allowed[i] for i in worth_adding(known.tree, rungs)]
+        codes = [code for code in paths if code in accuracy]
+        rungs = [builder.rung(paths[code], _right(accuracy[code])) for code in codes]
+        guard = partial(guarded, base=known.base, max_loss=config.max_loss)
+        return [codes[i] for i in worth_adding(known.tree, rungs, guard)]
 
     likely = chosen({code: known.base - drop for code, drop in drops.items()})
     if not likely:
@@ -79,10 +81,12 @@ def picture_ladder(
     return [builder.rung(path, _right(seen[code][1]), exported) for code, path in final.items()]
 
 
-def worth_adding(tree: ModelTree, rungs: Sequence[Node]) -> list[int]:
+def worth_adding(
+    tree: ModelTree, rungs: Sequence[Node], guard: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> list[int]:
     """Which rungs are the best there is at some bandwidth between the tree's types, by more than a tie over the tree.
 
-    At every round trip that a type has.
+    At every round trip that a type has. guard : what accuracies, (leaves,) in percent, are taken for.
     """
     if not rungs:
         return []
@@ -93,7 +97,7 @@ def worth_adding(tree: ModelTree, rungs: Sequence[Node]) -> list[int]:
     links = itertools.product(np.geomspace(slowest, fastest, _STEPS), set(tree.types.rtt_ms) or {tree.rtt_ms})
     found: set[int] = set()
     for mbps, rtt_ms in links:
-        worth = tree.reward.of(table.accuracy, table.latency_ms(float(mbps), rtt_ms + tree.extra_ms))
+        worth = tree.reward.of(guard(table.accuracy), table.latency_ms(float(mbps), rtt_ms + tree.extra_ms))
         best = int(worth.argmax())
         if rung[best] and worth[best] > worth[~rung].max() + TIE:
             found.add(int(table.leaf[best]) - first)

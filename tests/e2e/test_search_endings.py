@@ -83,7 +83,7 @@ def test_rungs_of_the_picture_ladder_are_measured_and_exported(found, test_image
     searched, config, folder = found
     images, labels = test_images
     before = torch.get_num_threads()
-    monkeypatch.setattr(picture_ladder, "worth_adding", lambda tree, rungs: list(range(len(rungs))))
+    monkeypatch.setattr(picture_ladder, "worth_adding", lambda tree, rungs, guard: list(range(len(rungs))))
     again = search(config, tmp_path / "run", cache=folder / "cache")
     torch.set_num_threads(before)
     tree = again.tree

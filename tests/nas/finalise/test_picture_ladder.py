@@ -10,6 +10,7 @@ from modeltree.tree import decode_tree, encode_tree
 from modeltree.tree.render import render_text
 from nas.config import SearchConfig
 from nas.finalise.picture_ladder import with_rungs, worth_adding
+from nas.treesearch.problem import guarded
 from runtime.selection.branch_selection import MEASURED, on_known_links
 
 
@@ -45,6 +46,18 @@ def test_a_leaf_that_the_tree_has_is_not_added_again():
     large = rung("jpeg:90", 3000, 92.0)
     tree = with_rungs(device_only(), [large])
     assert worth_adding(tree, [large]) == []
+
+
+def test_what_the_guard_takes_from_a_rung_counts():
+    small = rung("jpeg:50", 1000, 90.0)
+
+    def charged(accuracy):
+        return guarded(accuracy, 92.0, 1.0)
+
+    assert worth_adding(device_only(), [small], charged) == [0]  # a point beyond counts ten: 22 of reward, 29 for 49 ms
+    worse = rung("jpeg:50", 1000, 89.0)
+    assert worth_adding(device_only(), [worse]) == [0]
+    assert worth_adding(device_only(), [worse], charged) == []
 
 
 def test_no_rungs_no_change():
