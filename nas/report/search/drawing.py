@@ -49,7 +49,8 @@ def draw_tree(tree: ModelTree) -> Markup:
         label=f"model tree with {len(tree.leaves())} leaves; as text below",
         width=f"{max(place.x for place in places.values()) + CARD + 12:.0f}",
         height=f"{max(place.y + place.height for place in places.values()) + 10:.0f}",
-        base=_cut(tree.base.rsplit("/", 1)[-1], 15), shape=_cut(_shape(tree.input_shape), 15), wide=CARD, start=START, line=LINE,
+        base=_cut(tree.base.rsplit("/", 1)[-1], 15), shape=_cut(_shape(tree.input_shape), 15),
+        wide=CARD, start=START, line=LINE,
     )  # fmt: skip
 
 
