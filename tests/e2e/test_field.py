@@ -76,6 +76,7 @@ def started(folder, *words, **environment):
         [sys.executable, "-c", "from nas.cli import main; main()", "field", folder / "bundle", "--trace",
          folder / "steps.csv", "--link", "relay", "--policy", "switch", "--count", "1000", *words],
         env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     try:
         until = time.monotonic() + 60
