@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
 def picture_ladder(
     config: SearchConfig, prepared: Prepared, spaces: SearchSpaces, builder: TreeBuilder, known: Measured,
-    judged: Batch, blocks: Path, progress: Progress, kept: Callable[[Callable[[], Sent]], Sent] = lambda work: work(),
+    judged: Batch, blocks: Path, progress: Progress, kept: Callable[[Callable[[], Sent]], Sent],
 ) -> list[Node]:  # fmt: skip
     """The rungs that pay on the links a tree was searched for, measured and exported.
 
