@@ -16,8 +16,6 @@ bf16 and the int8 that NNCF makes of it; needs `pip install nncf`).
 """
 
 import argparse
-import itertools
-import math
 import os
 import resource
 import subprocess
@@ -30,91 +28,31 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from zoo_rows import (
+    CLASSES,
+    CROSS,
+    DOT_PEERS,
+    DOTS,
+    NETWORKS,
+    PEERS,
+    SIZES,
+    STEPS,
+    UNASKED,
+    Compiled,
+    Lifted,
+    Row,
+    Timed,
+    file_name,
+    read_row,
+    row_path,
+    write_row,
+)
+from zoo_table import table
 
 from modeltree.files import write_bytes
 
-NETWORKS = {
-    **{name: f"torchvision:{name}" for name in (
-        "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
-        "squeezenet1_1", "shufflenet_v2_x1_0", "densenet121", "googlenet", "inception_v3", "regnet_y_400mf",
-        "mnasnet1_0", "convnext_tiny", "vgg16_bn", "alexnet", "vit_b_16", "swin_t",
-    )},
-    **{name: f"timm:{name}" for name in (
-        "efficientnet_lite0", "levit_128s", "edgenext_small", "efficientformer_l1", "mobilevit_s", "ghostnet_100",
-        "repvgg_a0", "mobileone_s0", "hrnet_w18_small", "dla34", "resnest14d",
-    )},
-    "deit_tiny": "timm:deit_tiny_patch16_224", "tiny_vit_5m": "timm:tiny_vit_5m_224",
-}  # fmt: skip
-TRANSFORMERS = (
-    "vit_b_16", "swin_t", "deit_tiny", "levit_128s", "edgenext_small", "efficientformer_l1", "mobilevit_s",
-    "tiny_vit_5m",
-)  # fmt: skip
-"""Those with attention; the others count as CNNs."""
-SIZES = {"inception_v3": 299}
-CLASSES = 1000
-CROSS = ("pi4", "pi5", "phone")
-DOTS = ("bf16-dot", "int8-dot")
-STEPS = {
-    "here": ("lift", "host"), "times": ("times",), "cross": CROSS, "two": ("two",), "times2": ("times2",),
-    "dots": (*DOTS, "timesdot"),
-}  # fmt: skip
-"""And the parts that each leaves, a file a part."""
-UNASKED = ("here", "times", "cross")
-PEERS = ("ort", "openvino")
-DOT_PEERS = ("openvino-bf16", "openvino-int8")
 LIMIT_S = 3600
 ROUNDS, BURST_S = 5, 0.15
-
-
-class Lifted(msgspec.Struct, kw_only=True):
-    """What a network is. bytes : of its parameters and buffers as float32. share : % of MACs."""
-
-    macs: int
-    bytes: int
-    cuts: int
-    share: float
-
-
-class Compiled(msgspec.Struct, kw_only=True):
-    """One library. seconds : of processor, for compiling alone. peak_bytes : of the process, torch and network in it.
-
-    off : root mean square of the difference to torch over that of torch's answer. checked : what was run for it, the
-        library or its twin. kernels : how many there are of each name.
-    """
-
-    seconds: float
-    peak_bytes: int
-    library_bytes: int
-    weight_bytes: int
-    workspace_bytes: int
-    kernels: dict[str, int]
-    off: float | None = None
-    checked: str = ""
-
-
-class Timed(msgspec.Struct, kw_only=True):
-    """Milliseconds a call, a round each: of processor with one thread, by the clock with two.
-
-    off : largest difference to torch over torch's largest number.
-    """
-
-    round_ms: dict[str, list[float]]
-    off: dict[str, float]
-    tuned: bool
-
-
-class Row(msgspec.Struct, kw_only=True):
-    """One step of one network: one of the three, or why there is none."""
-
-    network: str
-    step: str
-    date: str
-    commit: str
-    load: float
-    lifted: Lifted | None = None
-    compiled: Compiled | None = None
-    timed: Timed | None = None
-    refused: str = ""
 
 
 def here(name: str, folder: Path, tune: bool) -> dict[str, Lifted | Compiled]:
@@ -130,8 +68,8 @@ def here(name: str, folder: Path, tune: bool) -> dict[str, Lifted | Compiled]:
     size = SIZES.get(name, 224)
     model = random_network(NETWORKS.get(name, name), image_size=size, classes=CLASSES)
     program = export(model, (3, size, size))
-    case = case_of(_file(name), program, folder, onnx=False)
-    np.savez(folder / f"{_file(name)}.npz", x=case.x, expected=case.expected)
+    case = case_of(file_name(name), program, folder, onnx=False)
+    np.savez(folder / f"{file_name(name)}.npz", x=case.x, expected=case.expected)
     network = analyse(program)
     held = {one.data_ptr(): one for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()}
     lifted = Lifted(
@@ -152,7 +90,7 @@ def cross(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
     from compile.verify import Deviation
     from compile.vouch import twin_of, vouched
 
-    program = read_program(folder / f"{_file(name)}.pt2")
+    program = read_program(folder / f"{file_name(name)}.pt2")
     found: dict[str, Lifted | Compiled] = {}
     known: dict[object, Deviation | None] = {}
     for target in map(load_target, CROSS):
@@ -172,7 +110,7 @@ def two(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
     from compile.program_file import read_program
     from compile.targets import host
 
-    program = read_program(folder / f"{_file(name)}.pt2")
+    program = read_program(folder / f"{file_name(name)}.pt2")
     made, library = _library(program, msgspec.structs.replace(host(), threads=2), None)
     _case(name, folder).library("f32", 2).write_bytes(library)
     return {"two": made}
@@ -183,7 +121,7 @@ def dots(name: str, folder: Path) -> dict[str, Lifted | Compiled]:
     from compile.program_file import read_program
     from compile.targets import host
 
-    program = read_program(folder / f"{_file(name)}.pt2")
+    program = read_program(folder / f"{file_name(name)}.pt2")
     found: dict[str, Lifted | Compiled] = {}
     for form in DOTS:
         found[form], library = _library(program, msgspec.structs.replace(host(), threads=1), None, form)
@@ -195,8 +133,8 @@ def _case(name: str, folder: Path) -> Any:
     """What step `here` left."""
     from nas.bench.cases import Case
 
-    held = np.load(folder / f"{_file(name)}.npz")
-    return Case(name=_file(name), folder=folder, x=held["x"], expected=held["expected"])
+    held = np.load(folder / f"{file_name(name)}.npz")
+    return Case(name=file_name(name), folder=folder, x=held["x"], expected=held["expected"])
 
 
 def _library(program: Any, target: Any, cache: Any, weights: str = "f32") -> tuple[Compiled, bytes]:
@@ -274,7 +212,7 @@ def run_step(name: str, step: str, told: argparse.Namespace) -> None:
         reason = (str(error).strip() or "no message").splitlines()[0]
         rows = [made(step=part, refused=f"{type(error).__name__}: {reason}") for part in STEPS[step]]
     for row in rows:
-        _write(told.out, row)
+        write_row(told.out, row)
 
 
 def drive(told: argparse.Namespace) -> None:
@@ -282,20 +220,20 @@ def drive(told: argparse.Namespace) -> None:
     (told.out / "work").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1", "TVM_BIND_THREADS": "0"}
     for step, name in _order(told):
-        rows = [_read(told.out, name, one) for one in STEPS[step]]
+        rows = [read_row(told.out, name, one) for one in STEPS[step]]
         if all(row is not None and not (told.again and row.refused) for row in rows):
             continue
         words = ["--out", str(told.out), "--one", "--network", name, "--step", step, "--rounds", str(told.rounds)]
         words += ["--tune"] if told.tune else []
         began = time.monotonic()
         for one in STEPS[step]:
-            _path(told.out, name, one).unlink(missing_ok=True)
+            row_path(told.out, name, one).unlink(missing_ok=True)
         ended = subprocess.run([sys.executable, __file__, *words], env=environment, timeout=LIMIT_S, check=False)
         for one in STEPS[step]:
-            if not _path(told.out, name, one).exists():
+            if not row_path(told.out, name, one).exists():
                 why = f"its process ended with status {ended.returncode}"
-                _write(told.out, Row(network=name, step=one, date="", commit="", load=0.0, refused=why))
-        said = {row.refused for one in STEPS[step] if (row := _read(told.out, name, one)) is not None}
+                write_row(told.out, Row(network=name, step=one, date="", commit="", load=0.0, refused=why))
+        said = {row.refused for one in STEPS[step] if (row := read_row(told.out, name, one)) is not None}
         print(f"{name} {step} {time.monotonic() - began:.0f} s {' '.join(sorted(said))}", flush=True)
 
 
@@ -304,113 +242,6 @@ def _order(told: argparse.Namespace) -> list[tuple[str, str]]:
     names, steps = told.network or list(NETWORKS), told.step or UNASKED
     first = [(step, name) for name in names for step in STEPS if step in steps and step != "cross"]
     return first + [("cross", name) for name in names if "cross" in steps]
-
-
-def _file(name: str) -> str:
-    return name.replace(":", "-").replace("/", "-")
-
-
-def _path(out: Path, name: str, step: str) -> Path:
-    return out / f"{_file(name)}-{step}.json"
-
-
-def _write(out: Path, row: Row) -> None:
-    write_bytes(_path(out, row.network, row.step), msgspec.json.format(msgspec.json.encode(row), indent=1) + b"\n")
-
-
-def _read(out: Path, name: str, step: str) -> Row | None:
-    path = _path(out, name, step)
-    return msgspec.json.decode(path.read_bytes(), type=Row) if path.exists() else None
-
-
-def table(out: Path, names: list[str]) -> str:
-    """Markdown: a row a network, what was refused, and geometric means."""
-    head = [
-        "network", "MMACs", "cuts", "MACs %", "weights MB", "library over weights", "s host", "s pi4 / pi5 / phone",
-        "peak GB", "off torch", "off, pi4 / pi5 / phone", "ms", *(f"over {peer}" for peer in PEERS),
-        "ms, 2 threads", *(f"over {peer}" for peer in PEERS),
-    ]  # fmt: skip
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head))]
-    ratios: dict[str, dict[str, dict[str, float]]] = {
-        step: {peer: {} for peer in PEERS} for step in ("times", "times2")
-    }
-    refused = []
-    for name in names:
-        rows = {one: _read(out, name, one) for parts in STEPS.values() for one in parts}
-        refused += [f"* {name}, {step}: {row.refused}" for step, row in rows.items() if row and row.refused]
-        lines.append("| " + " | ".join(_cells(name, rows, ratios)) + " |")
-    lines += ["", *refused, "", *_dot_lines(out, names), ""]
-    for kind, inside in (("CNNs", False), ("transformers", True)):
-        for step, peer in itertools.product(ratios, PEERS):
-            mine = [ratio for name, ratio in ratios[step][peer].items() if (name in TRANSFORMERS) == inside]
-            if mine:
-                mean, worst = math.exp(sum(map(math.log, mine)) / len(mine)), max(mine)
-                lines.append(f"{step}: {len(mine)} {kind} over {peer}: geometric mean {mean:.2f}, worst {worst:.2f}.")
-    return "\n".join(lines)
-
-
-def _dot_lines(out: Path, names: list[str]) -> list[str]:
-    """Markdown: what the formats of the dot products take beside OpenVINO's, and the means of the ratios."""
-    cells = ["network", *(f"{form} ms" for form in DOTS), *(f"{peer} ms" for peer in DOT_PEERS)]
-    cells += [f"{form} over {peer}" for form, peer in zip(DOTS, DOT_PEERS)]
-    lines, held = ["| " + " | ".join(cells) + " |", "|---" * len(cells) + "|"], []
-    for name in names:
-        if (row := _read(out, name, "timesdot")) is None or (times := row.timed) is None:
-            continue
-        ratios = [
-            float(np.median(np.divide(times.round_ms[f"nas-{form}"], times.round_ms[peer])))
-            for form, peer in zip(DOTS, DOT_PEERS)
-        ]
-        held.append(ratios)
-        taken = [float(np.median(times.round_ms[one])) for one in (*(f"nas-{form}" for form in DOTS), *DOT_PEERS)]
-        lines.append(
-            "| " + " | ".join([name, *(f"{one:.1f}" for one in taken), *(f"{one:.2f}" for one in ratios)]) + " |"
-        )
-    if not held:
-        return []
-    means, worst = np.exp(np.log(held).mean(0)), np.max(held, 0)
-    return [*lines, "", *(
-        f"{len(held)} networks, {form} over {peer}: geometric mean {means[k]:.2f}, worst {worst[k]:.2f}."
-        for k, (form, peer) in enumerate(zip(DOTS, DOT_PEERS))
-    )]  # fmt: skip
-
-
-def _cells(name: str, rows: dict[str, Row | None], ratios: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    network = rows["lift"].lifted if rows["lift"] else None
-    libraries = {step: row.compiled for step in ("host", *CROSS) if (row := rows[step]) and row.compiled}
-    cells = [name, *([""] * 4)]
-    if network:
-        cells = [
-            name,
-            f"{network.macs / 1e6:.0f}",
-            str(network.cuts),
-            f"{network.share:.1f}",
-            f"{network.bytes / 1e6:.1f}",
-        ]
-    sizes = [made.library_bytes / network.bytes for made in libraries.values()] if network else []
-    cells.append(f"{max(sizes):.3f}" if sizes else "")
-    host = libraries.get("host")
-    cross = [libraries.get(step) for step in CROSS]
-    cells.append(f"{host.seconds:.0f}" if host else "")
-    cells.append(" / ".join(f"{one.seconds:.0f}" if one else "-" for one in cross))
-    peaks = [made.peak_bytes for step, made in libraries.items() if step in ("host", CROSS[0])]
-    cells.append(f"{max(peaks) / 1e9:.1f}" if peaks else "")
-    cells.append(_error(host))
-    cells.append(" / ".join(map(_error, cross)))
-    for step, held in ratios.items():
-        times = row.timed if (row := rows[step]) else None
-        if times is None:
-            cells += ["", *("" for _ in PEERS)]
-            continue
-        ours = times.round_ms["nas-f32"]
-        for peer in PEERS:
-            held[peer][name] = float(np.median(np.divide(ours, times.round_ms[peer])))
-        cells += [f"{np.median(ours):.1f}", *(f"{held[peer][name]:.2f}" for peer in PEERS)]
-    return cells
-
-
-def _error(made: Compiled | None) -> str:
-    return "-" if made is None or made.off is None else f"{made.off:.0e}"
 
 
 def main() -> None:
